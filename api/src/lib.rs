@@ -1,0 +1,26 @@
+//! The HTTP contract between `hostd` and everyone who talks to it.
+//!
+//! One definition of each type: the server, the typed client, the OpenAPI
+//! document and the command line all come from here. Unknown fields are
+//! refused everywhere, so that a misspelt option is an error and not a no-op.
+//!
+//! ```text
+//! dyno, image, host, event, error, name            what travels
+//! query                                            parameters after the `?`
+//! frame                                            attach and exec streams
+//! edge                                             tables for dyno-edge
+//! client                                           typed calls over a unix socket
+//! openapi                                          the generated document
+//! ```
+
+pub mod client;
+pub mod dyno;
+pub mod edge;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod host;
+pub mod image;
+pub mod name;
+pub mod openapi;
+pub mod query;

@@ -1,0 +1,136 @@
+//! The OpenAPI document, generated from the types of this crate.
+//!
+//! One documented operation per route, grouped as the paths are. hostd's
+//! tests walk its routes and compare them with this document, in both
+//! directions.
+
+mod dynos;
+mod host;
+mod images;
+
+use utoipa::OpenApi;
+
+/// The media type of a stream of JSON values, one per line.
+pub const JSON_LINES: &str = "application/jsonl";
+
+/// The protocol that attach and exec upgrade to; [`crate::frame`] describes it.
+pub const FRAMES: &str = "dyno-frames";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "dyno host API",
+        description = "One host: dynos, images, events. Spoken over a unix socket. \
+                       Unknown fields and parameters are refused. Every failure has the \
+                       body `ApiError`."
+    ),
+    tags(
+        (name = "host", description = "The host itself"),
+        (name = "dynos", description = "Supervised containers"),
+        (name = "images", description = "What dynos run on")
+    ),
+    paths(
+        host::version,
+        host::info,
+        host::health,
+        host::document,
+        host::events,
+        dynos::create,
+        dynos::list,
+        dynos::inspect,
+        dynos::remove,
+        dynos::start,
+        dynos::stop,
+        dynos::restart,
+        dynos::kill,
+        dynos::wait,
+        dynos::logs,
+        dynos::stats,
+        dynos::attach,
+        dynos::exec,
+        images::list,
+        images::pull,
+        images::load,
+        images::import,
+        images::remove,
+    )
+)]
+struct Document;
+
+/// The document itself.
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// Every operation of the document as (method, path), upper-case method,
+/// path with `{parameters}`, in order.
+pub fn operations() -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for (path, item) in document().paths.paths {
+        let methods = [
+            ("GET", item.get.is_some()),
+            ("POST", item.post.is_some()),
+            ("PUT", item.put.is_some()),
+            ("DELETE", item.delete.is_some()),
+        ];
+        found.extend(
+            methods
+                .iter()
+                .filter(|(_, is)| *is)
+                .map(|(method, _)| (*method, path.clone())),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_of_the_document_resolves() {
+        let document = serde_json::to_value(document()).unwrap();
+        let mut pending = vec![&document];
+        let mut seen = 0;
+        while let Some(value) = pending.pop() {
+            if let Some(reference) = value.get("$ref").and_then(|r| r.as_str()) {
+                let pointer = reference.strip_prefix('#').expect("a local reference");
+                assert!(
+                    document.pointer(pointer).is_some(),
+                    "{reference} leads nowhere"
+                );
+                seen += 1;
+            }
+            match value {
+                serde_json::Value::Array(items) => pending.extend(items),
+                serde_json::Value::Object(fields) => pending.extend(fields.values()),
+                _ => {}
+            }
+        }
+        assert!(seen > 20, "only {seen} references: the walk is broken");
+    }
+
+    #[test]
+    fn every_operation_documents_its_failure() {
+        let document = serde_json::to_value(document()).unwrap();
+        for (method, path) in operations() {
+            let responses = &document["paths"][&path][method.to_lowercase()]["responses"];
+            assert!(responses.get("default").is_some(), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn every_type_refuses_unknown_fields() {
+        let document = serde_json::to_value(document()).unwrap();
+        for name in [
+            "DynoSpec",
+            "ExecRequest",
+            "AttachRequest",
+            "PullRequest",
+            "Limits",
+        ] {
+            let schema = &document["components"]["schemas"][name];
+            assert_eq!(schema["additionalProperties"], false, "{name}: {schema}");
+        }
+    }
+}

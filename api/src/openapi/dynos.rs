@@ -1,0 +1,132 @@
+//! Operations on dynos. `{dyno}` is an id or a name.
+#![expect(
+    dead_code,
+    reason = "only the document that utoipa makes of these is used"
+)]
+
+use crate::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, LogLine, Stats};
+use crate::error::ApiError;
+use crate::query::{CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery};
+
+/// Create a dyno; start it as well if asked to.
+#[utoipa::path(post, path = "/v1/dynos", tag = "dynos", params(CreateQuery),
+    request_body = DynoSpec,
+    responses(
+        (status = 201, body = Dyno, description = "It exists, and will after a power cut"),
+        (status = "default", body = ApiError, description = "Why not; nothing is left of it"),
+    ))]
+fn create() {}
+
+/// Every dyno of this host.
+#[utoipa::path(get, path = "/v1/dynos", tag = "dynos", responses(
+    (status = 200, body = Vec<Dyno>, description = "In order of creation"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn list() {}
+
+/// One dyno: what was asked for, and how it is.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "The dyno"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn inspect() {}
+
+/// Remove a dyno with its files and logs. Volumes stay.
+#[utoipa::path(delete, path = "/v1/dynos/{dyno}", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), RemoveQuery),
+    responses(
+        (status = 204, description = "Gone"),
+        (status = "default", body = ApiError, description = "Why not: `conflict` while it runs"),
+    ))]
+fn remove() {}
+
+/// Start a dyno that does not run.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/start", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "Its command was executed"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn start() {}
+
+/// Ask a dyno to end, kill it after its grace, and answer when it has ended.
+/// It stays ended whatever its restart policy.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/stop", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), StopQuery),
+    responses(
+        (status = 200, body = Dyno, description = "It has ended"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn stop() {}
+
+/// Stop and start.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/restart", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), StopQuery),
+    responses(
+        (status = 200, body = Dyno, description = "Its command was executed again"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn restart() {}
+
+/// Send a signal to a dyno's first process.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/kill", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), KillQuery),
+    responses(
+        (status = 200, body = Dyno, description = "The signal was sent"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn kill() {}
+
+/// Wait until a dyno has ended and will not be started again.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/wait", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = ExitStatus, description = "How it ended"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn wait() {}
+
+/// What a dyno wrote, as JSON lines of `LogLine`.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/logs", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), LogsQuery),
+    responses(
+        (status = 200, body = LogLine, content_type = "application/jsonl", description = "One per line"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn logs() {}
+
+/// What a dyno uses.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/stats", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), StatsQuery),
+    responses(
+        (status = 200, content(
+            (Stats = "application/json"),
+            (Stats = "application/jsonl"),
+        ), description = "Once, or one per line with `stream`"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn stats() {}
+
+/// Join a dyno's standard streams. A dyno that is created and not started may
+/// be attached to: nothing of its output is missed. The connection becomes a
+/// stream of frames.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/attach", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    request_body = AttachRequest,
+    responses(
+        (status = 101, description = "`Upgrade: dyno-frames`"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn attach() {}
+
+/// Run one more process in a dyno. The connection becomes a stream of frames.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/exec", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    request_body = ExecRequest,
+    responses(
+        (status = 101, description = "`Upgrade: dyno-frames`"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn exec() {}

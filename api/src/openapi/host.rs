@@ -1,0 +1,45 @@
+//! Operations on the host itself.
+#![expect(
+    dead_code,
+    reason = "only the document that utoipa makes of these is used"
+)]
+
+use crate::error::ApiError;
+use crate::event::Event;
+use crate::host::{Health, HostInfo, Version};
+use crate::query::EventsQuery;
+
+/// Versions of hostd and of its API.
+#[utoipa::path(get, path = "/v1/version", tag = "host", responses(
+    (status = 200, body = Version, description = "Versions"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn version() {}
+
+/// The host: its limits, folders, networks, and what is amiss.
+#[utoipa::path(get, path = "/v1/info", tag = "host", responses(
+    (status = 200, body = HostInfo, description = "The host"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn info() {}
+
+/// Whether hostd has taken up all its work.
+#[utoipa::path(get, path = "/v1/health", tag = "host", responses(
+    (status = 200, body = Health, description = "Its health"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn health() {}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "host", responses(
+    (status = 200, description = "OpenAPI document", content_type = "application/json"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn document() {}
+
+/// What happens on this host, as JSON lines of `Event`.
+#[utoipa::path(get, path = "/v1/events", tag = "host", params(EventsQuery), responses(
+    (status = 200, body = Event, content_type = "application/jsonl", description = "One per line"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn events() {}
