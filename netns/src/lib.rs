@@ -1,0 +1,34 @@
+//! The network of a host's dynos: links, addresses, routes and nftables, by
+//! netlink, into a namespace given by its file descriptor.
+//!
+//! Nothing is executed and nothing is kept on disk: the caller holds the
+//! desired state and hands it over, the kernel holds the actual one, and
+//! [`Network::reconcile`] makes the second equal to the first. Every call is
+//! synchronous; a caller with an event loop uses a blocking thread.
+//!
+//! ```text
+//! model         what the caller asks for: host id, endpoints, published ports
+//! network       open, attach, detach, publish, close
+//!   reconcile   compare with the kernel and repair
+//!   findings    what other people's firewalls do to us
+//! subnet, pool  choose the subnets; hand out their addresses (pure)
+//! namespace     a netlink socket inside somebody else's network namespace
+//! link          rtnetlink messages: veth, addresses, routes, neighbours
+//! nft           the ruleset (pure), its encoding, and the transaction
+//! conntrack     forget the flows of an address that changed hands
+//! netlink       the wire format and the socket under both
+//! ```
+
+mod error;
+mod model;
+mod netlink;
+mod network;
+pub mod pool;
+mod subnet;
+
+pub use error::{Error, Invalid, Result};
+pub use model::{
+    Config, Counters, Desired, Endpoint, Finding, Hook, HostId, Protocol, Published, Repair,
+};
+pub use network::{Network, loopback_up};
+pub use subnet::choose_subnets;

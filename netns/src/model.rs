@@ -1,0 +1,367 @@
+//! What the caller asks for, and what it gets told.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::error::Invalid;
+
+/// The identity of one hostd: eight lower-case hexadecimal digits, not all
+/// zero. It names the nft table and the gateway's link, and as a number it is
+/// the *group* of every link of this host, so that several hostds on one
+/// machine never touch each other's objects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(u32);
+
+impl HostId {
+    /// The link group (`IFLA_GROUP`) of this host's links.
+    #[must_use]
+    pub fn group(self) -> u32 {
+        self.0
+    }
+}
+
+impl std::str::FromStr for HostId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid::HostId(text.to_owned());
+        if !is_lower_hex(text, 8) {
+            return Err(refused());
+        }
+        match u32::from_str_radix(text, 16) {
+            Ok(number) if number != 0 => Ok(Self(number)),
+            _ => Err(refused()),
+        }
+    }
+}
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostId({self})")
+    }
+}
+
+/// One network of one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Whose links and rules these are.
+    pub host: HostId,
+    /// Addresses of the dynos; the first is the gateway's.
+    pub subnet4: Ipv4Net,
+    /// The same in IPv6, where the host has it.
+    pub subnet6: Option<Ipv6Net>,
+    /// The network's name, for messages.
+    pub name: String,
+}
+
+impl Config {
+    /// The IPv4 address of the host as seen by its dynos: the subnet's first.
+    #[must_use]
+    pub fn gateway4(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.subnet4.network()).saturating_add(1))
+    }
+
+    /// The IPv6 address of the host as seen by its dynos: the subnet's first.
+    #[must_use]
+    pub fn gateway6(&self) -> Option<Ipv6Addr> {
+        let subnet = self.subnet6?;
+        Some(Ipv6Addr::from(
+            u128::from(subnet.network()).saturating_add(1),
+        ))
+    }
+
+    /// Checks that each subnet has room for a gateway and a dyno.
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        if self.subnet4.prefix_len() > 29 {
+            return Err(Invalid::Subnet(IpNet::V4(self.subnet4)));
+        }
+        match self.subnet6 {
+            Some(subnet) if subnet.prefix_len() > 125 => Err(Invalid::Subnet(IpNet::V6(subnet))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A dyno as the network sees it: a veth pair and its addresses. Its hardware
+/// address follows from the IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Twelve lower-case hexadecimal digits.
+    pub id: String,
+    /// Its address in [`Config::subnet4`].
+    pub ipv4: Ipv4Addr,
+    /// Its address in [`Config::subnet6`].
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl Endpoint {
+    /// Checks the id and that the addresses are ones a dyno can have.
+    pub(crate) fn validate(&self, config: &Config) -> Result<(), Invalid> {
+        if !is_lower_hex(&self.id, 12) {
+            return Err(Invalid::EndpointId(self.id.clone()));
+        }
+        let refused = |address| Invalid::Address {
+            endpoint: self.id.clone(),
+            address,
+        };
+        let subnet = config.subnet4;
+        let reserved = [subnet.network(), config.gateway4(), subnet.broadcast()];
+        if !subnet.contains(&self.ipv4) || reserved.contains(&self.ipv4) {
+            return Err(refused(IpAddr::V4(self.ipv4)));
+        }
+        let Some(address) = self.ipv6 else {
+            return Ok(());
+        };
+        match config.subnet6 {
+            Some(subnet)
+                if subnet.contains(&address)
+                    && address != subnet.network()
+                    && Some(address) != config.gateway6() =>
+            {
+                Ok(())
+            }
+            _ => Err(refused(IpAddr::V6(address))),
+        }
+    }
+}
+
+/// A transport protocol whose ports can be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the IP header.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A port of the host that leads to a port of a dyno.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The dyno's [`Endpoint::id`].
+    pub endpoint: String,
+    /// Only this address of the host; `None` is every one, IPv4 and IPv6.
+    pub address: Option<IpAddr>,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The port in the dyno.
+    pub dyno_port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// The whole of what shall be there: anything else with this host's mark goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The dynos.
+    pub endpoints: Vec<Endpoint>,
+    /// Their published ports.
+    pub published: Vec<Published>,
+}
+
+impl Desired {
+    /// Checks everything that can be checked without the kernel: ids,
+    /// addresses, duplicates and port conflicts.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn validate(&self, config: &Config) -> Result<(), Invalid> {
+        let mut seen = HashSet::new();
+        for endpoint in &self.endpoints {
+            endpoint.validate(config)?;
+            let keys = [
+                Some(endpoint.id.clone()),
+                Some(endpoint.ipv4.to_string()),
+                endpoint.ipv6.map(|address| address.to_string()),
+            ];
+            for what in keys.into_iter().flatten() {
+                if !seen.insert(what.clone()) {
+                    return Err(Invalid::Duplicate { what });
+                }
+            }
+        }
+        let by_id: HashMap<_, _> = self.endpoints.iter().map(|e| (e.id.as_str(), e)).collect();
+        let mut taken: HashMap<_, Vec<&Published>> = HashMap::new();
+        for published in &self.published {
+            published.validate(&by_id)?;
+            let others = taken
+                .entry((published.protocol, published.host_port))
+                .or_default();
+            if let Some(first) = others.iter().find(|other| other.overlaps(published)) {
+                return Err(Invalid::PortConflict {
+                    first: Box::new((*first).clone()),
+                    second: Box::new(published.clone()),
+                });
+            }
+            others.push(published);
+        }
+        Ok(())
+    }
+}
+
+impl Published {
+    fn validate(&self, endpoints: &HashMap<&str, &Endpoint>) -> Result<(), Invalid> {
+        let Some(endpoint) = endpoints.get(self.endpoint.as_str()) else {
+            return Err(Invalid::UnknownEndpoint {
+                endpoint: self.endpoint.clone(),
+                port: self.host_port,
+            });
+        };
+        if self.host_port == 0 || self.dyno_port == 0 {
+            return Err(Invalid::PortZero {
+                endpoint: self.endpoint.clone(),
+            });
+        }
+        match self.address {
+            Some(address @ IpAddr::V6(_)) if endpoint.ipv6.is_none() => Err(Invalid::NoIpv6 {
+                endpoint: self.endpoint.clone(),
+                address,
+                port: self.host_port,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether both would claim packets to one address; ports and protocols
+    /// are known to be equal.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self.address, other.address) {
+            (Some(one), Some(two)) => one == two,
+            _ => true,
+        }
+    }
+}
+
+/// Bytes and packets of a dyno's link, from the dyno's point of view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Received by the dyno.
+    pub rx_bytes: u64,
+    /// Sent by the dyno.
+    pub tx_bytes: u64,
+    /// Received by the dyno.
+    pub rx_packets: u64,
+    /// Sent by the dyno.
+    pub tx_packets: u64,
+}
+
+/// Something that was not as desired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repair {
+    /// The nft table was missing or had been changed; it was replaced.
+    Ruleset,
+    /// The gateway's link was missing or had lost an address; it was put back.
+    Gateway,
+    /// Forwarding was off and was turned on; holds the setting's path.
+    Forwarding(String),
+    /// The host's side of a dyno's link had lost its route, neighbour or up
+    /// flag; it was put back.
+    Link {
+        /// The dyno's [`Endpoint::id`].
+        endpoint: String,
+    },
+    /// A dyno's link is gone and only [`Network::attach`](crate::Network::attach),
+    /// which needs the dyno's namespace, can bring it back.
+    LinkMissing {
+        /// The dyno's [`Endpoint::id`].
+        endpoint: String,
+    },
+    /// A link with this host's mark that nobody wants was removed.
+    StrayLink {
+        /// The link's name.
+        name: String,
+    },
+}
+
+/// Something outside this crate's reach that keeps packets from dynos. A
+/// packet needs every base chain's consent: our accept does not overrule a
+/// foreign drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// A foreign base chain drops what it does not know (Docker, ufw).
+    DropPolicy {
+        /// `ip`, `ip6`, `inet`, …
+        family: String,
+        /// The foreign table.
+        table: String,
+        /// The foreign chain.
+        chain: String,
+        /// Which packets it judges.
+        hook: Hook,
+    },
+    /// Legacy iptables are in use; their policies cannot be seen by nftables.
+    LegacyIptables {
+        /// The table in use, such as `filter`.
+        table: String,
+    },
+}
+
+/// The packets that a [`Finding::DropPolicy`] judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// To the host itself: the dynos' DNS.
+    Input,
+    /// Through the host: everything between dynos and the outside.
+    Forward,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DropPolicy {
+                family,
+                table,
+                chain,
+                hook,
+            } => {
+                let harm = match hook {
+                    Hook::Input => "dynos may not reach DNS",
+                    Hook::Forward => "published ports and outgoing traffic of dynos may be dead",
+                };
+                write!(
+                    f,
+                    "chain {chain} of nft table {family} {table} drops by default: {harm}; let it accept the subnet of the dynos"
+                )
+            }
+            Self::LegacyIptables { table } => write!(
+                f,
+                "legacy iptables table {table} is in use and cannot be inspected; check that it accepts forwarding for the subnet of the dynos"
+            ),
+        }
+    }
+}
+
+fn is_lower_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
