@@ -1,0 +1,54 @@
+//! What runs inside the virtual machine.
+//!
+//! busybox init is PID 1 and reaps orphans, as systemd would. Its inittab
+//! runs `dyno-vm-guest setup` once, then keeps `agent` and `hostd` alive.
+
+mod agent;
+mod setup;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Word on the kernel's command line that asks for hostd at boot.
+pub const HOSTD_AT_BOOT: &str = "dyno.hostd";
+
+/// The inittab of the guest. An empty id field leaves the console to the entry.
+pub const INITTAB: &str = "\
+::sysinit:/usr/sbin/dyno-vm-guest setup
+::respawn:/usr/sbin/dyno-vm-guest agent
+::respawn:/usr/sbin/dyno-vm-guest hostd
+::askfirst:-/bin/sh
+::shutdown:/bin/sync
+::shutdown:/bin/umount -a -r
+";
+
+/// The guest's program: `setup`, `agent` or `hostd`.
+///
+/// # Errors
+/// When the machine cannot be set up, or the harness hangs up.
+pub fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("setup") => setup::machine(),
+        Some("agent") => agent::serve(),
+        Some("hostd") => hostd(),
+        other => bail!("expected setup, agent or hostd, not {other:?}"),
+    }
+}
+
+/// Becomes hostd where it was asked for.
+fn hostd() -> Result<()> {
+    let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    if !cmdline.split_whitespace().any(|word| word == HOSTD_AT_BOOT) {
+        idle();
+    }
+    Err(Command::new("/usr/bin/hostd").exec()).context("executing hostd")
+}
+
+/// Keeps init from starting again what this machine does not need.
+fn idle() -> ! {
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,151 @@
+//! Builds our programs and test executables with cargo and finds them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// Packages whose programs are put on the disk.
+const PROGRAM_PACKAGES: [&str; 6] = [
+    "dyno-vm-tests",
+    "dyno-runtime",
+    "dyno-images",
+    "dyno-edge",
+    "dyno-hostd",
+    "dyno",
+];
+
+/// Packages whose tests also run in the virtual machine.
+const TEST_PACKAGES: [&str; 4] = ["dyno-runtime", "dyno-netns", "dyno-edge", "dyno-tests"];
+
+/// A test executable of cargo.
+#[derive(Debug, Clone)]
+pub struct TestBinary {
+    /// The package it belongs to.
+    pub package: String,
+    /// The test target: the name of its source file, or of the library.
+    pub target: String,
+    /// Where cargo put it.
+    pub path: PathBuf,
+}
+
+/// What cargo built.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// The workspace.
+    pub workspace: PathBuf,
+    /// Cargo's target folder.
+    pub target_dir: PathBuf,
+    /// Programs by name.
+    pub programs: BTreeMap<String, PathBuf>,
+    /// Test executables.
+    pub tests: Vec<TestBinary>,
+}
+
+/// The parts of `cargo metadata` that are used here.
+#[derive(Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
+    workspace_root: PathBuf,
+}
+
+/// The parts of a line of `cargo build --message-format=json` that are used here.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+impl Artifacts {
+    /// Builds whatever is not up to date.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub(super) fn build() -> Result<Self> {
+        let metadata = cargo(&["metadata", "--format-version=1", "--no-deps"], &[])?;
+        let metadata: Metadata =
+            serde_json::from_str(&metadata).context("reading cargo metadata")?;
+        let mut programs = BTreeMap::new();
+        for message in messages(&cargo(&["build", "--bins", MESSAGES], &PROGRAM_PACKAGES)?)? {
+            if let Message {
+                executable: Some(path),
+                target: Some(target),
+                ..
+            } = message
+            {
+                programs.insert(target.name, path);
+            }
+        }
+        let mut tests = Vec::new();
+        for message in messages(&cargo(&["test", "--no-run", MESSAGES], &TEST_PACKAGES)?)? {
+            if let Message {
+                executable: Some(path),
+                manifest_path: Some(manifest),
+                target: Some(target),
+                profile: Some(Profile { test: true }),
+            } = message
+            {
+                tests.push(TestBinary {
+                    package: package_of(&manifest),
+                    target: target.name,
+                    path,
+                });
+            }
+        }
+        Ok(Self {
+            workspace: metadata.workspace_root,
+            target_dir: metadata.target_directory,
+            programs,
+            tests,
+        })
+    }
+}
+
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// The folder of the manifest names the crate: `runtime` is `dyno-runtime`.
+fn package_of(manifest: &Path) -> String {
+    let folder = manifest
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default();
+    format!("dyno-{}", folder.to_string_lossy())
+}
+
+fn cargo(arguments: &[&str], packages: &[&str]) -> Result<String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(program)
+        .args(arguments)
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("executing cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo {}: {}",
+        arguments.join(" "),
+        output.status
+    );
+    String::from_utf8(output.stdout).context("reading what cargo printed")
+}
+
+fn messages(lines: &str) -> Result<Vec<Message>> {
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("reading {line}")))
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! Runs the tests in virtual machines, or opens a shell in one.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use dyno_vm_tests::kit::Kit;
+use dyno_vm_tests::report::{Outcome, Report};
+use dyno_vm_tests::scenarios;
+
+/// Tests on Debian's kernel in QEMU: pure cgroup v2, reboots, power cuts.
+#[derive(Debug, Parser)]
+#[command(name = "dyno-vm-tests", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Run only scenarios whose name contains one of these.
+    filters: Vec<String>,
+    /// Machines that run at the same time.
+    #[arg(long, short, env = "DYNO_VM_JOBS", default_value_t = 2)]
+    jobs: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the scenarios.
+    List,
+    /// Open a shell on the console of a machine that is thrown away afterwards.
+    Shell {
+        /// Start hostd at boot.
+        #[arg(long)]
+        hostd: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let report = Report::default();
+    let started = Instant::now();
+    match run(&arguments, &report) {
+        // List and shell are not test runs: there is nothing to count.
+        Ok(()) if arguments.command.is_some() => return ExitCode::SUCCESS,
+        Ok(()) => {}
+        // Not being able to test is a failure, never a silent skip.
+        Err(error) => {
+            report.add(
+                "setting up",
+                started.elapsed(),
+                &Outcome::Failed(format!("{error:#}")),
+            );
+        }
+    }
+    report.finish()
+}
+
+fn run(arguments: &Arguments, report: &Report) -> Result<()> {
+    match arguments.command {
+        Some(Command::List) => scenarios::list(),
+        Some(Command::Shell { hostd }) => return dyno_vm_tests::vm::shell(&Kit::prepare()?, hostd),
+        None => {
+            let started = Instant::now();
+            let kit = Kit::prepare()?;
+            report.note("kernel, initramfs and disk image", started.elapsed());
+            scenarios::run(&kit, &arguments.filters, arguments.jobs, report)?;
+        }
+    }
+    Ok(())
+}

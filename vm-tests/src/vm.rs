@@ -1,0 +1,343 @@
+//! One virtual machine: a QEMU process and the disk it runs on.
+//!
+//! ```text
+//!           boot              power_cut: SIGKILL to QEMU
+//!   Disk ─────────▶ Vm ──────────────────────────────────▶ Disk
+//!     ▲              │   shut_down, reboot: busybox init ends everything
+//!     └──────────────┘
+//! ```
+//!
+//! A power cut loses what the guest kept in memory and had not flushed. What
+//! it flushed is in the host's page cache, which outlives QEMU. So an
+//! `fsync(2)` in the guest is durable and everything later may be lost, as on
+//! a real disk with a write cache, except that lost writes are always the
+//! newest ones (a disk that reorders unflushed writes needs `blklogwrites`).
+
+mod channel;
+mod command;
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub use command::{Output, Request, Running};
+
+use self::channel::Channel;
+use crate::guest::HOSTD_AT_BOOT;
+use crate::kit::{Disk, Kit};
+
+/// Without KVM everything takes many times longer, and other work may have the
+/// machine: deadlines tell "stuck" from "slow" and nothing finer.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How the machine is built.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Start hostd at boot and again whenever it ends, as systemd would.
+    pub hostd_at_boot: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_mib: 1024,
+            cpus: 2,
+            hostd_at_boot: false,
+        }
+    }
+}
+
+/// A running virtual machine; dropped, it is killed.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    channel: Channel,
+    disk: Option<Disk>,
+    console: PathBuf,
+    boot_id: String,
+    boot_time: Duration,
+}
+
+impl Vm {
+    /// Boots from `disk` and waits for the agent. `test` names the console log;
+    /// later boots of the same test append to it.
+    ///
+    /// # Errors
+    /// With the end of the console when the guest does not come up.
+    pub fn boot(kit: &Kit, test: &str, disk: Disk, options: &Options) -> Result<Self> {
+        let console = kit.console_log(test)?;
+        let started = Instant::now();
+        let mut qemu = Qemu::start(kit, &disk, &console, options)?;
+        let stdin = qemu.child.stdin.take().context("QEMU without stdin")?;
+        let stdout = qemu.child.stdout.take().context("QEMU without stdout")?;
+        let (channel, hello) = Channel::open(stdin, stdout, BOOT_DEADLINE)
+            .with_context(|| format!("booting for {test}\n{}", tail(&console)))?;
+        let boot_time = started.elapsed();
+        Ok(Self {
+            qemu,
+            channel,
+            disk: Some(disk),
+            console,
+            boot_id: hello.boot_id,
+            boot_time,
+        })
+    }
+
+    /// Runs a command to its end, with the usual deadline.
+    ///
+    /// # Errors
+    /// When the guest does not answer; the command's own failure is in [`Output`].
+    pub fn run(&self, argv: &[&str]) -> Result<Output> {
+        self.request(Request::new(argv))
+    }
+
+    /// Runs a shell script to its end; `set -e` holds.
+    ///
+    /// # Errors
+    /// As [`Vm::run`].
+    pub fn sh(&self, script: &str) -> Result<Output> {
+        self.run(&["/bin/sh", "-ec", script])
+    }
+
+    /// Runs a command with all that can be said about it.
+    ///
+    /// # Errors
+    /// As [`Vm::run`].
+    pub fn request(&self, request: Request) -> Result<Output> {
+        self.start(request)?.wait()
+    }
+
+    /// Starts a command and lets it run.
+    ///
+    /// # Errors
+    /// When the guest cannot be reached.
+    pub fn start(&self, request: Request) -> Result<Running<'_>> {
+        command::start(&self.channel, request)
+    }
+
+    /// Runs `script` until it succeeds.
+    ///
+    /// # Errors
+    /// When it has not within `limit`, with its last output.
+    pub fn wait_until(&self, what: &str, limit: Duration, script: &str) -> Result<Output> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let output = self.sh(script)?;
+            if output.success() {
+                return Ok(output);
+            }
+            if Instant::now() > deadline {
+                bail!("{what}: not within {limit:?}; last try: {output}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Pulls the plug: nothing in the guest gets a chance to write anything more.
+    ///
+    /// # Errors
+    /// When QEMU had already ended by itself.
+    pub fn power_cut(mut self) -> Result<Disk> {
+        self.qemu.kill()?;
+        self.disk.take().context("a machine without a disk")
+    }
+
+    /// Shuts down in order: init ends every process, syncs and unmounts.
+    ///
+    /// # Errors
+    /// With the end of the console when the machine does not turn itself off.
+    pub fn shut_down(mut self) -> Result<Disk> {
+        // The agent may be killed before it tells how the command ended.
+        let running = self.start(Request::new(&["/sbin/poweroff"]))?;
+        drop(running);
+        self.qemu
+            .wait(SHUTDOWN_DEADLINE)
+            .with_context(|| format!("shutting down\n{}", tail(&self.console)))?;
+        self.disk.take().context("a machine without a disk")
+    }
+
+    /// Differs at every boot.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// From the start of QEMU to the agent's first word.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.boot_time
+    }
+
+    /// The end of what the guest said on its console.
+    #[must_use]
+    pub fn console_tail(&self) -> String {
+        tail(&self.console)
+    }
+}
+
+/// QEMU with everything but the two ends of `console` and `agent`.
+fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
+    let mut words = "console=ttyS0 quiet panic=-1 mitigations=off cgroup_no_v1=all".to_owned();
+    if options.hostd_at_boot {
+        words.push(' ');
+        words.push_str(HOSTD_AT_BOOT);
+    }
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-x86_64"])
+        // Never KVM: nested, it may hang; and the tests must pass where there is none.
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-machine",
+            "q35",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args([
+            "-m",
+            &options.memory_mib.to_string(),
+            "-smp",
+            &options.cpus.to_string(),
+        ])
+        .arg("-kernel")
+        .arg(kit.vmlinuz())
+        .arg("-initrd")
+        .arg(kit.initramfs())
+        .args(["-append", &words])
+        .arg("-drive")
+        .arg(format!(
+            "file={},format=qcow2,if=none,id=disk,cache=writeback",
+            disk.path().display()
+        ))
+        .args([
+            "-device",
+            "virtio-blk-pci,drive=disk",
+            "-serial",
+            "chardev:console",
+        ]);
+    command
+}
+
+/// Opens a shell on the console of a fresh machine; returns when it is powered off.
+///
+/// # Errors
+/// When QEMU cannot be run.
+pub fn shell(kit: &Kit, hostd_at_boot: bool) -> Result<()> {
+    let options = Options {
+        hostd_at_boot,
+        ..Options::default()
+    };
+    eprintln!("press Enter for a shell; `poweroff`, or Ctrl-A x, ends the machine");
+    let status = machine(kit, &kit.new_disk("shell")?, &options)
+        .args(["-chardev", "stdio,id=console,mux=on,signal=off"])
+        .status()
+        .context("executing setpriv and QEMU")?;
+    ensure!(status.success(), "QEMU: {status}");
+    Ok(())
+}
+
+/// The process, killed when dropped.
+#[derive(Debug)]
+struct Qemu {
+    child: Child,
+}
+
+impl Qemu {
+    /// Standard input and output are the agent's port. setpriv(1) has the
+    /// kernel kill QEMU when the thread that started it ends, so that no
+    /// machine is left behind even when the harness is killed.
+    fn start(kit: &Kit, disk: &Disk, console: &Path, options: &Options) -> Result<Self> {
+        let errors = console.with_extension("qemu");
+        let errors =
+            File::create(&errors).with_context(|| format!("creating {}", errors.display()))?;
+        let child = machine(kit, disk, options)
+            .arg("-chardev")
+            .arg(format!(
+                "file,id=console,append=on,path={}",
+                console.display()
+            ))
+            .args([
+                "-chardev",
+                "stdio,id=agent,signal=off",
+                "-device",
+                "virtio-serial-pci",
+            ])
+            .args(["-device", "virtserialport,chardev=agent,name=dyno.agent"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .context("executing setpriv and QEMU")?;
+        Ok(Self { child })
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("killing QEMU")?;
+        let status = self.child.wait().context("waiting for QEMU")?;
+        if status.signal().is_none() {
+            bail!("QEMU had ended by itself before its power was cut: {status}");
+        }
+        Ok(())
+    }
+
+    /// Waits for it to end by itself.
+    fn wait(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait().context("waiting for QEMU")? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("QEMU: {status}"),
+                None if Instant::now() > deadline => bail!("QEMU still runs after {limit:?}"),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Both fail only where it has already been waited for.
+        if self.child.kill().is_ok()
+            && let Err(error) = self.child.wait()
+        {
+            eprintln!("waiting for QEMU: {error}");
+        }
+    }
+}
+
+/// The last lines of a console log and of what QEMU itself said.
+pub(crate) fn tail(console: &Path) -> String {
+    let mut text = String::new();
+    for (path, lines) in [
+        (console.to_path_buf(), 40),
+        (console.with_extension("qemu"), 10),
+    ] {
+        let bytes = fs::read(&path).unwrap_or_default();
+        let content = String::from_utf8_lossy(&bytes);
+        let all: Vec<&str> = content.lines().collect();
+        if !all.is_empty() {
+            text.push_str(&format!("--- {}\n", path.display()));
+            text.push_str(&all[all.len().saturating_sub(lines)..].join("\n"));
+            text.push('\n');
+        }
+    }
+    text
+}
