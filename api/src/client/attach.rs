@@ -8,7 +8,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::connection::Answer;
 use super::{Client, Error};
-use crate::dyno::{ExecRequest, ExitStatus};
+use crate::dyno::{AttachRequest, ExecRequest, ExitStatus};
 use crate::error::{ApiError, ErrorKind};
 use crate::frame::{self, HEADER, Kind, MAX_PAYLOAD};
 
@@ -48,12 +48,15 @@ pub struct FrameWriter {
 }
 
 impl Client {
-    /// Attaches to a dyno's standard streams. Output from before is in its log.
+    /// Attaches to a dyno's standard streams. Output from before is in its log;
+    /// of a dyno that is not started yet, nothing is missed.
     ///
     /// # Errors
     /// [`Error::Api`] where there is no such dyno or it has ended.
-    pub async fn attach(&self, dyno: &str) -> Result<Attached, Error> {
-        let call = Self::dyno_call(http::Method::POST, dyno, "/attach").upgrade();
+    pub async fn attach(&self, dyno: &str, request: &AttachRequest) -> Result<Attached, Error> {
+        let call = Self::dyno_call(http::Method::POST, dyno, "/attach")
+            .json(request)?
+            .upgrade();
         self.send(call).await?.into_attached().await
     }
 
@@ -63,27 +66,47 @@ impl Client {
     /// [`Error::Api`] where there is no such dyno, it does not run, or the
     /// process cannot be started.
     pub async fn exec(&self, dyno: &str, request: &ExecRequest) -> Result<Attached, Error> {
-        let call = Self::dyno_call(http::Method::POST, dyno, "/exec").json(request)?.upgrade();
+        let call = Self::dyno_call(http::Method::POST, dyno, "/exec")
+            .json(request)?
+            .upgrade();
         self.send(call).await?.into_attached().await
     }
 }
 
 impl Answer {
     async fn into_attached(self) -> Result<Attached, Error> {
-        let Self { operation, response } = self;
+        let Self {
+            operation,
+            response,
+        } = self;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status().as_u16();
-            return Err(Error::Status { operation, status, body: String::new() });
+            return Err(Error::Status {
+                operation,
+                status,
+                body: String::new(),
+            });
         }
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|source| Error::Http { operation, source })?;
-        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_upgraded| {
-            ApiError::new(ErrorKind::Internal, "the upgraded connection is no unix socket")
-        })?;
+        let parts = upgraded
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_upgraded| {
+                ApiError::new(
+                    ErrorKind::Internal,
+                    "the upgraded connection is no unix socket",
+                )
+            })?;
         let (read, write) = parts.io.into_inner().into_split();
-        let reader = FrameReader { stream: read, buffer: BytesMut::from(&parts.read_buf[..]) };
-        Ok(Attached { reader, writer: FrameWriter { stream: write } })
+        let reader = FrameReader {
+            stream: read,
+            buffer: BytesMut::from(&parts.read_buf[..]),
+        };
+        Ok(Attached {
+            reader,
+            writer: FrameWriter { stream: write },
+        })
     }
 }
 
@@ -154,7 +177,9 @@ impl FrameWriter {
 
 /// The first whole frame of the buffer.
 fn take_frame(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, Error> {
-    let Some(header) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    let Some(header) = buffer.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
     let (kind, length) = frame::parse_header(*header)?;
     if buffer.len() < HEADER + length {
         return Ok(None);
@@ -164,12 +189,19 @@ fn take_frame(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, Error> {
 }
 
 fn decode(kind: Kind, payload: Bytes) -> Result<Output, Error> {
-    let unreadable = |source| Error::Decode { operation: format!("{kind:?} frame"), source };
+    let unreadable = |source| Error::Decode {
+        operation: format!("{kind:?} frame"),
+        source,
+    };
     match kind {
         Kind::Stdout => Ok(Output::Stdout(payload)),
         Kind::Stderr => Ok(Output::Stderr(payload)),
-        Kind::Exit => serde_json::from_slice(&payload).map(Output::Exit).map_err(unreadable),
-        Kind::Error => serde_json::from_slice(&payload).map(Output::Failed).map_err(unreadable),
+        Kind::Exit => serde_json::from_slice(&payload)
+            .map(Output::Exit)
+            .map_err(unreadable),
+        Kind::Error => serde_json::from_slice(&payload)
+            .map(Output::Failed)
+            .map_err(unreadable),
         Kind::Stdin | Kind::Resize | Kind::Signal => {
             Err(Error::Frame(frame::FrameError::Kind(kind as u8)))
         }
@@ -217,7 +249,10 @@ mod tests {
     #[test]
     fn a_client_refuses_frames_that_only_clients_send() {
         for kind in [Kind::Stdin, Kind::Resize, Kind::Signal] {
-            assert!(matches!(decode(kind, Bytes::new()), Err(Error::Frame(_))), "{kind:?}");
+            assert!(
+                matches!(decode(kind, Bytes::new()), Err(Error::Frame(_))),
+                "{kind:?}"
+            );
         }
     }
 }

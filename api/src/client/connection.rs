@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::body::RequestBody;
+use super::path;
 use super::{Client, Error, Lines};
 use crate::error::ApiError;
 
@@ -21,7 +22,7 @@ const ANSWER_MAX: usize = 64 << 20;
 const EXCERPT_MAX: usize = 512;
 
 /// The protocol that attach and exec upgrade to.
-pub(super) const UPGRADE: HeaderValue = HeaderValue::from_static("dyno-frames");
+const UPGRADE: HeaderValue = HeaderValue::from_static(crate::openapi::FRAMES);
 
 /// One request before it is sent.
 pub(super) struct Call {
@@ -34,16 +35,36 @@ pub(super) struct Call {
 impl Call {
     /// A call without a body. `path` is encoded already.
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: RequestBody::Empty, upgrade: false }
+        Self {
+            method,
+            path: path.into(),
+            body: RequestBody::Empty,
+            upgrade: false,
+        }
+    }
+
+    /// The same with these parameters.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where a parameter has no JSON form.
+    pub(super) fn query(mut self, parameters: &impl Serialize) -> Result<Self, Error> {
+        let query = path::query(parameters).map_err(|source| Error::Encode {
+            operation: self.operation(),
+            source,
+        })?;
+        self.path.push_str(&query);
+        Ok(self)
     }
 
     /// The same with a JSON body.
     ///
     /// # Errors
-    /// [`Error::Decode`] where the value has no JSON form.
+    /// [`Error::Encode`] where the value has no JSON form.
     pub(super) fn json(mut self, value: &impl Serialize) -> Result<Self, Error> {
-        let json = serde_json::to_vec(value)
-            .map_err(|source| Error::Decode { operation: self.operation(), source })?;
+        let json = serde_json::to_vec(value).map_err(|source| Error::Encode {
+            operation: self.operation(),
+            source,
+        })?;
         self.body = RequestBody::Json(Bytes::from(json));
         Ok(self)
     }
@@ -77,9 +98,13 @@ impl Call {
         }
         if self.upgrade {
             let upgrade = HeaderValue::from_static("upgrade");
-            request = request.header(header::CONNECTION, upgrade).header(header::UPGRADE, UPGRADE);
+            request = request
+                .header(header::CONNECTION, upgrade)
+                .header(header::UPGRADE, UPGRADE);
         }
-        request.body(self.body).map_err(|source| Error::Request { operation, source })
+        request
+            .body(self.body)
+            .map_err(|source| Error::Request { operation, source })
     }
 }
 
@@ -96,15 +121,27 @@ impl Client {
         let request = call.into_request()?;
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| Error::Connect { socket: self.socket.clone(), source })?;
-        let broken = |source| Error::Http { operation: operation.clone(), source };
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            .map_err(|source| Error::Connect {
+                socket: self.socket.clone(),
+                source,
+            })?;
+        let broken = |source| Error::Http {
+            operation: operation.clone(),
+            source,
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         // What goes wrong on the connection is reported by the call as well.
-        drop(tokio::spawn(async move { connection.with_upgrades().await.ok() }));
+        drop(tokio::spawn(async move {
+            connection.with_upgrades().await.ok()
+        }));
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let answer = Answer { operation, response };
+        let answer = Answer {
+            operation,
+            response,
+        };
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             Ok(answer)
         } else {
@@ -120,7 +157,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|source| Error::Decode { operation, source })
     }
 
-    /// A call whose answer says no more than that it was done.
+    /// A call whose answer has no body.
     pub(super) async fn done(&self, call: Call) -> Result<(), Error> {
         self.send(call).await?.into_bytes().await.map(drop)
     }
@@ -136,13 +173,20 @@ impl Answer {
     /// The whole body.
     async fn into_bytes(self) -> Result<Bytes, Error> {
         let operation = self.operation;
-        match Limited::new(self.response.into_body(), ANSWER_MAX).collect().await {
+        match Limited::new(self.response.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+        {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
-                Err(Error::TooLong { operation, limit: ANSWER_MAX })
-            }
+            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong {
+                operation,
+                limit: ANSWER_MAX,
+            }),
             Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(source) => Err(Error::Http { operation, source: *source }),
+                Ok(source) => Err(Error::Http {
+                    operation,
+                    source: *source,
+                }),
                 Err(other) => Err(Error::Stream(std::io::Error::other(other))),
             },
         }
@@ -158,7 +202,11 @@ impl Answer {
         };
         match serde_json::from_slice::<ApiError>(&body) {
             Ok(refusal) => Error::Api(refusal),
-            Err(_) => Error::Status { operation, status, body: excerpt(&body) },
+            Err(_) => Error::Status {
+                operation,
+                status,
+                body: excerpt(&body),
+            },
         }
     }
 }

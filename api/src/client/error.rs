@@ -46,6 +46,14 @@ pub enum Error {
         /// What is wrong with it.
         source: http::Error,
     },
+    /// The request has no JSON form.
+    #[error("{operation}: cannot encode the request")]
+    Encode {
+        /// The call.
+        operation: String,
+        /// What has none.
+        source: serde_json::Error,
+    },
     /// The answer is not what the contract says.
     #[error("{operation}: cannot decode hostd's answer")]
     Decode {

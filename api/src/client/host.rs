@@ -5,7 +5,8 @@ use http::Method;
 use super::connection::Call;
 use super::{Client, Error, Lines};
 use crate::event::Event;
-use crate::host::{HostInfo, Version};
+use crate::host::{Health, HostInfo, Version};
+use crate::query::EventsQuery;
 
 impl Client {
     /// The versions of hostd and of its API.
@@ -24,12 +25,12 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/info")).await
     }
 
-    /// Returns once hostd says that it can work.
+    /// Whether hostd has taken up all its work.
     ///
     /// # Errors
-    /// [`Error`] where hostd does not answer or is not well.
-    pub async fn health(&self) -> Result<(), Error> {
-        self.done(Call::new(Method::GET, "/v1/health")).await
+    /// [`Error`] where hostd does not answer.
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.json(Call::new(Method::GET, "/v1/health")).await
     }
 
     /// The OpenAPI document.
@@ -40,11 +41,12 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/openapi.json")).await
     }
 
-    /// What happens from now on.
+    /// What happens on this host.
     ///
     /// # Errors
     /// [`Error`] where hostd does not answer.
-    pub async fn events(&self) -> Result<Lines<Event>, Error> {
-        self.lines(Call::new(Method::GET, "/v1/events")).await
+    pub async fn events(&self, query: &EventsQuery) -> Result<Lines<Event>, Error> {
+        self.lines(Call::new(Method::GET, "/v1/events").query(query)?)
+            .await
     }
 }

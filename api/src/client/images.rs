@@ -5,9 +5,10 @@ use tokio::io::AsyncRead;
 
 use super::body::RequestBody;
 use super::connection::Call;
-use super::path::{Query, encode};
+use super::path::encode;
 use super::{Client, Error, Lines};
 use crate::image::{Image, Progress, PullRequest};
+use crate::query::{ImportQuery, LoadQuery};
 
 impl Client {
     /// The images that are ready to run.
@@ -23,7 +24,8 @@ impl Client {
     /// # Errors
     /// [`Error::Api`] where the request is refused before anything is fetched.
     pub async fn pull(&self, request: &PullRequest) -> Result<Lines<Progress>, Error> {
-        self.lines(Call::new(Method::POST, "/v1/images/pull").json(request)?).await
+        self.lines(Call::new(Method::POST, "/v1/images/pull").json(request)?)
+            .await
     }
 
     /// Loads the images of an OCI or docker archive; the last line says how it went.
@@ -32,10 +34,12 @@ impl Client {
     /// [`Error::Api`] where the request is refused before the archive is read.
     pub async fn load(
         &self,
+        query: &LoadQuery,
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<Lines<Progress>, Error> {
-        let body = RequestBody::Archive(Box::pin(archive));
-        self.lines(Call::new(Method::POST, "/v1/images/load").body(body)).await
+        let call = Call::new(Method::POST, "/v1/images/load").query(query)?;
+        self.lines(call.body(RequestBody::Archive(Box::pin(archive))))
+            .await
     }
 
     /// Makes an image of one layer from a tar archive of a root file system.
@@ -44,12 +48,12 @@ impl Client {
     /// [`Error::Api`] where the reference is refused.
     pub async fn import(
         &self,
-        reference: &str,
+        query: &ImportQuery,
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<Lines<Progress>, Error> {
-        let query = Query::default().with("reference", Some(reference)).into_string();
-        let call = Call::new(Method::POST, format!("/v1/images/import{query}"));
-        self.lines(call.body(RequestBody::Archive(Box::pin(archive)))).await
+        let call = Call::new(Method::POST, "/v1/images/import").query(query)?;
+        self.lines(call.body(RequestBody::Archive(Box::pin(archive))))
+            .await
     }
 
     /// Removes the reference to an image, and what no other image needs.

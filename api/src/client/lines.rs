@@ -23,7 +23,12 @@ pub struct Lines<T> {
 
 impl<T> Lines<T> {
     pub(super) fn new(operation: String, body: Incoming) -> Self {
-        Self { operation, body, buffer: LineBuffer::default(), values: PhantomData }
+        Self {
+            operation,
+            body,
+            buffer: LineBuffer::default(),
+            values: PhantomData,
+        }
     }
 }
 
@@ -40,14 +45,19 @@ impl<T: DeserializeOwned> Lines<T> {
             }
             if self.buffer.bytes.len() > LINE_MAX {
                 let operation = self.operation.clone();
-                return Err(Error::TooLong { operation, limit: LINE_MAX });
+                return Err(Error::TooLong {
+                    operation,
+                    limit: LINE_MAX,
+                });
             }
             let Some(frame) = self.body.frame().await else {
                 let last = self.buffer.take_rest();
                 return last.map(|line| self.decode(&line)).transpose();
             };
-            let frame = frame
-                .map_err(|source| Error::Http { operation: self.operation.clone(), source })?;
+            let frame = frame.map_err(|source| Error::Http {
+                operation: self.operation.clone(),
+                source,
+            })?;
             if let Ok(data) = frame.into_data() {
                 self.buffer.bytes.extend_from_slice(&data);
             }
@@ -55,8 +65,10 @@ impl<T: DeserializeOwned> Lines<T> {
     }
 
     fn decode(&self, line: &[u8]) -> Result<T, Error> {
-        serde_json::from_slice(line)
-            .map_err(|source| Error::Decode { operation: self.operation.clone(), source })
+        serde_json::from_slice(line).map_err(|source| Error::Decode {
+            operation: self.operation.clone(),
+            source,
+        })
     }
 }
 

