@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use dyno_vm_tests::kit::Kit;
 use dyno_vm_tests::report::{Outcome, Report};
-use dyno_vm_tests::scenarios;
+use dyno_vm_tests::scenarios::{self, Selection};
 
 /// Tests on Debian's kernel in QEMU: pure cgroup v2, reboots, power cuts.
 #[derive(Debug, Parser)]
@@ -17,6 +17,9 @@ struct Arguments {
     command: Option<Command>,
     /// Run only scenarios whose name contains one of these.
     filters: Vec<String>,
+    /// Of the kernel-facing tests, run only those whose title contains this.
+    #[arg(long = "test", value_name = "PART")]
+    test_filter: Option<String>,
     /// Machines that run at the same time.
     #[arg(long, short, env = "DYNO_VM_JOBS", default_value_t = 2)]
     jobs: usize,
@@ -62,7 +65,12 @@ fn run(arguments: &Arguments, report: &Report) -> Result<()> {
             let started = Instant::now();
             let kit = Kit::prepare()?;
             report.note("kernel, initramfs and disk image", started.elapsed());
-            scenarios::run(&kit, &arguments.filters, arguments.jobs, report)?;
+            let selection = Selection {
+                filters: arguments.filters.clone(),
+                test_filter: arguments.test_filter.clone(),
+                jobs: arguments.jobs,
+            };
+            scenarios::run(&kit, &selection, report)?;
         }
     }
     Ok(())

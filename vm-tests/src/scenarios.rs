@@ -1,12 +1,17 @@
 //! What is promised on a machine of its own, as tests.
 
+mod host;
+mod kernel_tests;
+mod limits;
 mod machine;
+mod power_cut;
+mod reboot;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::kit::Kit;
 use crate::report::{Outcome, Report};
@@ -23,12 +28,40 @@ pub struct Scenario {
 /// Every scenario, the longest first.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "the_machine_is_pure_cgroup_v2_on_a_disk",
-        run: machine::is_pure_cgroup_v2,
+        name: "kernel_facing_tests_hold_on_debians_kernel",
+        run: kernel_tests::hold,
+    },
+    Scenario {
+        name: "a_power_cut_loses_nothing_acknowledged",
+        run: power_cut::loses_nothing_acknowledged,
+    },
+    Scenario {
+        name: "a_reboot_brings_desired_dynos_back",
+        run: reboot::brings_dynos_back,
+    },
+    Scenario {
+        name: "memory_limit_kills_the_dyno_and_says_why",
+        run: limits::memory,
+    },
+    Scenario {
+        name: "cpu_limit_is_what_is_measured",
+        run: limits::cpu,
+    },
+    Scenario {
+        name: "pids_limit_stops_a_fork_bomb",
+        run: limits::pids,
+    },
+    Scenario {
+        name: "stop_kills_what_ignores_its_signals",
+        run: limits::kill,
     },
     Scenario {
         name: "flushed_writes_survive_a_power_cut",
         run: machine::flushed_writes_survive,
+    },
+    Scenario {
+        name: "the_machine_is_pure_cgroup_v2_on_a_disk",
+        run: machine::is_pure_cgroup_v2,
     },
 ];
 
@@ -41,6 +74,8 @@ pub struct Context<'a> {
     pub name: &'a str,
     /// For results that are counted one by one.
     pub report: &'a Report,
+    /// Which of the kernel-facing tests to run, by a part of their title.
+    pub test_filter: Option<&'a str>,
 }
 
 impl Context<'_> {
@@ -60,18 +95,34 @@ pub fn list() {
     }
 }
 
-/// Runs those scenarios whose name contains one of `filters` (all, where there
-/// are none), as many at a time as `jobs`.
+/// What to run.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Scenarios whose name contains one of these; all, where there are none.
+    pub filters: Vec<String>,
+    /// Of the kernel-facing tests only those whose title contains this.
+    pub test_filter: Option<String>,
+    /// Machines at the same time.
+    pub jobs: usize,
+}
+
+/// Runs scenarios and reports each.
 ///
 /// # Errors
-/// When the logs of the last run cannot be removed.
-pub fn run(kit: &Kit, filters: &[String], jobs: usize, report: &Report) -> Result<()> {
+/// When nothing is selected, or the logs of the last run cannot be removed.
+pub fn run(kit: &Kit, selection: &Selection, report: &Report) -> Result<()> {
+    let filters = &selection.filters;
     let chosen: Vec<&Scenario> = SCENARIOS
         .iter()
         .filter(|scenario| {
             filters.is_empty() || filters.iter().any(|filter| scenario.name.contains(filter))
         })
         .collect();
+    ensure!(
+        !chosen.is_empty(),
+        "no scenario is named like {}",
+        filters.join(" or ")
+    );
     for scenario in &chosen {
         let log = kit.console_log(scenario.name)?;
         if log.exists() {
@@ -80,11 +131,20 @@ pub fn run(kit: &Kit, filters: &[String], jobs: usize, report: &Report) -> Resul
     }
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, chosen.len().max(1)) {
+        for _ in 0..selection.jobs.clamp(1, chosen.len()) {
             // One thread keeps a machine from boot to end: QEMU dies with it.
             scope.spawn(|| {
                 while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    run_one(kit, scenario, report);
+                    let test_filter = selection.test_filter.as_deref();
+                    run_one(
+                        &Context {
+                            kit,
+                            name: scenario.name,
+                            report,
+                            test_filter,
+                        },
+                        scenario,
+                    );
                 }
             });
         }
@@ -92,21 +152,19 @@ pub fn run(kit: &Kit, filters: &[String], jobs: usize, report: &Report) -> Resul
     Ok(())
 }
 
-fn run_one(kit: &Kit, scenario: &Scenario, report: &Report) {
+fn run_one(context: &Context<'_>, scenario: &Scenario) {
     let started = Instant::now();
-    let context = Context {
-        kit,
-        name: scenario.name,
-        report,
-    };
-    let outcome = match (scenario.run)(&context) {
+    let outcome = match (scenario.run)(context) {
         Ok(()) => Outcome::Passed,
         Err(error) => {
-            let console = kit
-                .console_log(scenario.name)
+            let console = context
+                .kit
+                .console_log(context.name)
                 .map(|path| crate::vm::tail(&path));
             Outcome::Failed(format!("{error:#}\n{}", console.unwrap_or_default()))
         }
     };
-    report.add(scenario.name, started.elapsed(), &outcome);
+    context
+        .report
+        .add(context.name, started.elapsed(), &outcome);
 }

@@ -15,20 +15,19 @@
 
 mod channel;
 mod command;
+mod qemu;
 
-use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use command::{Output, Request, Running};
+pub use command::{Output, Printed, Request, Running};
 
 use self::channel::Channel;
-use crate::guest::HOSTD_AT_BOOT;
+use self::qemu::Qemu;
 use crate::kit::{Disk, Kit};
 
 /// Without KVM everything takes many times longer, and other work may have the
@@ -77,9 +76,7 @@ impl Vm {
     pub fn boot(kit: &Kit, test: &str, disk: Disk, options: &Options) -> Result<Self> {
         let console = kit.console_log(test)?;
         let started = Instant::now();
-        let mut qemu = Qemu::start(kit, &disk, &console, options)?;
-        let stdin = qemu.child.stdin.take().context("QEMU without stdin")?;
-        let stdout = qemu.child.stdout.take().context("QEMU without stdout")?;
+        let (qemu, stdin, stdout) = Qemu::start(kit, &disk, &console, options)?;
         let (channel, hello) = Channel::open(stdin, stdout, BOOT_DEADLINE)
             .with_context(|| format!("booting for {test}\n{}", tail(&console)))?;
         let boot_time = started.elapsed();
@@ -185,57 +182,6 @@ impl Vm {
     }
 }
 
-/// QEMU with everything but the two ends of `console` and `agent`.
-fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
-    let mut words = "console=ttyS0 quiet panic=-1 mitigations=off cgroup_no_v1=all".to_owned();
-    if options.hostd_at_boot {
-        words.push(' ');
-        words.push_str(HOSTD_AT_BOOT);
-    }
-    let mut command = Command::new("/usr/bin/setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-x86_64"])
-        // Never KVM: nested, it may hang; and the tests must pass where there is none.
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-machine",
-            "q35",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .args([
-            "-m",
-            &options.memory_mib.to_string(),
-            "-smp",
-            &options.cpus.to_string(),
-        ])
-        .arg("-kernel")
-        .arg(kit.vmlinuz())
-        .arg("-initrd")
-        .arg(kit.initramfs())
-        .args(["-append", &words])
-        .arg("-drive")
-        .arg(format!(
-            "file={},format=qcow2,if=none,id=disk,cache=writeback",
-            disk.path().display()
-        ))
-        .args([
-            "-device",
-            "virtio-blk-pci,drive=disk",
-            "-serial",
-            "chardev:console",
-        ]);
-    command
-}
-
 /// Opens a shell on the console of a fresh machine; returns when it is powered off.
 ///
 /// # Errors
@@ -246,81 +192,12 @@ pub fn shell(kit: &Kit, hostd_at_boot: bool) -> Result<()> {
         ..Options::default()
     };
     eprintln!("press Enter for a shell; `poweroff`, or Ctrl-A x, ends the machine");
-    let status = machine(kit, &kit.new_disk("shell")?, &options)
+    let status = qemu::machine(kit, &kit.new_disk("shell")?, &options)
         .args(["-chardev", "stdio,id=console,mux=on,signal=off"])
         .status()
         .context("executing setpriv and QEMU")?;
     ensure!(status.success(), "QEMU: {status}");
     Ok(())
-}
-
-/// The process, killed when dropped.
-#[derive(Debug)]
-struct Qemu {
-    child: Child,
-}
-
-impl Qemu {
-    /// Standard input and output are the agent's port. setpriv(1) has the
-    /// kernel kill QEMU when the thread that started it ends, so that no
-    /// machine is left behind even when the harness is killed.
-    fn start(kit: &Kit, disk: &Disk, console: &Path, options: &Options) -> Result<Self> {
-        let errors = console.with_extension("qemu");
-        let errors =
-            File::create(&errors).with_context(|| format!("creating {}", errors.display()))?;
-        let child = machine(kit, disk, options)
-            .arg("-chardev")
-            .arg(format!(
-                "file,id=console,append=on,path={}",
-                console.display()
-            ))
-            .args([
-                "-chardev",
-                "stdio,id=agent,signal=off",
-                "-device",
-                "virtio-serial-pci",
-            ])
-            .args(["-device", "virtserialport,chardev=agent,name=dyno.agent"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .context("executing setpriv and QEMU")?;
-        Ok(Self { child })
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("killing QEMU")?;
-        let status = self.child.wait().context("waiting for QEMU")?;
-        if status.signal().is_none() {
-            bail!("QEMU had ended by itself before its power was cut: {status}");
-        }
-        Ok(())
-    }
-
-    /// Waits for it to end by itself.
-    fn wait(&mut self, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self.child.try_wait().context("waiting for QEMU")? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("QEMU: {status}"),
-                None if Instant::now() > deadline => bail!("QEMU still runs after {limit:?}"),
-                None => thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // Both fail only where it has already been waited for.
-        if self.child.kill().is_ok()
-            && let Err(error) = self.child.wait()
-        {
-            eprintln!("waiting for QEMU: {error}");
-        }
-    }
 }
 
 /// The last lines of a console log and of what QEMU itself said.

@@ -130,6 +130,15 @@ impl fmt::Display for Output {
     }
 }
 
+/// What a running command has printed so far.
+#[derive(Debug, Clone)]
+pub struct Printed {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
 /// A command that was started; dropped, it runs on unobserved.
 #[derive(Debug)]
 pub struct Running<'vm> {
@@ -214,6 +223,42 @@ impl Running<'_> {
             };
             let output = self.output(Exit::NotStarted(trouble.clone()));
             bail!("{trouble}: {output}");
+        }
+    }
+
+    /// What it prints within `time`, from its start; it must not end before.
+    ///
+    /// # Errors
+    /// When it ends, or the machine does.
+    pub fn collect(&mut self, time: Duration) -> Result<Printed> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.frames.recv_timeout(left) {
+                Ok(Frame {
+                    kind: Kind::Stdout,
+                    payload,
+                    ..
+                }) => self.stdout.extend(payload),
+                Ok(Frame {
+                    kind: Kind::Stderr,
+                    payload,
+                    ..
+                }) => self.stderr.extend(payload),
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => {
+                    bail!(
+                        "ended early: {}",
+                        self.output(Exit::NotStarted("ended".to_owned()))
+                    )
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    return Ok(Printed {
+                        stdout: text(&self.stdout),
+                        stderr: text(&self.stderr),
+                    });
+                }
+            }
         }
     }
 

@@ -1,0 +1,147 @@
+//! The QEMU process and its command line.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Options;
+use crate::guest::HOSTD_AT_BOOT;
+use crate::kit::{Disk, Kit};
+
+/// QEMU with everything but the two ends of `console` and `agent`.
+pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
+    let mut words = "console=ttyS0 quiet panic=-1 mitigations=off cgroup_no_v1=all".to_owned();
+    if options.hostd_at_boot {
+        words.push(' ');
+        words.push_str(HOSTD_AT_BOOT);
+    }
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-x86_64"])
+        // Never KVM: nested, it may hang; and the tests must pass where there is none.
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-machine",
+            "q35",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args([
+            "-m",
+            &options.memory_mib.to_string(),
+            "-smp",
+            &options.cpus.to_string(),
+        ])
+        .arg("-kernel")
+        .arg(kit.vmlinuz())
+        .arg("-initrd")
+        .arg(kit.initramfs())
+        .args(["-append", &words])
+        .arg("-drive")
+        .arg(format!(
+            "file={},format=qcow2,if=none,id=disk,cache=writeback",
+            escaped(disk.path())
+        ))
+        .args([
+            "-device",
+            "virtio-blk-pci,drive=disk",
+            "-serial",
+            "chardev:console",
+        ]);
+    command
+}
+
+/// The process, killed when dropped.
+#[derive(Debug)]
+pub(super) struct Qemu {
+    child: Child,
+}
+
+impl Qemu {
+    /// Standard input and output are the agent's port. setpriv(1) has the
+    /// kernel kill QEMU when the thread that started it ends, so that no
+    /// machine is left behind even when the harness is killed.
+    pub(super) fn start(
+        kit: &Kit,
+        disk: &Disk,
+        console: &Path,
+        options: &Options,
+    ) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let errors = console.with_extension("qemu");
+        let errors =
+            File::create(&errors).with_context(|| format!("creating {}", errors.display()))?;
+        let child = machine(kit, disk, options)
+            .arg("-chardev")
+            .arg(format!(
+                "file,id=console,append=on,path={}",
+                console.display()
+            ))
+            .args([
+                "-chardev",
+                "stdio,id=agent,signal=off",
+                "-device",
+                "virtio-serial-pci",
+            ])
+            .args(["-device", "virtserialport,chardev=agent,name=dyno.agent"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .context("executing setpriv and QEMU")?;
+        let mut qemu = Self { child };
+        let stdin = qemu.child.stdin.take().context("QEMU without stdin")?;
+        let stdout = qemu.child.stdout.take().context("QEMU without stdout")?;
+        Ok((qemu, stdin, stdout))
+    }
+
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("killing QEMU")?;
+        let status = self.child.wait().context("waiting for QEMU")?;
+        if status.signal().is_none() {
+            bail!("QEMU had ended by itself before its power was cut: {status}");
+        }
+        Ok(())
+    }
+
+    /// Waits for it to end by itself.
+    pub(super) fn wait(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait().context("waiting for QEMU")? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("QEMU: {status}"),
+                None if Instant::now() > deadline => bail!("QEMU still runs after {limit:?}"),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Both fail only where it has already been waited for.
+        if self.child.kill().is_ok()
+            && let Err(error) = self.child.wait()
+        {
+            eprintln!("waiting for QEMU: {error}");
+        }
+    }
+}
+
+/// A path as a value in QEMU's options, where a comma separates.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
