@@ -1,0 +1,126 @@
+//! Control groups: what a container may use, and the handle by which all of its
+//! processes are watched, frozen and killed.
+//!
+//! ```text
+//!  layout    which hierarchies there are, and our base in each
+//!  settings  linux.resources → values for files (pure)
+//!  create    folders, controllers, limits, device rules; undone on failure
+//!  processes who is in, freeze, kill, wait, remove
+//!  oom       a descriptor that wakes the monitor's loop
+//!  stats     usage                inner  what the container mounts
+//! ```
+//!
+//! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
+//! controllers limit. cgroups-rs cannot express that split, `memory.oom.group`,
+//! `memory.events` or device programs, and brings a D-Bus client with it: hence
+//! our own.
+
+mod create;
+mod error;
+mod file;
+mod inner;
+mod layout;
+mod oom;
+mod processes;
+mod settings;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+use serde::{Deserialize, Serialize};
+
+pub use create::{join, prune};
+pub use error::{Error, Result};
+pub use inner::InnerMount;
+pub use layout::{Controller, Layout, detect, detect_of};
+pub use oom::OomWatch;
+pub use stats::Stats;
+
+/// A container's cgroup: one folder in each hierarchy that is used for it.
+///
+/// Dropping it leaves the folders alone; [`Cgroup::remove`] deletes them.
+#[derive(Debug)]
+pub struct Cgroup {
+    record: Record,
+    v2: Option<OwnedFd>,
+}
+
+/// Where a cgroup is, to be kept in a state file.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The folder in the v2 tree.
+    pub v2: Option<PathBuf>,
+    /// The folder of each v1 controller in use; controllers may share one.
+    pub v1: BTreeMap<Controller, PathBuf>,
+    /// `memory.oom.group` was asked for where only v1 limits memory.
+    pub monitor_kills_on_oom: bool,
+}
+
+impl Cgroup {
+    /// Opens a cgroup that was created earlier.
+    ///
+    /// # Errors
+    /// When its v2 folder is gone.
+    pub fn open(record: Record) -> Result<Self> {
+        let v2 = record.v2.as_deref().map(open_folder).transpose()?;
+        Ok(Self { record, v2 })
+    }
+
+    /// Where this cgroup is.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The folder in the v2 tree, for `CLONE_INTO_CGROUP` of clone3(2).
+    #[must_use]
+    pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether somebody has to watch [`Cgroup::oom_watch`] and kill the group, since
+    /// `memory.oom.group` was asked for and the kernel cannot do it here. A caller
+    /// that does not stay to watch must refuse such a container.
+    #[must_use]
+    pub fn monitor_kills_on_oom(&self) -> bool {
+        self.record.monitor_kills_on_oom
+    }
+
+    /// Every folder, each once, the v2 one first.
+    fn folders(&self) -> Vec<&Path> {
+        let mut folders: Vec<&Path> = self.record.v2.as_deref().into_iter().collect();
+        for folder in self.record.v1.values() {
+            if !folders.contains(&folder.as_path()) {
+                folders.push(folder);
+            }
+        }
+        folders
+    }
+
+    /// The folder that names this cgroup in messages and lists its processes.
+    fn main_folder(&self) -> &Path {
+        const TRACKING: [Controller; 3] =
+            [Controller::Freezer, Controller::Pids, Controller::Memory];
+        let v1 = || TRACKING.iter().find_map(|controller| self.v1(*controller));
+        let any = || self.record.v1.values().next().map(PathBuf::as_path);
+        self.record
+            .v2
+            .as_deref()
+            .or_else(v1)
+            .or_else(any)
+            .unwrap_or(Path::new(""))
+    }
+
+    fn v1(&self, controller: Controller) -> Option<&Path> {
+        self.record.v1.get(&controller).map(PathBuf::as_path)
+    }
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    open(path, flags, Mode::empty()).map_err(Error::file("open", path))
+}

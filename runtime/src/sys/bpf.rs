@@ -1,0 +1,164 @@
+//! bpf(2), as far as a device program of a cgroup needs it.
+//!
+//! The structures are those of `linux/bpf.h`; the kernel reads as many bytes of
+//! the attributes as it is told, zero standing for every later field.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// One eBPF instruction, `struct bpf_insn`, by its constructors (`instruction-set.rst`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Insn {
+    code: u8,
+    /// Destination in the low four bits, source in the high ones.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Insn {
+    const fn new(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Self {
+        Self {
+            code,
+            registers: dst | src << 4,
+            offset,
+            immediate,
+        }
+    }
+
+    /// `dst = *(u32 *)(src + offset)`
+    pub(crate) const fn load_u32(dst: u8, src: u8, offset: i16) -> Self {
+        Self::new(0x61, dst, src, offset, 0)
+    }
+
+    /// `dst = src`, 64 bits.
+    pub(crate) const fn mov(dst: u8, src: u8) -> Self {
+        Self::new(0xbf, dst, src, 0, 0)
+    }
+
+    /// `dst = immediate`, 64 bits.
+    pub(crate) const fn mov_imm(dst: u8, immediate: i32) -> Self {
+        Self::new(0xb7, dst, 0, 0, immediate)
+    }
+
+    /// `dst &= immediate`, 32 bits; the upper half becomes zero.
+    pub(crate) const fn and_imm(dst: u8, immediate: i32) -> Self {
+        Self::new(0x54, dst, 0, 0, immediate)
+    }
+
+    /// `dst >>= immediate`, 32 bits.
+    pub(crate) const fn shift_right_imm(dst: u8, immediate: i32) -> Self {
+        Self::new(0x74, dst, 0, 0, immediate)
+    }
+
+    /// `if (u32) dst == immediate: skip offset instructions`
+    pub(crate) const fn jump_eq_imm(dst: u8, immediate: i32, offset: i16) -> Self {
+        Self::new(0x16, dst, 0, offset, immediate)
+    }
+
+    /// `if (u32) dst != immediate: skip offset instructions`
+    pub(crate) const fn jump_ne_imm(dst: u8, immediate: i32, offset: i16) -> Self {
+        Self::new(0x56, dst, 0, offset, immediate)
+    }
+
+    /// `return r0`
+    pub(crate) const fn exit() -> Self {
+        Self::new(0x95, 0, 0, 0, 0)
+    }
+}
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// The head of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+}
+
+/// The head of `union bpf_attr` for `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct ProgAttach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// Loads a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`; the kernel verifies it.
+pub(crate) fn prog_load_cgroup_device(program: &[Insn]) -> io::Result<OwnedFd> {
+    let insn_cnt = u32::try_from(program.len()).map_err(io::Error::other)?;
+    let attr = ProgLoad {
+        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt,
+        insns: program.as_ptr().addr() as u64,
+        // No helper is called, so any licence will do, but it must be a string.
+        license: c"Apache-2.0".as_ptr().addr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: *b"dyno_devices\0\0\0\0",
+    };
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, without
+    // padding and fully initialised; `insns` and `license` point to `insn_cnt`
+    // instructions and a C string that both outlive the call; it writes nothing,
+    // having no log buffer.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<ProgLoad>(),
+        )
+    };
+    let fd = match i32::try_from(fd) {
+        Ok(fd) if fd >= 0 => fd,
+        _ => return Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the kernel has just made this descriptor for us (with O_CLOEXEC), so
+    // nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a device program to a cgroup of the v2 tree, next to others (`BPF_F_ALLOW_MULTI`).
+pub(crate) fn prog_attach_cgroup_device(
+    program: &OwnedFd,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let attr = ProgAttach {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: the kernel reads `size` bytes of `attr`, which is that large, without
+    // padding and fully initialised; both descriptors are borrowed for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            &raw const attr,
+            size_of::<ProgAttach>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
