@@ -20,8 +20,29 @@ pub const INITTAB: &str = "\
 ::respawn:/usr/sbin/dyno-vm-guest agent
 ::respawn:/usr/sbin/dyno-vm-guest hostd
 ::askfirst:-/bin/sh
-::shutdown:/bin/sync
-::shutdown:/bin/umount -a -r
+::shutdown:/etc/shutdown
+";
+
+/// Ends everything as systemd would: ask, wait at most ten seconds, insist, and
+/// only then take the disk away. Kernel threads have an empty command line.
+pub const SHUTDOWN: &str = "\
+#!/bin/sh
+others() {
+    for file in /proc/[0-9]*/cmdline; do
+        case $file in /proc/1/*|/proc/$$/*) continue ;; esac
+        [ -n \"$(tr -d '\\0' <$file 2>/dev/null)\" ] && return 0
+    done
+    return 1
+}
+kill -TERM -1
+tries=0
+while others && [ $tries -lt 100 ]; do
+    tries=$((tries + 1))
+    usleep 100000
+done
+kill -KILL -1
+sync
+umount -a -r
 ";
 
 /// The guest's program: `setup`, `agent` or `hostd`.

@@ -11,7 +11,7 @@ use super::artifacts::Artifacts;
 use super::kernel::Kernel;
 use super::output_of;
 use super::programs::Root;
-use crate::guest::INITTAB;
+use crate::guest::{INITTAB, SHUTDOWN};
 
 /// Size of the guest's disk; holes cost nothing.
 const SIZE: &str = "8G";
@@ -160,8 +160,9 @@ fn lay_out(tree: &Root<'_>) -> Result<()> {
             "passwd: files\ngroup: files\nhosts: files dns\n",
         ),
     ] {
-        tree.file(path, content.as_bytes())?;
+        tree.file(path, 0o644, content.as_bytes())?;
     }
+    tree.file("/etc/shutdown", 0o755, SHUTDOWN.as_bytes())?;
     Ok(())
 }
 

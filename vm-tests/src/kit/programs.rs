@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,8 +26,11 @@ impl Root<'_> {
     }
 
     /// Writes a file.
-    pub(super) fn file(&self, path: &str, content: &[u8]) -> Result<()> {
-        super::replace_file(&self.parented(Path::new(path))?, content)
+    pub(super) fn file(&self, path: &str, permissions: u32, content: &[u8]) -> Result<()> {
+        let file = self.parented(Path::new(path))?;
+        super::replace_file(&file, content)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(permissions))
+            .with_context(|| format!("setting the permissions of {}", file.display()))
     }
 
     /// Makes a symbolic link at `path`.

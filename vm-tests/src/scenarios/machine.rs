@@ -34,7 +34,20 @@ pub(super) fn is_pure_cgroup_v2(context: &Context<'_>) -> Result<()> {
     // Modules load on demand through /sbin/modprobe, as on an installed Debian.
     vm.sh("ip link add type veth; nft add table ip t; modprobe overlay; grep -w overlay /proc/filesystems")?
         .text()?;
-    vm.shut_down()?;
+
+    // Who is asked to end has the time and a disk for it.
+    let tidy =
+        "trap 'sleep 1; echo tidied >/root/tidied; exit' TERM; while :; do usleep 50000; done";
+    vm.sh(&format!(
+        "setsid sh -c \"{tidy}\" >/dev/null 2>&1 </dev/null &"
+    ))?
+    .text()?;
+    let disk = vm.shut_down()?;
+    let vm = Vm::boot(context.kit, context.name, disk, &Options::default())?;
+    ensure!(
+        vm.run(&["cat", "/root/tidied"])?.text()? == "tidied",
+        "the shut-down was not in order"
+    );
     Ok(())
 }
 

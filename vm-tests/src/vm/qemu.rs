@@ -87,7 +87,7 @@ impl Qemu {
             .arg("-chardev")
             .arg(format!(
                 "file,id=console,append=on,path={}",
-                console.display()
+                escaped(console)
             ))
             .args([
                 "-chardev",
