@@ -159,8 +159,7 @@ impl Cgroup {
                 setting.files.join(" or ")
             )));
         };
-        // Some files, such as memory.swap.max's v1 sisters, cannot be read back: then
-        // there is nothing to put back either.
+        // What cannot be read back cannot be put back either.
         let old = file::read(&file)
             .ok()
             .map(|old| match &setting.device_reset {

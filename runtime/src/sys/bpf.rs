@@ -66,6 +66,19 @@ impl Insn {
     pub(crate) const fn exit() -> Self {
         Self::new(0x95, 0, 0, 0, 0)
     }
+
+    /// Code, destination, source, offset and immediate, for the tests' interpreter.
+    #[cfg(test)]
+    pub(crate) const fn parts(self) -> (u8, usize, usize, i16, i32) {
+        let (dst, src) = (self.registers & 15, self.registers >> 4);
+        (
+            self.code,
+            dst as usize,
+            src as usize,
+            self.offset,
+            self.immediate,
+        )
+    }
 }
 
 const BPF_PROG_LOAD: libc::c_int = 5;
