@@ -19,7 +19,7 @@ mod packages;
 mod programs;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,6 +37,8 @@ pub struct Kit {
     base_image: PathBuf,
     /// The programs and test executables that are on the disk image.
     pub artifacts: Artifacts,
+    /// Held as long as machines may run: another run would replace their disks.
+    _lock: File,
 }
 
 impl Kit {
@@ -50,6 +52,7 @@ impl Kit {
         let artifacts = Artifacts::build()?;
         let folder = artifacts.target_dir.join("vm");
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        let lock = lock(&folder)?;
         let kernel = kernel::fetch(&folder)?;
         let initramfs = initramfs::write(&folder, &kernel)?;
         let base_image = disk::build_base_image(&folder, &kernel, &artifacts)?;
@@ -59,6 +62,7 @@ impl Kit {
             initramfs,
             base_image,
             artifacts,
+            _lock: lock,
         })
     }
 
@@ -93,6 +97,22 @@ impl Kit {
     }
 }
 
+/// One run at a time: the others wait.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    let locked = match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("waiting for another run of the tests in virtual machines");
+            file.lock()
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => Ok(()),
+    };
+    locked.with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn output_of<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
     let output = Command::new(program)
@@ -115,7 +135,7 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let mut file =
-        fs::File::create(&partial).with_context(|| format!("creating {}", partial.display()))?;
+        File::create(&partial).with_context(|| format!("creating {}", partial.display()))?;
     std::io::Write::write_all(&mut file, content)
         .with_context(|| format!("writing {}", partial.display()))?;
     fs::rename(&partial, path).with_context(|| format!("naming {}", path.display()))

@@ -92,18 +92,12 @@ pub(super) fn build_base_image(
     artifacts: &Artifacts,
 ) -> Result<PathBuf> {
     let (root, stripped) = (folder.join("root"), folder.join("stripped"));
-    if root.exists() {
-        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
-    }
-    fs::create_dir_all(&stripped).with_context(|| format!("creating {}", stripped.display()))?;
-    let tree = Root {
-        folder: &root,
-        stripped: &stripped,
-    };
+    let tree = Root::new(&root, &stripped)?;
     lay_out(&tree)?;
     let modules = Path::new("/usr/lib/modules").join(&kernel.release);
     tree.share_folder(&modules, &kernel.modules)?;
     add_artifacts(&tree, artifacts)?;
+    tree.forget_unused_copies()?;
     let image = folder.join("base.ext4");
     let partial = folder.join("base.ext4.partial");
     if partial.exists() {

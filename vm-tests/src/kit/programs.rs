@@ -1,6 +1,8 @@
 //! Puts programs into the folder that becomes the guest's disk.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,13 +14,40 @@ use super::output_of;
 /// A root file system that is being put together in a folder of the host.
 #[derive(Debug)]
 pub(super) struct Root<'a> {
-    /// The folder.
-    pub(super) folder: &'a Path,
-    /// Where copies without symbols are kept.
-    pub(super) stripped: &'a Path,
+    folder: &'a Path,
+    stripped: &'a Path,
+    /// Names in `stripped` that this root shares.
+    used: RefCell<BTreeSet<OsString>>,
 }
 
-impl Root<'_> {
+impl<'a> Root<'a> {
+    /// An empty `folder`; copies without symbols are kept in `stripped`.
+    pub(super) fn new(folder: &'a Path, stripped: &'a Path) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        fs::create_dir_all(stripped).with_context(|| format!("creating {}", stripped.display()))?;
+        Ok(Self {
+            folder,
+            stripped,
+            used: RefCell::default(),
+        })
+    }
+
+    /// Removes copies of programs that cargo has since built anew under another name.
+    pub(super) fn forget_unused_copies(&self) -> Result<()> {
+        let reading = || format!("reading {}", self.stripped.display());
+        for entry in fs::read_dir(self.stripped).with_context(reading)? {
+            let entry = entry.with_context(reading)?;
+            if !self.used.borrow().contains(&entry.file_name()) {
+                fs::remove_file(entry.path())
+                    .with_context(|| format!("removing {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a folder and its parents.
     pub(super) fn folder(&self, path: &str) -> Result<()> {
         let path = self.host_path(Path::new(path));
@@ -67,6 +96,7 @@ impl Root<'_> {
     /// Puts a program of ours at `path`, without symbols: debug builds are large.
     pub(super) fn stripped(&self, path: &str, program: &Path) -> Result<()> {
         let name = program.file_name().context("a program without a name")?;
+        self.used.borrow_mut().insert(name.to_owned());
         let copy = self.stripped.join(name);
         if !is_newer(&copy, program) {
             let partial = copy.with_extension("partial");

@@ -9,6 +9,9 @@ use crate::vm::{Options, Vm};
 /// root that can be pivoted out of.
 pub(super) fn is_pure_cgroup_v2(context: &Context<'_>) -> Result<()> {
     let vm = context.boot(&Options::default())?;
+    context
+        .report
+        .note("from power-on to the first command", vm.boot_time());
     let mounts = vm.run(&["cat", "/proc/self/mounts"])?.text()?;
     let has = |kind: &str, target: &str| {
         mounts.lines().any(|line| {
