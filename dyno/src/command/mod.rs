@@ -1,0 +1,89 @@
+//! One file per command: its flags, and what it does with them.
+
+pub(crate) mod attach;
+pub(crate) mod completion;
+mod credentials;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod import;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod load;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod restart;
+pub(crate) mod rm;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod start;
+pub(crate) mod stats;
+mod status;
+pub(crate) mod stop;
+pub(crate) mod version;
+pub(crate) mod wait;
+
+use std::io;
+use std::path::PathBuf;
+
+use dyno_api::client::{self, Client};
+
+use crate::failure::Failure;
+use crate::hostd::Place;
+use crate::output::Output;
+
+/// What every command has: where hostd is, and how to write.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) place: Place,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    pub(crate) fn new(socket: Option<PathBuf>, output: Output) -> Self {
+        Self {
+            place: Place::find(socket),
+            output,
+        }
+    }
+
+    /// A client of hostd, which is started where there is none.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.place.connect().await
+    }
+
+    /// Does the same to several things at once and writes the names of those
+    /// it was done to. A failure holds up no other; the first one's code is ours.
+    pub(crate) async fn each<Act, Acting>(
+        &self,
+        names: Vec<String>,
+        act: Act,
+    ) -> Result<u8, Failure>
+    where
+        Act: Fn(Client, String) -> Acting,
+        Acting: Future<Output = Result<(), client::Error>> + Send + 'static,
+    {
+        let client = self.client().await?;
+        let acting: Vec<_> = names
+            .into_iter()
+            .map(|name| (name.clone(), tokio::spawn(act(client.clone(), name))))
+            .collect();
+        let (mut done, mut code) = (Vec::new(), 0);
+        for (name, acting) in acting {
+            let failure = match acting.await {
+                Ok(Ok(())) => {
+                    done.push(name);
+                    continue;
+                }
+                Ok(Err(error)) => Failure::from(error),
+                Err(error) => Failure::new(format!("{name}: {error}")),
+            };
+            failure.render(&mut io::stderr().lock()).unwrap_or_default();
+            code = if code == 0 { failure.code() } else { code };
+        }
+        self.output.names(&done)?;
+        Ok(code)
+    }
+}

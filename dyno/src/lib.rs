@@ -1,0 +1,74 @@
+//! The command line of dyno: a client of hostd, and nothing more.
+//!
+//! Parsing never acts: clap makes one value of a [`cli`] type from the
+//! arguments, and only then that value is run.
+//!
+//! ```text
+//! cli        global flags and the list of commands
+//! command    one file per command: its flags, and what it does
+//! value      notations of flags: sizes, ports, mounts, …
+//! hostd      finding hostd, starting it where none runs
+//! session    a dyno's streams, signals and terminal, while attached
+//! terminal   raw mode and size
+//! output     tables, JSON, colour, progress
+//! failure    what is printed and returned when something fails
+//! ```
+
+mod cli;
+mod command;
+mod failure;
+mod hostd;
+mod output;
+mod session;
+mod signal;
+mod terminal;
+mod value;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+/// Runs the command that the process's arguments name; its exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(failure) = hostd::become_daemon(&arguments) {
+        return report(&failure);
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(refusal) if refusal.use_stderr() => {
+            return report(&Failure::from_clap(&refusal, &arguments));
+        }
+        Err(help) => {
+            return help
+                .print()
+                .map_or_else(|error| report(&error.into()), |()| ExitCode::SUCCESS);
+        }
+    };
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => report(&failure),
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    // One thread: starting it is part of what `dyno run` costs.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(cli.run());
+    // Nothing that still reads a pipe holds up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    // Where standard error is closed there is nobody to tell.
+    failure.render(&mut io::stderr().lock()).unwrap_or_default();
+    ExitCode::from(failure.code())
+}

@@ -1,0 +1,7 @@
+//! The program `dyno`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dyno_cli::main()
+}

@@ -1,0 +1,140 @@
+//! The direction to the dyno: what is typed, signals, the window's size.
+
+use std::io::Read;
+
+use dyno_api::client::{Error, FrameWriter};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{End, Streams};
+use crate::signal::{Signal, Signals};
+use crate::terminal;
+use crate::value::detach::{Scanner, Typed};
+
+/// Bytes of standard input read at once.
+const CHUNK: usize = 32 * 1024;
+
+/// Chunks that wait for a dyno which does not read.
+const WAITING: usize = 4;
+
+/// So many requests to end, and we stop being polite.
+const PATIENCE: u32 = 3;
+
+/// Forwards until the session ends. Where it ends from this side, says how.
+pub(super) async fn forward(
+    mut writer: FrameWriter,
+    streams: Streams,
+    mut signals: Signals,
+    leave: oneshot::Sender<End>,
+) {
+    let (pending, frames) = mpsc::channel(WAITING);
+    let mut typed = streams.stdin.then(read_stdin);
+    let mut scanner = Scanner::new(streams.detach_keys.clone());
+    // The writer has a task of its own: a dyno that does not read its input
+    // must not keep us from counting requests to end.
+    let mut writing = tokio::spawn(async move { write_frames(&mut writer, frames).await });
+    let mut requests = 0;
+    let end = loop {
+        tokio::select! {
+            signal = signals.next() => {
+                requests += u32::from(signal.is_request_to_end());
+                if requests >= PATIENCE {
+                    break End::Impatient;
+                }
+                if let Some(frame) = signal_frame(signal, &streams) {
+                    // Those that cannot be sent now are merged, as the kernel does.
+                    drop(pending.try_send(frame));
+                }
+            }
+            Some((permit, bytes)) = next_typed(&mut typed, &pending) => {
+                let Some(frame) = scan(&mut scanner, streams.tty, bytes) else {
+                    break End::Detached;
+                };
+                permit.send(frame);
+            }
+            // The connection broke: the reading side sees and tells it.
+            _ = &mut writing => return,
+        }
+    };
+    writing.abort();
+    // The other side of the session may have ended at the same moment.
+    drop(leave.send(end));
+}
+
+/// What is sent to the dyno.
+enum Frame {
+    Stdin(Vec<u8>),
+    EndOfStdin,
+    Resize(u16, u16),
+    Signal(u8),
+}
+
+async fn write_frames(
+    writer: &mut FrameWriter,
+    mut frames: mpsc::Receiver<Frame>,
+) -> Result<(), Error> {
+    while let Some(frame) = frames.recv().await {
+        match frame {
+            Frame::Stdin(bytes) => writer.stdin(&bytes).await?,
+            Frame::EndOfStdin => writer.close_stdin().await?,
+            Frame::Resize(rows, columns) => writer.resize(rows, columns).await?,
+            Frame::Signal(number) => writer.signal(number).await?,
+        }
+    }
+    // Nothing more comes; the connection stays until the session ends.
+    std::future::pending().await
+}
+
+fn signal_frame(signal: Signal, streams: &Streams) -> Option<Frame> {
+    match signal {
+        Signal::Forward(number) => Some(Frame::Signal(number)),
+        Signal::Resized => streams
+            .size()
+            .map(|(rows, columns)| Frame::Resize(rows, columns)),
+    }
+}
+
+/// The frame for what was typed; `None` for the keys that detach.
+fn scan(scanner: &mut Scanner, tty: bool, bytes: Vec<u8>) -> Option<Frame> {
+    if bytes.is_empty() {
+        return Some(Frame::EndOfStdin);
+    }
+    if !tty || !terminal::is_interactive() {
+        return Some(Frame::Stdin(bytes));
+    }
+    match scanner.feed(&bytes) {
+        Typed::Forward(bytes) => Some(Frame::Stdin(bytes)),
+        Typed::Detach(_) => None,
+    }
+}
+
+/// What is typed next, once it can be sent. Cancel safe.
+async fn next_typed<'a>(
+    typed: &mut Option<mpsc::Receiver<Vec<u8>>>,
+    pending: &'a mpsc::Sender<Frame>,
+) -> Option<(mpsc::Permit<'a, Frame>, Vec<u8>)> {
+    let typed = typed.as_mut()?;
+    let permit = pending.reserve().await.ok()?;
+    Some((permit, typed.recv().await?))
+}
+
+/// Reads the standard input on a thread: neither a file nor a terminal that
+/// others share can be waited for in any other way. The thread ends with the
+/// process. No bytes at all mean the end.
+fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+    let (to, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            // A broken input is an ended one.
+            let length = match stdin.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.unwrap_or(0),
+            };
+            if to.blocking_send(buffer[..length].to_vec()).is_err() || length == 0 {
+                break;
+            }
+        }
+    });
+    receiver
+}
