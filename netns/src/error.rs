@@ -54,6 +54,19 @@ pub enum Error {
         /// Its protocol.
         protocol: Protocol,
     },
+    /// A port to be published cannot be tried, as when the machine does not
+    /// have the address.
+    #[error("cannot use {address} port {port}/{protocol} of this machine")]
+    Bind {
+        /// The address.
+        address: IpAddr,
+        /// The port on the host.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// Every candidate subnet clashes with an address or route of the host.
     #[error(
         "every /20 in 10.128.0.0/9, 172.16.0.0/12 and 192.168.0.0/16 clashes with an address or route of this host; name a free subnet in the configuration"
@@ -117,6 +130,9 @@ pub enum Invalid {
         /// Who came second.
         second: Box<Published>,
     },
+    /// The port leads to another endpoint.
+    #[error("port {}/{} is published by another dyno than {}", .0.host_port, .0.protocol, .0.endpoint)]
+    PortTaken(Box<Published>),
     /// The subnet has no room for a gateway and a dyno, or is not a network.
     #[error("subnet {0} is too small for a gateway and a dyno")]
     Subnet(ipnet::IpNet),

@@ -20,11 +20,18 @@
 //! ```
 
 mod error;
+mod findings;
+mod link;
 mod model;
+mod namespace;
 mod netlink;
 mod network;
+mod nft;
 pub mod pool;
+mod probe;
+mod reconcile;
 mod subnet;
+mod sysctl;
 
 pub use error::{Error, Invalid, Result};
 pub use model::{

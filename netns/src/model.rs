@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::Invalid;
+use crate::network::addresses;
 
 /// The identity of one hostd: eight lower-case hexadecimal digits, not all
 /// zero. It names the nft table and the gateway's link, and as a number it is
@@ -77,6 +78,18 @@ impl Config {
         Some(Ipv6Addr::from(
             u128::from(subnet.network()).saturating_add(1),
         ))
+    }
+
+    /// Both subnets.
+    pub(crate) fn subnets(&self) -> impl Iterator<Item = IpNet> + use<> {
+        let six = self.subnet6.map(IpNet::V6);
+        std::iter::once(IpNet::V4(self.subnet4)).chain(six)
+    }
+
+    /// Both gateways.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let six = self.gateway6().map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.gateway4())).chain(six)
     }
 
     /// Checks that each subnet has room for a gateway and a dyno.
@@ -168,7 +181,8 @@ impl fmt::Display for Protocol {
 pub struct Published {
     /// The dyno's [`Endpoint::id`].
     pub endpoint: String,
-    /// Only this address of the host; `None` is every one, IPv4 and IPv6.
+    /// Only this address of the host; `None` is every one, IPv4 and IPv6, and
+    /// `0.0.0.0` or `::` is every one of its family.
     pub address: Option<IpAddr>,
     /// The port on the host.
     pub host_port: u16,
@@ -208,10 +222,15 @@ impl Desired {
                 }
             }
         }
-        let by_id: HashMap<_, _> = self.endpoints.iter().map(|e| (e.id.as_str(), e)).collect();
+        let backends: HashMap<&str, Vec<IpAddr>> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.id.as_str(), addresses(endpoint).collect()))
+            .collect();
         let mut taken: HashMap<_, Vec<&Published>> = HashMap::new();
         for published in &self.published {
-            published.validate(&by_id)?;
+            let id = published.endpoint.as_str();
+            published.validate(id, backends.get(id).map_or(&[], Vec::as_slice))?;
             let others = taken
                 .entry((published.protocol, published.host_port))
                 .or_default();
@@ -228,24 +247,29 @@ impl Desired {
 }
 
 impl Published {
-    fn validate(&self, endpoints: &HashMap<&str, &Endpoint>) -> Result<(), Invalid> {
-        let Some(endpoint) = endpoints.get(self.endpoint.as_str()) else {
+    /// Checks a port of the endpoint `id` that has the addresses `backends`.
+    pub(crate) fn validate(&self, id: &str, backends: &[IpAddr]) -> Result<(), Invalid> {
+        let endpoint = || self.endpoint.clone();
+        let port = self.host_port;
+        if self.endpoint != id || backends.is_empty() {
             return Err(Invalid::UnknownEndpoint {
-                endpoint: self.endpoint.clone(),
-                port: self.host_port,
+                endpoint: endpoint(),
+                port,
             });
-        };
+        }
         if self.host_port == 0 || self.dyno_port == 0 {
             return Err(Invalid::PortZero {
-                endpoint: self.endpoint.clone(),
+                endpoint: endpoint(),
             });
         }
         match self.address {
-            Some(address @ IpAddr::V6(_)) if endpoint.ipv6.is_none() => Err(Invalid::NoIpv6 {
-                endpoint: self.endpoint.clone(),
-                address,
-                port: self.host_port,
-            }),
+            Some(address @ IpAddr::V6(_)) if backends.iter().all(IpAddr::is_ipv4) => {
+                Err(Invalid::NoIpv6 {
+                    endpoint: endpoint(),
+                    address,
+                    port,
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -254,7 +278,10 @@ impl Published {
     /// are known to be equal.
     fn overlaps(&self, other: &Self) -> bool {
         match (self.address, other.address) {
-            (Some(one), Some(two)) => one == two,
+            (Some(one), Some(two)) => {
+                let any = one.is_unspecified() || two.is_unspecified();
+                one == two || (any && one.is_ipv4() == two.is_ipv4())
+            }
             _ => true,
         }
     }

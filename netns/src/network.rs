@@ -1,29 +1,64 @@
 //! One network of one host, from its first link to its last.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, Invalid, Result};
+use crate::link::{self, Link};
 use crate::model::{Config, Counters, Desired, Endpoint, Finding, Published, Repair};
+use crate::netlink::{Message, Reply, Socket};
+use crate::nft::{self, Elements};
+use crate::{findings, namespace, probe, reconcile, sysctl};
 
 /// An open network. Every call may come from any thread; calls that change
 /// the kernel's state wait for each other.
 #[derive(Debug)]
 pub struct Network {
     config: Config,
+    /// Whether links of this kernel have IPv6 settings.
+    kernel_ipv6: bool,
+    kernel: Mutex<Kernel>,
+}
+
+/// The ways into the kernel, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) route: Socket,
+    pub(crate) rules: nft::Rules,
+    /// Done at opening, and told by the first reconciliation.
+    pub(crate) untold: Vec<Repair>,
 }
 
 impl Network {
     /// Opens the network in the calling thread's network namespace: turns on
-    /// forwarding where it is off, creates the gateway's link and replaces
-    /// the nft table. The table lets nothing through until
-    /// [`apply`](Self::apply) or [`reconcile`](Self::reconcile) told it of the
-    /// dynos, except that an existing table's ruleset is kept as it is.
+    /// forwarding where it is off, and creates the gateway's link and the nft
+    /// table. A table that is there already, with the traffic of running
+    /// dynos, is kept until the first [`reconcile`](Self::reconcile) or
+    /// [`apply`](Self::apply).
     ///
     /// # Errors
     /// An invalid configuration, or the kernel's refusal.
     pub fn open(config: Config) -> Result<Self> {
-        Ok(Self { config })
+        config.validate()?;
+        let opened = |source| Error::Netlink {
+            operation: "open a netlink socket".to_owned(),
+            source,
+        };
+        let rules = nft::Rules::open(&config)?; // P13: before the first link
+        let untold = sysctl::forward(&config)?;
+        let network = Self {
+            kernel_ipv6: sysctl::kernel_has_ipv6(),
+            kernel: Mutex::new(Kernel {
+                route: Socket::open(None).map_err(opened)?,
+                rules,
+                untold,
+            }),
+            config,
+        };
+        network.raise_gateway(&mut network.kernel().route)?;
+        Ok(network)
     }
 
     /// The configuration it was opened with.
@@ -48,12 +83,31 @@ impl Network {
     /// default route, and `lo` up. Its published ports come by
     /// [`publish`](Self::publish), [`apply`](Self::apply) or
     /// [`reconcile`](Self::reconcile). An old link of the same endpoint is
-    /// replaced.
+    /// replaced, and its published ports are closed.
     ///
     /// # Errors
     /// An invalid endpoint, or the kernel's refusal; nothing is left behind.
-    pub fn attach(&self, _netns: BorrowedFd<'_>, _endpoint: &Endpoint) -> Result<()> {
-        unimplemented!()
+    pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
+        endpoint.validate(&self.config)?;
+        let mut inside = namespace::enter(netns)?;
+        let mut kernel = self.kernel();
+        kernel.rules.change(|elements| {
+            elements.detach(&endpoint.id);
+            elements.attach(endpoint);
+            Ok(())
+        })?; // P13: before the link is up
+        let attached = self
+            .create_pair(&mut kernel.route, netns, endpoint)
+            .and_then(|outer| {
+                self.raise_inner(&mut inside, endpoint)?;
+                self.raise_outer(&mut kernel.route, outer, endpoint)
+            });
+        if let Err(error) = attached {
+            // The first failure is the one to tell.
+            drop(self.remove(&mut kernel, &endpoint.id));
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Removes an endpoint's link, rules and published ports. Not an error if
@@ -61,26 +115,42 @@ impl Network {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn detach(&self, _id: &str) -> Result<()> {
-        unimplemented!()
+    pub fn detach(&self, id: &str) -> Result<()> {
+        self.remove(&mut self.kernel(), id)
     }
 
-    /// Replaces the published ports of one endpoint, in one transaction.
+    /// Replaces the published ports of one attached endpoint, in one
+    /// transaction.
     ///
     /// # Errors
-    /// An unknown endpoint, a conflict with a port that is already published
-    /// here, or the kernel's refusal.
-    pub fn publish(&self, _id: &str, _ports: &[Published]) -> Result<()> {
-        unimplemented!()
+    /// An unknown endpoint, a port that leads to another one, or the kernel's
+    /// refusal.
+    pub fn publish(&self, id: &str, ports: &[Published]) -> Result<()> {
+        let mut kernel = self.kernel();
+        let backends = kernel.rules.addresses(id);
+        for port in ports {
+            port.validate(id, &backends)?;
+        }
+        kernel.rules.change(|elements| {
+            elements.unpublish(id);
+            let taken = ports.iter().find(|port| !elements.publish(&backends, port));
+            match taken {
+                Some(port) => Err(Invalid::PortTaken(Box::new(port.clone())).into()),
+                None => Ok(()),
+            }
+        })
     }
 
-    /// Makes the ruleset equal to the desired state in one transaction.
+    /// Replaces the whole ruleset by that of the desired state, in one
+    /// transaction.
     ///
     /// # Errors
     /// A contradiction in the desired state, or the kernel's refusal; the old
     /// ruleset then stays.
-    pub fn apply(&self, _desired: &Desired) -> Result<()> {
-        unimplemented!()
+    pub fn apply(&self, desired: &Desired) -> Result<()> {
+        desired.validate(&self.config)?;
+        let elements = Elements::of(&desired.endpoints, &desired.published);
+        self.kernel().rules.replace(elements)
     }
 
     /// Compares the kernel's state with the desired one and repairs what
@@ -90,16 +160,30 @@ impl Network {
     ///
     /// # Errors
     /// A contradiction in the desired state, or the kernel's refusal.
-    pub fn reconcile(&self, _desired: &Desired) -> Result<Vec<Repair>> {
-        unimplemented!()
+    pub fn reconcile(&self, desired: &Desired) -> Result<Vec<Repair>> {
+        desired.validate(&self.config)?;
+        let mut kernel = self.kernel();
+        let mut repairs = std::mem::take(&mut kernel.untold);
+        repairs.extend(sysctl::forward(&self.config)?);
+        let elements = Elements::of(&desired.endpoints, &desired.published);
+        if kernel.rules.reconcile(elements)? {
+            repairs.push(Repair::Ruleset);
+        }
+        repairs.extend(reconcile::links(self, &mut kernel.route, desired)?);
+        Ok(repairs)
     }
 
     /// Traffic of a dyno's link so far.
     ///
     /// # Errors
     /// The link is not there.
-    pub fn counters(&self, _id: &str) -> Result<Counters> {
-        unimplemented!()
+    pub fn counters(&self, id: &str) -> Result<Counters> {
+        let operation = format!("read the counters of {}", link::outer_name(id));
+        let replies = self
+            .kernel()
+            .route
+            .request(&operation, [link::read_link(&link::outer_name(id))])?;
+        Ok(found(&operation, &replies)?.counters)
     }
 
     /// Foreign firewall chains that may drop the dynos' packets.
@@ -107,16 +191,17 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn findings(&self) -> Result<Vec<Finding>> {
-        unimplemented!()
+        findings::foreign_firewalls(&mut self.kernel().rules)
     }
 
     /// Whether a port of this machine is free to be published: nobody listens
     /// on it. (A listener would not get one more connection.)
     ///
     /// # Errors
-    /// [`Error::PortInUse`](crate::Error::PortInUse).
-    pub fn probe(&self, _published: &Published) -> Result<()> {
-        unimplemented!()
+    /// [`Error::PortInUse`], or [`Error::Bind`] if the machine does not have
+    /// the address.
+    pub fn probe(&self, published: &Published) -> Result<()> {
+        probe::port(published)
     }
 
     /// Removes everything with this host's mark: links, routes and the nft
@@ -125,7 +210,128 @@ impl Network {
     /// # Errors
     /// The first of the kernel's refusals; the rest is removed all the same.
     pub fn close(self) -> Result<()> {
-        unimplemented!()
+        let mut kernel = self.kernel();
+        let links = reconcile::sweep(&self, &mut kernel.route, &|_| false).map(drop);
+        let routes = reconcile::forget_subnets(&self.config, &mut kernel.route);
+        let table = kernel.rules.remove();
+        links.and(routes).and(table)
+    }
+
+    fn remove(&self, kernel: &mut Kernel, id: &str) -> Result<()> {
+        let name = link::outer_name(id);
+        let link = delete_link(&mut kernel.route, &name);
+        let rules = kernel.rules.change(|elements| {
+            elements.detach(id);
+            Ok(())
+        });
+        link.and(rules)
+    }
+
+    /// Creates and marks both ends, down; the outer one's index.
+    fn create_pair(
+        &self,
+        route: &mut Socket,
+        netns: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+    ) -> Result<u32> {
+        let name = link::outer_name(&endpoint.id);
+        let operation = format!("create link {name}");
+        let mark = link::mark(&self.config, &endpoint.id);
+        let create = || {
+            [
+                link::create_veth(&self.config, endpoint, netns),
+                link::mark_link(&name, &mark, self.kernel_ipv6),
+                link::read_link(&name),
+            ]
+        };
+        let replies = match route.request(&operation, create()) {
+            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                delete_link(route, &name)?;
+                route.request(&operation, create())?
+            }
+            other => other?,
+        };
+        Ok(found(&operation, &replies)?.index)
+    }
+
+    fn raise_inner(&self, inside: &mut Socket, endpoint: &Endpoint) -> Result<()> {
+        const LOOPBACK: u32 = 1;
+        let operation = format!("configure the inner link of {}", endpoint.id);
+        let first = [link::up(LOOPBACK), link::read_link(link::INNER_NAME)];
+        let inner = found(&operation, &inside.request(&operation, first)?)?.index;
+        let mut messages = Vec::new();
+        if self.kernel_ipv6 {
+            messages.push(link::without_link_local(inner));
+        }
+        messages.extend(addresses(endpoint).map(|address| link::add_address(inner, address)));
+        messages.push(link::up(inner));
+        for gateway in self.gateways(endpoint) {
+            messages.push(link::neighbour(
+                inner,
+                gateway,
+                link::outer_mac(&self.config),
+            ));
+            messages.push(link::default_route(inner, gateway));
+        }
+        inside.request(&operation, messages).map(drop)
+    }
+
+    /// Brings the host's end up, with its route and neighbour.
+    pub(crate) fn raise_outer(
+        &self,
+        route: &mut Socket,
+        outer: u32,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let mut messages = vec![link::up_without_arp(outer)];
+        for (address, gateway) in addresses(endpoint).zip(self.gateways(endpoint)) {
+            messages.push(link::neighbour(outer, address, link::inner_mac(endpoint)));
+            messages.push(link::route_to_dyno(outer, address, gateway));
+        }
+        let operation = format!("configure link {}", link::outer_name(&endpoint.id));
+        route.request(&operation, messages).map(drop)
+    }
+
+    /// Creates the gateway's link and its addresses, or completes it.
+    pub(crate) fn raise_gateway(&self, route: &mut Socket) -> Result<()> {
+        let name = link::gateway_name(&self.config);
+        let operation = format!("create link {name}");
+        let mark = link::mark(&self.config, link::GATEWAY);
+        let [kind, other_kind] = link::GATEWAY_KINDS;
+        let create = |kind| {
+            [
+                link::create_gateway(&self.config, kind),
+                link::mark_link(&name, &mark, self.kernel_ipv6),
+                link::read_link(&name),
+            ]
+        };
+        let replies = match route.request(&operation, create(kind)) {
+            Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+                route.request(&operation, create(other_kind))?
+            }
+            other => other?,
+        };
+        let index = found(&operation, &replies)?.index;
+        let addresses = self.config.gateways();
+        let mut messages: Vec<Message> = addresses
+            .map(|address| link::add_address(index, address))
+            .collect();
+        messages.push(link::up(index));
+        messages.extend(self.config.subnets().map(link::unreachable_subnet));
+        route.request(&operation, messages).map(drop)
+    }
+
+    /// The gateways that go with an endpoint's addresses, in their order.
+    fn gateways(&self, endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
+        self.config
+            .gateways()
+            .take(1 + usize::from(endpoint.ipv6.is_some()))
+    }
+
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        // What is known of the kernel is only a hint: each change is checked
+        // against it, so a panic elsewhere leaves nothing half-true here.
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,6 +339,38 @@ impl Network {
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel's refusal.
-pub fn loopback_up(_netns: BorrowedFd<'_>) -> Result<()> {
-    unimplemented!()
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
+    const LOOPBACK: u32 = 1;
+    let mut inside = namespace::enter(netns)?;
+    inside
+        .request("bring the loopback link up", [link::up(LOOPBACK)])
+        .map(drop)
+}
+
+/// An endpoint's addresses, IPv4 first.
+pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
+    std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(endpoint.ipv6.map(IpAddr::V6))
+}
+
+/// Removes a link if it is there.
+pub(crate) fn delete_link(route: &mut Socket, name: &str) -> Result<()> {
+    let operation = format!("remove link {name}");
+    match route.request(&operation, [link::delete_link(name)]) {
+        Err(Error::Netlink { source, .. }) if is_no_device(&source) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn is_no_device(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+fn found(operation: &str, replies: &[Reply]) -> Result<Link> {
+    replies
+        .iter()
+        .filter(|reply| reply.kind == link::RTM_NEWLINK)
+        .find_map(Link::parse)
+        .ok_or_else(|| Error::Reply {
+            operation: operation.to_owned(),
+        })
 }

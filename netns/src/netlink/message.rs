@@ -5,7 +5,6 @@
 
 use super::flags;
 
-const HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 
@@ -74,7 +73,7 @@ impl Message {
     /// Everything after the header, as the kernel would read it.
     #[cfg(test)]
     pub(crate) fn body(&self) -> &[u8] {
-        &self.bytes[HEADER..]
+        &self.bytes[16..]
     }
 }
 
@@ -118,6 +117,7 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.bytes)
     }
 
+    #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

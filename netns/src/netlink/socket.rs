@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::{Message, flags};
+use super::Message;
 use crate::error::{Error, Result};
 
 const HEADER: usize = 16;
@@ -23,10 +23,17 @@ const DUMP_ATTEMPTS: usize = 8;
 /// One message of an answer: its type and what follows the header.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
-    /// The request it answers, counted from zero.
-    pub(crate) request: usize,
     pub(crate) kind: u16,
     pub(crate) body: Vec<u8>,
+}
+
+/// A message as it stands in a datagram.
+#[derive(Debug, PartialEq, Eq)]
+struct Raw {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: Vec<u8>,
 }
 
 /// A socket bound to the network namespace it was opened in.
@@ -116,7 +123,13 @@ impl Socket {
         let mut replies = Vec::new();
         let mut outcome = HashMap::new();
         while outcome.len() < count {
-            for (kind, _, sequence, body) in self.receive(operation, RecvFlags::empty())? {
+            for Raw {
+                kind,
+                sequence,
+                body,
+                ..
+            } in self.receive(operation, RecvFlags::empty())?
+            {
                 let request = sequence.wrapping_sub(first) as usize;
                 if request >= count {
                     continue; // an answer to a call that failed half-way
@@ -124,11 +137,7 @@ impl Socket {
                 if kind == ERROR {
                     outcome.insert(request, error_number(&body));
                 } else {
-                    replies.push(Reply {
-                        request,
-                        kind,
-                        body,
-                    });
+                    replies.push(Reply { kind, body });
                 }
             }
         }
@@ -155,7 +164,13 @@ impl Socket {
                 }
                 other => other?,
             };
-            for (kind, _, sequence, body) in messages {
+            for Raw {
+                kind,
+                sequence,
+                body,
+                ..
+            } in messages
+            {
                 let ours = (sequence.wrapping_sub(first) as usize) < count;
                 let errno = error_number(&body);
                 if ours && kind == ERROR && errno != 0 {
@@ -173,7 +188,13 @@ impl Socket {
         let mut replies = Vec::new();
         let mut interrupted = false;
         loop {
-            for (kind, flags, sequence, body) in self.receive(operation, RecvFlags::empty())? {
+            for Raw {
+                kind,
+                flags,
+                sequence,
+                body,
+            } in self.receive(operation, RecvFlags::empty())?
+            {
                 if sequence != first {
                     continue;
                 }
@@ -189,18 +210,13 @@ impl Socket {
                         let errno = error_number(&body);
                         return Err(failed(operation, io::Error::from_raw_os_error(errno)));
                     }
-                    _ => replies.push(Reply {
-                        request: 0,
-                        kind,
-                        body,
-                    }),
+                    _ => replies.push(Reply { kind, body }),
                 }
             }
         }
     }
 
-    /// One datagram's messages: type, flags, sequence number, body.
-    fn receive(&self, operation: &str, flags: RecvFlags) -> Result<Vec<(u16, u16, u32, Vec<u8>)>> {
+    fn receive(&self, operation: &str, flags: RecvFlags) -> Result<Vec<Raw>> {
         let mut buffer = vec![0; BUFFER];
         let (length, _) =
             rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, buffer.as_mut_slice(), flags))
@@ -231,18 +247,18 @@ fn error_number(body: &[u8]) -> i32 {
 }
 
 /// Cuts a datagram into messages; `None` if a length is impossible.
-fn split(mut bytes: &[u8]) -> Option<Vec<(u16, u16, u32, Vec<u8>)>> {
+fn split(mut bytes: &[u8]) -> Option<Vec<Raw>> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {
         let header = bytes.first_chunk::<HEADER>()?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let body = bytes.get(HEADER..length)?;
-        messages.push((
-            u16::from_ne_bytes([header[4], header[5]]),
-            u16::from_ne_bytes([header[6], header[7]]),
-            u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
-            body.to_vec(),
-        ));
+        messages.push(Raw {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            flags: u16::from_ne_bytes([header[6], header[7]]),
+            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            body: body.to_vec(),
+        });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(messages)
@@ -250,6 +266,7 @@ fn split(mut bytes: &[u8]) -> Option<Vec<(u16, u16, u32, Vec<u8>)>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flags;
     use super::*;
 
     #[test]
@@ -258,8 +275,14 @@ mod tests {
         Message::new(20, 0, &[1, 2, 3, 4]).finish(5, &mut bytes);
         Message::new(21, flags::ACK, &[9]).finish(6, &mut bytes);
         let messages = split(&bytes).unwrap();
-        assert_eq!(messages[0], (20, 1, 5, vec![1, 2, 3, 4]));
-        assert_eq!(messages[1], (21, 5, 6, vec![9, 0, 0, 0]));
+        let raw = |kind, flags, sequence, body: &[u8]| Raw {
+            kind,
+            flags,
+            sequence,
+            body: body.to_vec(),
+        };
+        assert_eq!(messages[0], raw(20, 1, 5, &[1, 2, 3, 4]));
+        assert_eq!(messages[1], raw(21, 5, 6, &[9, 0, 0, 0]));
     }
 
     #[test]

@@ -1,0 +1,524 @@
+//! What packets of dynos may do: the chains and rules of our table, as data.
+//!
+//! Rules speak of "a link of ours" by its *group*, which is the host's id, and
+//! look dynos and ports up in sets, so that attaching a dyno or publishing a
+//! port changes elements and never a rule. `docs/network.md` has the table in
+//! nft's own syntax; a test compares.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::expression::{Expression, Field, Meta, Register, Verdict, field};
+use super::sets::name;
+use crate::model::Config;
+
+/// Where the kernel calls a base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hook {
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+    pub(crate) kind: &'static str,
+}
+
+/// A chain and its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// A list of expressions; each must match for the next to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) expressions: Vec<Expression>,
+}
+
+const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+
+/// Before connection tracking.
+const RAW: i32 = -300;
+const DSTNAT: i32 = -100;
+const FILTER: i32 = 0;
+const SRCNAT: i32 = 100;
+/// After NAT has put the answer's source address back.
+const LAST: i32 = 300;
+
+const R0: Register = Register(0);
+
+const ARPHRD_ETHER: u16 = 1;
+const RTN_LOCAL: u32 = 2;
+const ESTABLISHED_RELATED: u32 = 0x6;
+const INVALID: u32 = 0x1;
+const DNAT: u32 = 0x20;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DNS: u16 = 53;
+
+/// The whole of a host's rules.
+pub(crate) fn chains(config: &Config) -> Vec<Chain> {
+    let base = |name, kind, number, priority, rules| Chain {
+        name,
+        hook: Some(Hook {
+            number,
+            priority,
+            kind,
+        }),
+        rules,
+    };
+    vec![
+        Chain {
+            name: "published",
+            hook: None,
+            rules: published(config),
+        },
+        base("sources", "filter", PREROUTING, RAW, sources(config)),
+        base("loopback", "route", OUTPUT, RAW, loopback(config)),
+        base("prerouting", "nat", PREROUTING, DSTNAT, to_local_address()),
+        base("output", "nat", OUTPUT, DSTNAT, to_local_address()),
+        base("input", "filter", INPUT, FILTER, input(config)),
+        base("forward", "filter", FORWARD, FILTER, forward(config)),
+        base(
+            "postrouting",
+            "nat",
+            POSTROUTING,
+            SRCNAT,
+            postrouting(config),
+        ),
+        base(
+            "loopback_answers",
+            "filter",
+            INPUT,
+            LAST,
+            loopback_answers(config),
+        ),
+    ]
+}
+
+/// P13: what comes from a dyno's link has that dyno's addresses, and what has
+/// a dyno's address comes from a dyno's link.
+fn sources(config: &Config) -> Vec<Rule> {
+    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
+    let mut rules = vec![
+        from_dyno(Rule::ipv4())
+            .link_and_source(field::IP_SOURCE)
+            .found(name::SOURCES4)
+            .verdict(Verdict::Accept),
+        from_dyno(Rule::ipv6())
+            .link_and_source(field::IP6_SOURCE)
+            .found(name::SOURCES6)
+            .verdict(Verdict::Accept),
+        from_dyno(Rule::default()).verdict(Verdict::Drop),
+    ];
+    rules.extend(config.subnets().map(|subnet| {
+        Rule::family(&subnet.addr())
+            .not_loopback(Meta::InName)
+            .within(source(&subnet.addr()), subnet)
+            .verdict(Verdict::Drop)
+    }));
+    rules
+}
+
+/// What dynos may ask of the host itself: DNS, and answers to the host's own
+/// questions (P13).
+fn input(config: &Config) -> Vec<Rule> {
+    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
+    let mut rules = vec![
+        Rule::default()
+            .state(ESTABLISHED_RELATED)
+            .verdict(Verdict::Accept),
+    ];
+    for gateway in config.gateways() {
+        for protocol in [TCP, UDP] {
+            rules.push(
+                from_dyno(Rule::family(&gateway))
+                    .address(destination(&gateway), gateway)
+                    .compare_meta(Meta::Protocol, &[protocol])
+                    .compare_field(field::DESTINATION_PORT, &DNS.to_be_bytes())
+                    .verdict(Verdict::Accept),
+            );
+        }
+    }
+    rules.push(from_dyno(Rule::default()).then(Expression::Reject));
+    // Neighbours of the host are not to reach what listens on the gateway.
+    rules.extend(config.gateways().map(|gateway| {
+        Rule::family(&gateway)
+            .not_loopback(Meta::InName)
+            .address(destination(&gateway), gateway)
+            .verdict(Verdict::Drop)
+    }));
+    rules
+}
+
+/// What passes through the host: dynos to anywhere but cloud metadata; to
+/// dynos of this network from each other; from elsewhere only by a published
+/// port.
+fn forward(config: &Config) -> Vec<Rule> {
+    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
+    let to_dyno = || Rule::default().group(Meta::OutGroup, true, config);
+    vec![
+        from_dyno(Rule::ipv4())
+            .load(field::IP_DESTINATION)
+            .found(name::METADATA4)
+            .then(Expression::Reject),
+        from_dyno(Rule::ipv6())
+            .load(field::IP6_DESTINATION)
+            .found(name::METADATA6)
+            .then(Expression::Reject),
+        Rule::default()
+            .state(ESTABLISHED_RELATED)
+            .verdict(Verdict::Accept),
+        from_dyno(Rule::default())
+            .state(INVALID)
+            .verdict(Verdict::Drop),
+        from_dyno(Rule::default()).verdict(Verdict::Accept),
+        to_dyno()
+            .bits(Expression::ConntrackStatus { into: R0 }, DNAT)
+            .verdict(Verdict::Accept),
+        to_dyno().verdict(Verdict::Drop),
+    ]
+}
+
+/// Published ports are looked for on any address of the host.
+fn to_local_address() -> Vec<Rule> {
+    vec![
+        Rule::default()
+            .then(Expression::DestinationType { into: R0 })
+            .compare(R0, &RTN_LOCAL.to_ne_bytes())
+            .verdict(Verdict::Jump("published")),
+    ]
+}
+
+/// The more specific address wins; the gateway's DNS cannot be published over.
+fn published(config: &Config) -> Vec<Rule> {
+    let mut rules: Vec<_> = config
+        .gateways()
+        .map(|gateway| {
+            Rule::family(&gateway)
+                .address(destination(&gateway), gateway)
+                .compare_field(field::DESTINATION_PORT, &DNS.to_be_bytes())
+                .verdict(Verdict::Return)
+        })
+        .collect();
+    rules.extend([
+        Rule::ipv4()
+            .service(Some(field::IP_DESTINATION))
+            .translate(name::DNAT4_AT, false),
+        Rule::ipv4().service(None).translate(name::DNAT4, false),
+        Rule::ipv6()
+            .service(Some(field::IP6_DESTINATION))
+            .translate(name::DNAT6_AT, true),
+        Rule::ipv6().service(None).translate(name::DNAT6, true),
+    ]);
+    rules
+}
+
+/// A connection of this machine to a published port of 127.0.0.1 or `::1`: the
+/// loopback address may not leave the machine, so before anybody remembers
+/// the connection the gateway's takes its place. (`route`: the packet is
+/// routed again when a rule changed its addresses.)
+fn loopback(config: &Config) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for gateway in config.gateways() {
+        let (local, ports, ports_at) = match gateway {
+            IpAddr::V4(_) => (IpAddr::from([127, 0, 0, 1]), name::PORTS4, name::PORTS4_AT),
+            IpAddr::V6(_) => (
+                IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+                name::PORTS6,
+                name::PORTS6_AT,
+            ),
+        };
+        for (set, at) in [(ports_at, Some(destination(&gateway))), (ports, None)] {
+            rules.push(
+                Rule::family(&gateway)
+                    .address(source(&gateway), local)
+                    .within(destination(&gateway), loopback_net(&gateway))
+                    .service(at)
+                    .found(set)
+                    .rewrite(source(&gateway), gateway),
+            );
+        }
+    }
+    rules
+}
+
+/// The answers to [`loopback`]'s connections. NAT has just given them the
+/// loopback source that the client spoke to; a dyno cannot send such a packet
+/// itself, see [`sources`].
+fn loopback_answers(config: &Config) -> Vec<Rule> {
+    config
+        .gateways()
+        .map(|gateway| {
+            let local = match gateway {
+                IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+                IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            };
+            Rule::family(&gateway)
+                .group(Meta::InGroup, true, config)
+                .within(source(&gateway), loopback_net(&gateway))
+                .address(destination(&gateway), gateway)
+                .rewrite(destination(&gateway), local)
+        })
+        .collect()
+}
+
+/// To the outside under the host's address. A dyno that reaches itself by a
+/// published port gets the gateway's, or it would see its own address come in
+/// from outside.
+fn postrouting(config: &Config) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for gateway in config.gateways() {
+        let set = if gateway.is_ipv4() {
+            name::SELF4
+        } else {
+            name::SELF6
+        };
+        rules.push(
+            Rule::family(&gateway)
+                .group(Meta::OutGroup, true, config)
+                .both_addresses(&gateway)
+                .found(set)
+                .source_nat(gateway),
+        );
+    }
+    rules.extend(config.subnets().map(|subnet| {
+        Rule::family(&subnet.addr())
+            .group(Meta::OutGroup, false, config)
+            .not_loopback(Meta::OutName)
+            .within(source(&subnet.addr()), subnet)
+            .then(Expression::Masquerade)
+    }));
+    rules
+}
+
+impl Rule {
+    pub(crate) fn then(mut self, expression: Expression) -> Self {
+        self.expressions.push(expression);
+        self
+    }
+
+    fn verdict(self, verdict: Verdict) -> Self {
+        self.then(Expression::Verdict(verdict))
+    }
+
+    fn compare(self, register: Register, value: &[u8]) -> Self {
+        self.then(Expression::Compare {
+            register,
+            equal: true,
+            value: value.to_vec(),
+        })
+    }
+
+    fn compare_meta(self, key: Meta, value: &[u8]) -> Self {
+        self.then(Expression::Meta { key, into: R0 })
+            .compare(R0, value)
+    }
+
+    fn compare_field(self, field: Field, value: &[u8]) -> Self {
+        self.load(field).compare(R0, value)
+    }
+
+    fn load(self, field: Field) -> Self {
+        self.then(Expression::Payload { field, into: R0 })
+    }
+
+    fn ipv4() -> Self {
+        Self::default().compare_meta(Meta::Family, &[2])
+    }
+
+    fn ipv6() -> Self {
+        Self::default().compare_meta(Meta::Family, &[10])
+    }
+
+    fn family(address: &IpAddr) -> Self {
+        if address.is_ipv4() {
+            Self::ipv4()
+        } else {
+            Self::ipv6()
+        }
+    }
+
+    /// The link is (or is not) one of this host's.
+    fn group(self, key: Meta, equal: bool, config: &Config) -> Self {
+        let value = config.host.group().to_ne_bytes().to_vec();
+        self.then(Expression::Meta { key, into: R0 })
+            .then(Expression::Compare {
+                register: R0,
+                equal,
+                value,
+            })
+    }
+
+    fn not_loopback(self, key: Meta) -> Self {
+        let mut value = b"lo".to_vec();
+        value.resize(16, 0);
+        self.then(Expression::Meta { key, into: R0 })
+            .then(Expression::Compare {
+                register: R0,
+                equal: false,
+                value,
+            })
+    }
+
+    fn address(self, field: Field, address: IpAddr) -> Self {
+        self.compare_field(field, &octets(address))
+    }
+
+    fn within(self, field: Field, net: IpNet) -> Self {
+        if net.prefix_len() == net.max_prefix_len() {
+            return self.address(field, net.network());
+        }
+        self.load(field)
+            .then(Expression::And {
+                register: R0,
+                mask: octets(net.netmask()),
+            })
+            .compare(R0, &octets(net.network()))
+    }
+
+    fn state(self, bits: u32) -> Self {
+        self.bits(Expression::ConntrackState { into: R0 }, bits)
+    }
+
+    /// Some of the bits that an expression loads are set.
+    fn bits(self, load: Expression, bits: u32) -> Self {
+        self.then(load)
+            .then(Expression::And {
+                register: R0,
+                mask: bits.to_ne_bytes().to_vec(),
+            })
+            .then(Expression::Compare {
+                register: R0,
+                equal: false,
+                value: 0u32.to_ne_bytes().to_vec(),
+            })
+    }
+
+    /// `iifname . ether saddr . ip saddr` from register 0 on.
+    fn link_and_source(self, source: Field) -> Self {
+        self.compare_meta(Meta::InType, &ARPHRD_ETHER.to_ne_bytes())
+            .then(Expression::Meta {
+                key: Meta::InName,
+                into: R0,
+            })
+            .then(Expression::Payload {
+                field: field::ETHER_SOURCE,
+                into: Register(4),
+            })
+            .then(Expression::Payload {
+                field: source,
+                into: Register(6),
+            })
+    }
+
+    /// `ip saddr . ip daddr` from register 0 on.
+    fn both_addresses(self, family: &IpAddr) -> Self {
+        let source = source(family);
+        self.load(source).then(Expression::Payload {
+            field: destination(family),
+            into: Register(source.length / 4),
+        })
+    }
+
+    /// `[ip daddr .] meta l4proto . th dport` from register 0 on.
+    fn service(self, at: Option<Field>) -> Self {
+        let first = at.map_or(0, |field| field.length / 4);
+        let rule = match at {
+            Some(field) => self.load(field),
+            None => self,
+        };
+        rule.then(Expression::Meta {
+            key: Meta::Protocol,
+            into: Register(first),
+        })
+        .then(Expression::Payload {
+            field: field::DESTINATION_PORT,
+            into: Register(first + 1),
+        })
+    }
+
+    fn found(self, set: &'static str) -> Self {
+        self.then(Expression::Lookup {
+            set,
+            key: R0,
+            value: None,
+        })
+    }
+
+    /// `dnat` to what the map holds for the service in register 0.
+    fn translate(self, map: &'static str, ipv6: bool) -> Self {
+        let port = Register(if ipv6 { 4 } else { 1 });
+        self.then(Expression::Lookup {
+            set: map,
+            key: R0,
+            value: Some(R0),
+        })
+        .then(Expression::Nat {
+            source: false,
+            ipv6,
+            address: R0,
+            port: Some(port),
+        })
+    }
+
+    fn source_nat(self, address: IpAddr) -> Self {
+        self.then(Expression::Load {
+            into: R0,
+            value: octets(address),
+        })
+        .then(Expression::Nat {
+            source: true,
+            ipv6: address.is_ipv6(),
+            address: R0,
+            port: None,
+        })
+    }
+
+    fn rewrite(self, field: Field, address: IpAddr) -> Self {
+        const IP_CHECKSUM: u32 = 10;
+        self.then(Expression::Load {
+            into: R0,
+            value: octets(address),
+        })
+        .then(Expression::SetPayload {
+            field,
+            from: R0,
+            checksum: address.is_ipv4().then_some(IP_CHECKSUM),
+        })
+    }
+}
+
+fn source(family: &IpAddr) -> Field {
+    if family.is_ipv4() {
+        field::IP_SOURCE
+    } else {
+        field::IP6_SOURCE
+    }
+}
+
+fn destination(family: &IpAddr) -> Field {
+    if family.is_ipv4() {
+        field::IP_DESTINATION
+    } else {
+        field::IP6_DESTINATION
+    }
+}
+
+fn loopback_net(family: &IpAddr) -> IpNet {
+    match family {
+        IpAddr::V4(_) => IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8),
+        IpAddr::V6(_) => IpNet::new_assert(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 128),
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

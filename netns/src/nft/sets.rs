@@ -1,0 +1,318 @@
+//! The sets and maps of our table, and the elements that dynos and published
+//! ports put into them. Pure.
+//!
+//! Keys and values are the bytes of the kernel's registers: each part of a
+//! concatenation is padded with zeros to four bytes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::ruleset::octets;
+use crate::link::{inner_mac, outer_name};
+use crate::model::{Endpoint, Published};
+use crate::network::addresses;
+
+/// Names of the sets.
+pub(crate) mod name {
+    /// Which link may send from which hardware and network address.
+    pub(crate) const SOURCES4: &str = "sources4";
+    pub(crate) const SOURCES6: &str = "sources6";
+    /// A dyno's address twice: it talks to itself.
+    pub(crate) const SELF4: &str = "self4";
+    pub(crate) const SELF6: &str = "self6";
+    /// Published on every address.
+    pub(crate) const DNAT4: &str = "dnat4";
+    pub(crate) const DNAT6: &str = "dnat6";
+    /// Published on one address.
+    pub(crate) const DNAT4_AT: &str = "dnat4_at";
+    pub(crate) const DNAT6_AT: &str = "dnat6_at";
+    /// The keys of the four above: a rule cannot ask a map for presence only.
+    pub(crate) const PORTS4: &str = "ports4";
+    pub(crate) const PORTS6: &str = "ports6";
+    pub(crate) const PORTS4_AT: &str = "ports4_at";
+    pub(crate) const PORTS6_AT: &str = "ports6_at";
+    /// Where clouds tell machines their secrets.
+    pub(crate) const METADATA4: &str = "metadata4";
+    pub(crate) const METADATA6: &str = "metadata6";
+}
+
+/// The number by which nft, not the kernel, knows a type, for printing.
+#[derive(Debug, Clone, Copy)]
+enum Type {
+    Ipv4 = 7,
+    Ipv6 = 8,
+    Ether = 9,
+    Protocol = 12,
+    Service = 13,
+    Name = 41,
+}
+
+impl Type {
+    /// The bytes it takes in registers.
+    fn length(self) -> u32 {
+        match self {
+            Self::Ipv4 | Self::Protocol | Self::Service => 4,
+            Self::Ether => 8,
+            Self::Ipv6 | Self::Name => 16,
+        }
+    }
+}
+
+/// A set, or a map if its elements have values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    key: &'static [Type],
+    value: &'static [Type],
+}
+
+/// Every set of our table.
+pub(crate) const SETS: [Set; 14] = {
+    use Type::{Ether, Ipv4, Ipv6, Name, Protocol, Service};
+    const fn set(name: &'static str, key: &'static [Type], value: &'static [Type]) -> Set {
+        Set { name, key, value }
+    }
+    [
+        set(name::SOURCES4, &[Name, Ether, Ipv4], &[]),
+        set(name::SOURCES6, &[Name, Ether, Ipv6], &[]),
+        set(name::SELF4, &[Ipv4, Ipv4], &[]),
+        set(name::SELF6, &[Ipv6, Ipv6], &[]),
+        set(name::PORTS4, &[Protocol, Service], &[]),
+        set(name::PORTS6, &[Protocol, Service], &[]),
+        set(name::PORTS4_AT, &[Ipv4, Protocol, Service], &[]),
+        set(name::PORTS6_AT, &[Ipv6, Protocol, Service], &[]),
+        set(name::DNAT4, &[Protocol, Service], &[Ipv4, Service]),
+        set(name::DNAT6, &[Protocol, Service], &[Ipv6, Service]),
+        set(name::DNAT4_AT, &[Ipv4, Protocol, Service], &[Ipv4, Service]),
+        set(name::DNAT6_AT, &[Ipv6, Protocol, Service], &[Ipv6, Service]),
+        set(name::METADATA4, &[Ipv4], &[]),
+        set(name::METADATA6, &[Ipv6], &[]),
+    ]
+};
+
+impl Set {
+    pub(crate) fn key_length(&self) -> u32 {
+        self.key.iter().map(|part| part.length()).sum()
+    }
+
+    pub(crate) fn key_type(&self) -> u32 {
+        concatenated(self.key)
+    }
+
+    /// Type and length of a map's values.
+    pub(crate) fn value(&self) -> Option<(u32, u32)> {
+        let length = self.value.iter().map(|part| part.length()).sum();
+        (length != 0).then(|| (concatenated(self.value), length))
+    }
+}
+
+/// nft packs the parts of a concatenation into six bits each.
+fn concatenated(parts: &[Type]) -> u32 {
+    parts
+        .iter()
+        .fold(0, |packed, &part| packed << 6 | part as u32)
+}
+
+/// The elements of one set: keys, and values that are empty unless it is a map.
+pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The elements of all sets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Elements {
+    sets: BTreeMap<&'static str, Contents>,
+}
+
+/// Link-local and well-known addresses of clouds' metadata services: AWS
+/// (machines, containers, pods, time, DNS), Google, Azure, Oracle, Alibaba.
+const METADATA4: [Ipv4Addr; 8] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
+    Ipv4Addr::new(169, 254, 169, 253),
+    Ipv4Addr::new(169, 254, 169, 123),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
+const METADATA6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+impl Elements {
+    /// Those that are there without any dyno.
+    pub(crate) fn fixed() -> Self {
+        let mut elements = Self::default();
+        for address in METADATA4 {
+            elements.add(name::METADATA4, address.octets().to_vec(), Vec::new());
+        }
+        for address in METADATA6 {
+            elements.add(name::METADATA6, address.octets().to_vec(), Vec::new());
+        }
+        elements
+    }
+
+    /// Those of a desired state.
+    pub(crate) fn of(endpoints: &[Endpoint], published: &[Published]) -> Self {
+        let mut elements = Self::fixed();
+        for endpoint in endpoints {
+            elements.attach(endpoint);
+            let backends: Vec<_> = addresses(endpoint).collect();
+            for port in published.iter().filter(|port| port.endpoint == endpoint.id) {
+                elements.publish(&backends, port);
+            }
+        }
+        elements
+    }
+
+    /// Adds an endpoint.
+    pub(crate) fn attach(&mut self, endpoint: &Endpoint) {
+        let mac = padded(&inner_mac(endpoint), 8);
+        let link = link_key(&endpoint.id);
+        let address = endpoint.ipv4.octets();
+        self.add(
+            name::SOURCES4,
+            [&link[..], &mac, &address].concat(),
+            Vec::new(),
+        );
+        self.add(name::SELF4, [address, address].concat(), Vec::new());
+        if let Some(address) = endpoint.ipv6 {
+            let address = address.octets();
+            self.add(
+                name::SOURCES6,
+                [&link[..], &mac, &address].concat(),
+                Vec::new(),
+            );
+            self.add(name::SELF6, [address, address].concat(), Vec::new());
+        }
+    }
+
+    /// Adds a published port of the endpoint with these addresses. The value
+    /// is false if the port led elsewhere before.
+    pub(crate) fn publish(&mut self, backends: &[IpAddr], port: &Published) -> bool {
+        let service = [
+            padded(&[port.protocol.number()], 4),
+            padded(&port.host_port.to_be_bytes(), 4),
+        ]
+        .concat();
+        let at = port.address.filter(|at| !at.is_unspecified());
+        let key = match at {
+            Some(at) => [octets(at), service].concat(),
+            None => service,
+        };
+        let mut free = true;
+        for &backend in backends {
+            if port
+                .address
+                .is_some_and(|at| at.is_ipv4() != backend.is_ipv4())
+            {
+                continue;
+            }
+            let value = [octets(backend), padded(&port.dyno_port.to_be_bytes(), 4)].concat();
+            let (ports, dnat) = port_sets(backend, at.is_some());
+            free &= self
+                .contents(dnat)
+                .get(&key)
+                .is_none_or(|old| *old == value);
+            self.add(ports, key.clone(), Vec::new());
+            self.add(dnat, key.clone(), value);
+        }
+        free
+    }
+
+    /// Removes the published ports of an endpoint.
+    pub(crate) fn unpublish(&mut self, id: &str) {
+        for address in self.addresses(id) {
+            let backend = octets(address);
+            for at in [false, true] {
+                let (ports, dnat) = port_sets(address, at);
+                let gone: Vec<_> = self
+                    .contents(dnat)
+                    .iter()
+                    .filter(|(_, value)| value.starts_with(&backend))
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in gone {
+                    self.remove(dnat, &key);
+                    self.remove(ports, &key);
+                }
+            }
+        }
+    }
+
+    /// Removes an endpoint with its published ports.
+    pub(crate) fn detach(&mut self, id: &str) {
+        self.unpublish(id);
+        let link = link_key(id);
+        for address in self.addresses(id) {
+            let twice = [octets(address), octets(address)].concat();
+            let (sources, own) = match address {
+                IpAddr::V4(_) => (name::SOURCES4, name::SELF4),
+                IpAddr::V6(_) => (name::SOURCES6, name::SELF6),
+            };
+            self.remove(own, &twice);
+            if let Some(contents) = self.sets.get_mut(sources) {
+                contents.retain(|key, _| !key.starts_with(&link));
+            }
+        }
+    }
+
+    /// An attached endpoint's addresses, as the anti-spoofing sets have them.
+    pub(crate) fn addresses(&self, id: &str) -> Vec<IpAddr> {
+        let link = link_key(id);
+        [name::SOURCES4, name::SOURCES6]
+            .into_iter()
+            .flat_map(|set| self.contents(set).keys())
+            .filter_map(|key| {
+                let address = key.strip_prefix(&link[..])?.get(8..)?;
+                match address.len() {
+                    4 => Some(IpAddr::from(<[u8; 4]>::try_from(address).ok()?)),
+                    _ => Some(IpAddr::from(<[u8; 16]>::try_from(address).ok()?)),
+                }
+            })
+            .collect()
+    }
+
+    /// Whether any set has other elements.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        SETS.iter()
+            .any(|set| self.contents(set.name) != other.contents(set.name))
+    }
+
+    /// The elements of one set.
+    pub(crate) fn contents(&self, set: &str) -> &Contents {
+        static EMPTY: Contents = BTreeMap::new();
+        self.sets.get(set).unwrap_or(&EMPTY)
+    }
+
+    pub(crate) fn add(&mut self, set: &'static str, key: Vec<u8>, value: Vec<u8>) {
+        self.sets.entry(set).or_default().insert(key, value);
+    }
+
+    fn remove(&mut self, set: &'static str, key: &[u8]) {
+        if let Some(contents) = self.sets.get_mut(set) {
+            contents.remove(key);
+        }
+    }
+}
+
+/// The set of keys and the map of a published port.
+fn port_sets(backend: IpAddr, at: bool) -> (&'static str, &'static str) {
+    match (backend, at) {
+        (IpAddr::V4(_), false) => (name::PORTS4, name::DNAT4),
+        (IpAddr::V4(_), true) => (name::PORTS4_AT, name::DNAT4_AT),
+        (IpAddr::V6(_), false) => (name::PORTS6, name::DNAT6),
+        (IpAddr::V6(_), true) => (name::PORTS6_AT, name::DNAT6_AT),
+    }
+}
+
+fn link_key(id: &str) -> Vec<u8> {
+    padded(outer_name(id).as_bytes(), 16)
+}
+
+fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
+    let mut padded = bytes.to_vec();
+    padded.resize(length, 0);
+    padded
+}
