@@ -92,4 +92,12 @@
 //! everything else is forwarded to the tables' upstreams. Addresses that
 //! belong to no network of the tables are refused.
 
+mod causes;
+pub mod command;
+pub mod confine;
 pub mod control;
+pub mod dns;
+pub mod lifecycle;
+pub mod listeners;
+mod parent;
+pub mod tables;
