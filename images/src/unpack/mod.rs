@@ -1,0 +1,144 @@
+//! Unpacking one layer into one folder: the inside of the helper program `dyno-unpack`.
+//!
+//! ```text
+//! stdin ─▶ stream: gzip, zstd or plain; hashed (diffID), counted, bounded
+//!            └▶ archive: tar members, with GNU and pax extensions
+//!                 └▶ layer: what an entry means (whiteout, link, attributes)
+//!                      └▶ tree: acts on the folder by fds only
+//! stdout ◀─ one JSON line per report
+//! ```
+//! The program trusts nothing it reads and nothing that it has itself written before: every
+//! path is resolved by the kernel beneath the folder, every time (P1). That it also runs in a
+//! jail (P8) is for the bugs that remain.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::limits::Limits;
+
+mod archive;
+mod error;
+mod layer;
+mod pax;
+mod stream;
+mod tree;
+
+use error::Refusal;
+
+/// What became of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Summary {
+    /// Digest of the decompressed stream.
+    pub(crate) diff_id: Digest,
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    /// Members of the archive.
+    pub(crate) entries: u64,
+    /// Device nodes, which are never made.
+    pub(crate) devices_skipped: u64,
+    /// The layer hides everything below it.
+    pub(crate) opaque_root: bool,
+}
+
+/// One line on the helper's stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Report {
+    /// So many decompressed bytes are done.
+    Progress {
+        /// Decompressed bytes.
+        bytes: u64,
+    },
+    /// Everything is written.
+    Done(Summary),
+    /// Nothing of it may be used.
+    Failed(String),
+}
+
+impl Summary {
+    pub(crate) fn new(diff_id: Digest) -> Summary {
+        Summary {
+            diff_id,
+            bytes: 0,
+            entries: 0,
+            devices_skipped: 0,
+            opaque_root: false,
+        }
+    }
+}
+
+/// The program `dyno-unpack`: its arguments are the four numbers of [`Limits`], its standard
+/// input is a layer, its current folder becomes the layer's tree. Exit code 0 means that the
+/// last line of its output is a summary.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = String>) -> std::process::ExitCode {
+    let report = match limits(arguments) {
+        Some(limits) => match unpack_here(limits) {
+            Ok(summary) => Report::Done(summary),
+            Err(refusal) => Report::Failed(refusal.chain()),
+        },
+        None => Report::Failed("usage: dyno-unpack BYTES ENTRIES DEPTH PATH_BYTES".to_owned()),
+    };
+    let done = matches!(report, Report::Done(_));
+    match (say(&report), done) {
+        (Ok(()), true) => std::process::ExitCode::SUCCESS,
+        _ => std::process::ExitCode::FAILURE,
+    }
+}
+
+fn limits(mut arguments: impl Iterator<Item = String>) -> Option<Limits> {
+    let bytes = arguments.next()?.parse().ok()?;
+    let entries = arguments.next()?.parse().ok()?;
+    let depth = arguments.next()?.parse().ok()?;
+    let path_bytes = arguments.next()?.parse().ok()?;
+    let limits = Limits {
+        bytes,
+        entries,
+        depth,
+        path_bytes,
+    };
+    arguments.next().is_none().then_some(limits)
+}
+
+fn unpack_here(limits: Limits) -> Result<Summary, Refusal> {
+    // Modes come from the archive alone.
+    rustix::process::umask(Mode::empty());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open(".", flags, Mode::empty()).map_err(Refusal::writing("open", b"."))?;
+    unpack(io::stdin(), root, limits, |bytes| {
+        say(&Report::Progress { bytes })
+    })
+}
+
+/// Unpacks the layer `input` into the folder `root`, telling `progress` the decompressed bytes
+/// now and then.
+fn unpack(
+    input: impl io::Read + 'static,
+    root: OwnedFd,
+    limits: Limits,
+    progress: impl FnMut(u64) -> io::Result<()> + 'static,
+) -> Result<Summary, Refusal> {
+    let stream = stream::Stream::new(input, limits.bytes, progress).map_err(Refusal::Stream)?;
+    let mut archive = archive::Archive::new(stream);
+    let mut layer = layer::Layer::new(root, limits);
+    while let Some(member) = archive.next()? {
+        layer.apply(&member, &mut archive)?;
+    }
+    let diff_id = archive.finish()?;
+    layer.finish(diff_id)
+}
+
+/// Writes a report at once, as one line.
+fn say(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
