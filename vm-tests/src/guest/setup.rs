@@ -16,7 +16,7 @@ const NOTHING: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-const API_MOUNTS: [ApiMount; 7] = [
+const API_MOUNTS: [ApiMount; 6] = [
     ApiMount("proc", "/proc", NOTHING, ""),
     ApiMount("sysfs", "/sys", NOTHING, ""),
     ApiMount(
@@ -31,12 +31,6 @@ const API_MOUNTS: [ApiMount; 7] = [
         "/run",
         MountFlags::NOSUID.union(MountFlags::NODEV),
         "mode=755",
-    ),
-    ApiMount(
-        "tmpfs",
-        "/tmp",
-        MountFlags::NOSUID.union(MountFlags::NODEV),
-        "mode=1777",
     ),
     ApiMount(
         "cgroup2",

@@ -20,7 +20,7 @@ const PROGRAM_PACKAGES: [&str; 6] = [
 /// Packages whose tests also run in the virtual machine.
 const TEST_PACKAGES: [&str; 4] = ["dyno-runtime", "dyno-netns", "dyno-edge", "dyno-tests"];
 
-/// A test executable of cargo.
+/// An executable of integration tests.
 #[derive(Debug, Clone)]
 pub struct TestBinary {
     /// The package it belongs to.
@@ -63,6 +63,7 @@ struct Message {
 #[derive(Deserialize)]
 struct Target {
     name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +99,8 @@ impl Artifacts {
                 target: Some(target),
                 profile: Some(Profile { test: true }),
             } = message
+                // Unit tests are pure: what they say does not depend on the kernel.
+                && target.kind == ["test"]
             {
                 tests.push(TestBinary {
                     package: package_of(&manifest),

@@ -156,6 +156,9 @@ fn lay_out(tree: &Root<'_>) -> Result<()> {
     ] {
         tree.file(path, 0o644, content.as_bytes())?;
     }
+    // On the disk, as Debian has it: device nodes and overlays work there.
+    tree.folder_with_mode("/tmp", 0o1777)?;
+    tree.folder_with_mode("/var/tmp", 0o1777)?;
     tree.file("/etc/shutdown", 0o755, SHUTDOWN.as_bytes())?;
     Ok(())
 }

@@ -54,6 +54,14 @@ impl<'a> Root<'a> {
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))
     }
 
+    /// Makes a folder with these permissions.
+    pub(super) fn folder_with_mode(&self, path: &str, permissions: u32) -> Result<()> {
+        self.folder(path)?;
+        let path = self.host_path(Path::new(path));
+        fs::set_permissions(&path, fs::Permissions::from_mode(permissions))
+            .with_context(|| format!("setting the permissions of {}", path.display()))
+    }
+
     /// Writes a file.
     pub(super) fn file(&self, path: &str, permissions: u32, content: &[u8]) -> Result<()> {
         let file = self.parented(Path::new(path))?;

@@ -155,7 +155,7 @@ pub(super) fn kill(context: &Context<'_>) -> Result<()> {
     let cgroup = host.cgroup(&dyno)?;
     let running = format!("test $(pgrep -f 'sleep 4242' | wc -l) -ge 2; test -d {cgroup}");
     vm.wait_until("both processes of the dyno", PATIENCE, &running)?;
-    host.dyno(&["stop", "--time", "1", "deaf"])?.text()?;
+    host.dyno(&["stop", "--grace", "1s", "deaf"])?.text()?;
     host.wait_for("deaf", Phase::Exited)?;
     let gone = format!("! pgrep -f 'sleep 4242'; test ! -e {cgroup}");
     vm.wait_until("processes and cgroup gone", Duration::from_secs(10), &gone)?;

@@ -15,7 +15,7 @@ use crate::kit::{Disk, Kit};
 
 /// QEMU with everything but the two ends of `console` and `agent`.
 pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
-    let mut words = "console=ttyS0 quiet panic=-1 mitigations=off cgroup_no_v1=all".to_owned();
+    let mut words = "console=ttyS0 quiet panic=-1 mitigations=off".to_owned();
     if options.hostd_at_boot {
         words.push(' ');
         words.push_str(HOSTD_AT_BOOT);
