@@ -132,7 +132,7 @@ impl Place {
     fn spawn(&self, program: &Path, log_path: &Path) -> io::Result<(File, Child)> {
         DirBuilder::new()
             .recursive(true)
-            .mode(0o755)
+            .mode(0o711)
             .create(&self.run_dir)?;
         let mut log = OpenOptions::new()
             .read(true)

@@ -1,5 +1,6 @@
 //! Signals that reach the command line while it is attached.
 
+use std::collections::VecDeque;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,16 +31,25 @@ pub(crate) enum Signal {
 
 impl Signal {
     /// A request to end: what a person does who is in a hurry.
-    pub(crate) fn is_request_to_end(self) -> bool {
+    fn is_request_to_end(self) -> bool {
         let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
         matches!(self, Self::Forward(number)
             if kinds.iter().any(|kind| kind.as_raw_value() == i32::from(number)))
     }
 }
 
+/// So many requests to end, and nobody waits politely any more.
+const PATIENCE: usize = 3;
+
 /// From its making on, signals end up here instead of ending the process.
 #[derive(Debug)]
-pub(crate) struct Signals(mpsc::Receiver<Signal>);
+pub(crate) struct Signals {
+    arriving: mpsc::Receiver<Signal>,
+    /// They arrived before there was a dyno to forward them to.
+    early: VecDeque<Signal>,
+    /// Requests to end among all that arrived.
+    requests: usize,
+}
 
 impl Signals {
     /// Takes the signals over.
@@ -54,15 +64,41 @@ impl Signals {
             }
         }
         pass_on(SignalKind::window_change(), Signal::Resized, to)?;
-        Ok(Self(receiver))
+        Ok(Self {
+            arriving: receiver,
+            early: VecDeque::new(),
+            requests: 0,
+        })
     }
 
     /// The next signal; never returns where there can be none. Cancel safe.
     pub(crate) async fn next(&mut self) -> Signal {
-        match self.0.recv().await {
+        match self.early.pop_front() {
             Some(signal) => signal,
-            None => std::future::pending().await,
+            None => self.arrive().await,
         }
+    }
+
+    /// Somebody asked to end again and again.
+    pub(crate) fn is_impatient(&self) -> bool {
+        self.requests >= PATIENCE
+    }
+
+    /// Returns once somebody has asked to end again and again; keeps what
+    /// arrives for [`Self::next`]. Cancel safe.
+    pub(crate) async fn impatience(&mut self) {
+        while !self.is_impatient() {
+            let signal = self.arrive().await;
+            self.early.push_back(signal);
+        }
+    }
+
+    async fn arrive(&mut self) -> Signal {
+        let Some(signal) = self.arriving.recv().await else {
+            return std::future::pending().await;
+        };
+        self.requests += usize::from(signal.is_request_to_end());
+        signal
     }
 }
 

@@ -16,9 +16,6 @@ const CHUNK: usize = 32 * 1024;
 /// Chunks that wait for a dyno which does not read.
 const WAITING: usize = 4;
 
-/// So many requests to end, and we stop being polite.
-const PATIENCE: u32 = 3;
-
 /// Forwards until the session ends. Where it ends from this side, says how.
 pub(super) async fn forward(
     mut writer: FrameWriter,
@@ -32,12 +29,10 @@ pub(super) async fn forward(
     // The writer has a task of its own: a dyno that does not read its input
     // must not keep us from counting requests to end.
     let mut writing = tokio::spawn(async move { write_frames(&mut writer, frames).await });
-    let mut requests = 0;
     let end = loop {
         tokio::select! {
             signal = signals.next() => {
-                requests += u32::from(signal.is_request_to_end());
-                if requests >= PATIENCE {
+                if signals.is_impatient() {
                     break End::Impatient;
                 }
                 if let Some(frame) = signal_frame(signal, &streams) {

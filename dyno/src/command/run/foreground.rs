@@ -1,19 +1,16 @@
 //! A run that a person waits for.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use dyno_api::client::{self, Client};
-use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExitStatus};
+use dyno_api::dyno::{AttachRequest, Dyno, ExitStatus};
 use dyno_api::error::ErrorKind;
-use dyno_api::query::{CreateQuery, KillQuery, RemoveQuery, StopQuery};
+use dyno_api::query::{KillQuery, StopQuery};
 use tokio::time::{Instant, sleep};
 
-use super::PullWhen;
 use crate::command::attach::{exit_code, left, lost};
 use crate::failure::{Failure, code};
 use crate::session::{End, Streams, attend};
-use crate::signal::Signals;
 
 /// How long a hostd that went away may take until it is back (an upgrade).
 const HOSTD_BACK: Duration = Duration::from_secs(10);
@@ -21,19 +18,13 @@ const HOSTD_BACK: Duration = Duration::from_secs(10);
 /// Between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Creates the dyno, attaches, starts it, and passes everything through until
+/// Attaches to a created dyno, starts it, and passes everything through until
 /// it ends. A dyno that could not be started is removed again.
-pub(super) async fn run(
-    client: &Client,
-    spec: &DynoSpec,
-    when: PullWhen,
-    streams: &Streams,
-) -> Result<u8, Failure> {
-    let dyno = super::create(client, spec, when, CreateQuery { start: false }).await?;
-    match start(client, &dyno, streams).await {
-        Ok(end) => ended(client, &dyno, streams, end).await,
+pub(super) async fn run(client: &Client, dyno: &Dyno, streams: &Streams) -> Result<u8, Failure> {
+    match start(client, dyno, streams).await {
+        Ok(end) => ended(client, dyno, streams, end).await,
         Err(failure) => {
-            remove(client, &dyno).await;
+            super::remove(client, dyno).await;
             Err(failure)
         }
     }
@@ -47,16 +38,22 @@ async fn start(
 ) -> Result<Result<End, Failure>, Failure> {
     let id = dyno.id.as_str();
     // From here on a signal is the dyno's: nothing half-made is left behind.
-    let signals = Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))?;
+    let mut signals = super::signals()?;
     let request = AttachRequest {
         stdin: streams.stdin,
         size: streams.size(),
     };
-    let attached = client.attach(id, &request).await?;
-    client
-        .start(id)
-        .await
-        .map_err(|error| Failure::from(error).not_executed())?;
+    let starting = async {
+        let attached = client.attach(id, &request).await?;
+        match client.start(id).await {
+            Ok(_) => Ok(attached),
+            Err(error) => Err(Failure::from(error).not_executed()),
+        }
+    };
+    let attached = tokio::select! {
+        started = starting => started?,
+        () = signals.impatience() => return Err(Failure::new("interrupted before it was started")),
+    };
     Ok(attend(attached, streams, signals).await)
 }
 
@@ -102,7 +99,7 @@ const KILLED: u8 = 137;
 async fn again(client: &Client, dyno: &Dyno, streams: &Streams) -> Result<End, Failure> {
     let id = dyno.id.as_str();
     let deadline = Instant::now() + HOSTD_BACK;
-    let signals = Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))?;
+    let signals = super::signals()?;
     let request = AttachRequest {
         stdin: streams.stdin,
         size: streams.size(),
@@ -124,19 +121,4 @@ async fn last_status(client: &Client, id: &str) -> End {
         Err(_) => None,
     };
     ended.map_or(End::Lost, End::Exit)
-}
-
-/// Removes what could not be started.
-async fn remove(client: &Client, dyno: &Dyno) {
-    if let Err(error) = client
-        .remove(dyno.id.as_str(), RemoveQuery { force: true })
-        .await
-    {
-        let gone = matches!(&error, client::Error::Api(why) if why.kind == ErrorKind::NotFound);
-        if !gone {
-            let name = &dyno.name;
-            let line = format!("dyno {name} is left behind: {error}");
-            writeln!(io::stderr().lock(), "{line}").unwrap_or_default();
-        }
-    }
 }

@@ -11,12 +11,14 @@ pub(crate) mod environment;
 mod foreground;
 mod spec;
 
+use std::io;
+
 use clap::{Args, ValueEnum};
 use dyno_api::client::Client;
 use dyno_api::dyno::{Dyno, DynoSpec};
 use dyno_api::error::ErrorKind;
 use dyno_api::image::PullRequest;
-use dyno_api::query::CreateQuery;
+use dyno_api::query::{CreateQuery, RemoveQuery};
 
 use self::spec::SpecArgs;
 use super::attach::DetachArgs;
@@ -24,6 +26,7 @@ use super::{Context, credentials, pull};
 use crate::failure::Failure;
 use crate::output::progress::Told;
 use crate::session::Streams;
+use crate::signal::Signals;
 use crate::value::reference;
 
 /// The image that is always there and comes from no registry.
@@ -105,10 +108,11 @@ impl Run {
             ..spec
         };
         let client = context.client().await?;
+        let dyno = create(&client, &spec, self.pull).await?;
         if !self.detach {
-            return foreground::run(&client, &spec, self.pull, &streams).await;
+            return foreground::run(&client, &dyno, &streams).await;
         }
-        let dyno = create(&client, &spec, self.pull, CreateQuery { start: true }).await?;
+        let dyno = start(&client, &dyno).await?;
         if context.output.json {
             context.output.document(&dyno)?;
         } else {
@@ -119,42 +123,61 @@ impl Run {
 }
 
 /// Creates the dyno, having pulled its image where that is wanted.
-async fn create(
-    client: &Client,
-    spec: &DynoSpec,
-    when: PullWhen,
-    query: CreateQuery,
-) -> Result<Dyno, Failure> {
+async fn create(client: &Client, spec: &DynoSpec, when: PullWhen) -> Result<Dyno, Failure> {
+    let unstarted = CreateQuery { start: false };
     let built_in = spec.image == BUILT_IN_IMAGE;
     if when == PullWhen::Always && !built_in {
         pull_image(client, spec).await?;
     }
-    let refusal = match client.create(spec, query).await {
+    let refusal = match client.create(spec, unstarted).await {
         Ok(dyno) => return Ok(dyno),
         Err(error) => Failure::from(error),
     };
-    let image_is_there = built_in || refusal.kind() != Some(ErrorKind::NotFound) || {
-        let images = client.images().await?;
-        let wanted = reference::full(&spec.image);
-        images.iter().any(|image| image.reference == wanted)
-    };
-    match when {
-        PullWhen::Missing if !image_is_there => {
-            pull_image(client, spec).await?;
-            let created = client.create(spec, query).await;
-            created.map_err(|error| started_or_not(error.into(), query))
+    let not_found = refusal.kind() == Some(ErrorKind::NotFound) && !built_in;
+    if when != PullWhen::Missing || !not_found || is_there(client, &spec.image).await? {
+        return Err(refusal);
+    }
+    pull_image(client, spec).await?;
+    Ok(client.create(spec, unstarted).await?)
+}
+
+async fn is_there(client: &Client, image: &str) -> Result<bool, Failure> {
+    let wanted = reference::full(image);
+    Ok(client
+        .images()
+        .await?
+        .iter()
+        .any(|image| image.reference == wanted))
+}
+
+/// Starts what was created. What cannot be started is removed again.
+async fn start(client: &Client, dyno: &Dyno) -> Result<Dyno, Failure> {
+    // A signal between the two steps waits for the second.
+    let signals = signals()?;
+    let started = client.start(dyno.id.as_str()).await;
+    drop(signals);
+    match started {
+        Ok(dyno) => Ok(dyno),
+        Err(error) => {
+            remove(client, dyno).await;
+            Err(Failure::from(error).not_executed())
         }
-        _ if image_is_there => Err(started_or_not(refusal, query)),
-        _ => Err(refusal),
     }
 }
 
-/// A refusal of the dyno itself, or of the execution of its command.
-fn started_or_not(refusal: Failure, query: CreateQuery) -> Failure {
-    if query.start {
-        refusal.not_executed()
-    } else {
-        refusal
+fn signals() -> Result<Signals, Failure> {
+    Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))
+}
+
+/// Removes what could not be started.
+async fn remove(client: &Client, dyno: &Dyno) {
+    let removed = client
+        .remove(dyno.id.as_str(), RemoveQuery { force: true })
+        .await;
+    match removed.map_err(Failure::from) {
+        Ok(()) => {}
+        Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => {}
+        Err(failure) => failure.render(&mut io::stderr().lock()).unwrap_or_default(),
     }
 }
 
