@@ -1,0 +1,230 @@
+//! Replaces state files so that a crash leaves the old or the new one, whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use dyno_api::error::{ApiError, ErrorKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a written record shall survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survives {
+    /// A power cut: the file and its folder are synced before the call returns.
+    PowerCut,
+    /// A crash of this program only; the kernel writes it back in its own time.
+    Crash,
+}
+
+/// Why a record was not written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// The file could not be replaced; the old one is still there.
+    #[error("cannot write {path}")]
+    Write {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what this version writes.
+    #[error("{path} is damaged or of another version")]
+    Format {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl From<DurableError> for ApiError {
+    fn from(error: DurableError) -> Self {
+        match &error {
+            DurableError::Write { path, source } => {
+                from_io(&format!("cannot write {}", path.display()), source)
+            }
+            DurableError::Read { .. } | DurableError::Format { .. } => internal(&error),
+        }
+    }
+}
+
+/// The error for a failed file operation: a full disk is the host's lack, not a fault.
+pub fn from_io(operation: &str, source: &io::Error) -> ApiError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ApiError::new(ErrorKind::Exhausted, format!("{operation}: {source}"))
+                .hint("free space on that disk (`dyno rm`, `dyno rmi`), then try again")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ApiError::new(ErrorKind::Exhausted, format!("{operation}: {source}"))
+                .hint("the file system is mounted read-only: look at the kernel's log")
+        }
+        _ => ApiError::new(ErrorKind::Internal, format!("{operation}: {source}")),
+    }
+}
+
+/// The error for a failure of hostd itself, with everything that caused it.
+pub fn internal(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorKind::Internal, chain(error))
+}
+
+/// An error and its causes in one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Replaces the record at `path`, mode 0600.
+///
+/// # Errors
+/// [`DurableError::Write`]; the old record is untouched then.
+pub fn write_json<T: Serialize>(
+    path: &Path,
+    record: &T,
+    survives: Survives,
+) -> Result<(), DurableError> {
+    let bytes = serde_json::to_vec_pretty(record)
+        .map_err(io::Error::from)
+        .map_err(|source| DurableError::Write {
+            path: path.to_owned(),
+            source,
+        })?;
+    write(path, &bytes, survives).map_err(|source| DurableError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Replaces the file at `path`, mode 0600.
+///
+/// # Errors
+/// Whatever the file system says; the old file is untouched then.
+pub fn write(path: &Path, bytes: &[u8], survives: Survives) -> io::Result<()> {
+    write_mode(path, bytes, 0o600, survives)
+}
+
+/// Replaces the file at `path`, with this mode whatever the umask.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = path.with_extension("new");
+    let written = write_temporary(&temporary, bytes, mode, survives)
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        match fs::remove_file(&temporary) {
+            Err(left) if left.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %temporary.display(), %left, "a temporary file stays behind");
+            }
+            _ => {}
+        }
+        return Err(error);
+    }
+    if survives == Survives::PowerCut {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    if survives == Survives::PowerCut {
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The record at `path`; `None` where there is none.
+///
+/// # Errors
+/// [`DurableError`] when it is there and cannot be used.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DurableError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(DurableError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| DurableError::Format {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Removes a folder and all in it; a missing one is fine.
+///
+/// Only for folders whose whole path is hostd's own. What dynos made inside
+/// is removed by descriptor, never through a link (`fs::remove_dir_all` uses
+/// openat and `O_NOFOLLOW`; P1).
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_record_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_json(&path, &1, Survives::PowerCut).unwrap();
+        fs::create_dir(path.with_extension("new")).unwrap();
+        assert!(write_json(&path, &2, Survives::PowerCut).is_err());
+        assert_eq!(read_json::<u32>(&path).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn a_full_disk_is_exhausted_and_says_what_to_try() {
+        let error = from_io("cannot write x", &io::Error::from_raw_os_error(28));
+        assert_eq!(error.kind, ErrorKind::Exhausted);
+        assert!(error.hint.is_some());
+    }
+
+    #[test]
+    fn a_missing_record_is_none_and_a_damaged_one_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        assert_eq!(read_json::<u32>(&path).unwrap(), None);
+        write(&path, b"{", Survives::Crash).unwrap();
+        assert!(matches!(
+            read_json::<u32>(&path),
+            Err(DurableError::Format { .. })
+        ));
+    }
+}

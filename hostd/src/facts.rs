@@ -1,0 +1,127 @@
+//! What this machine is and can do, read once at start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use rustix::process::{Resource, getrlimit};
+
+/// The machine, as far as admission and bundles depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Memory in bytes: the machine's, or less where hostd itself is limited.
+    pub memory_bytes: u64,
+    /// CPUs that this process may use.
+    pub cpus: u32,
+    /// hostd's own hard resource limits, by lower-case name: no dyno exceeds them.
+    pub hard_limits: BTreeMap<String, u64>,
+    /// `os/architecture`, the platform of images that run here.
+    pub platform: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Whether the kernel speaks IPv6.
+    pub ipv6: bool,
+    /// Resolvers of the host that dynos can reach, as `/etc/resolv.conf` names them.
+    pub resolvers: Vec<IpAddr>,
+}
+
+impl HostFacts {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When procfs cannot be read.
+    pub fn read() -> io::Result<Self> {
+        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let memory_bytes = parse_memory_total(&meminfo).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal")
+        })?;
+        let cpus = std::thread::available_parallelism()?.get();
+        let uname = rustix::system::uname();
+        let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Ok(Self {
+            memory_bytes,
+            cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+            hard_limits: hard_limits(),
+            platform: format!("linux/{}", architecture()),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            ipv6: fs::exists("/proc/sys/net/ipv6")?,
+            resolvers: parse_resolvers(&resolv),
+        })
+    }
+}
+
+fn hard_limits() -> BTreeMap<String, u64> {
+    [
+        ("as", Resource::As),
+        ("core", Resource::Core),
+        ("cpu", Resource::Cpu),
+        ("data", Resource::Data),
+        ("fsize", Resource::Fsize),
+        ("locks", Resource::Locks),
+        ("memlock", Resource::Memlock),
+        ("msgqueue", Resource::Msgqueue),
+        ("nice", Resource::Nice),
+        ("nofile", Resource::Nofile),
+        ("nproc", Resource::Nproc),
+        ("rss", Resource::Rss),
+        ("rtprio", Resource::Rtprio),
+        ("rttime", Resource::Rttime),
+        ("sigpending", Resource::Sigpending),
+        ("stack", Resource::Stack),
+    ]
+    .into_iter()
+    .map(|(name, resource)| {
+        (
+            name.to_owned(),
+            getrlimit(resource).maximum.unwrap_or(u64::MAX),
+        )
+    })
+    .collect()
+}
+
+/// The architecture in the words of the OCI image specification.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn parse_memory_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn parse_resolvers(resolv_conf: &str) -> Vec<IpAddr> {
+    resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.trim().parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bytes() {
+        assert_eq!(
+            parse_memory_total("MemTotal:       16 kB\nMemFree: 1 kB\n"),
+            Some(16_384)
+        );
+        assert_eq!(parse_memory_total(""), None);
+    }
+
+    #[test]
+    fn resolvers_are_the_addresses_that_parse() {
+        let found =
+            parse_resolvers("# x\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch a\n");
+        assert_eq!(found, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+}

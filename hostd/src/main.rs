@@ -1,0 +1,3 @@
+//! The daemon `hostd`.
+
+fn main() {}

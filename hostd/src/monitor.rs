@@ -1,0 +1,252 @@
+//! hostd's side of a monitor: starting one, asking it, listening to it.
+//!
+//! The protocol is `dyno_runtime::monitor::protocol`: one JSON line per
+//! request, one per answer.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_runtime::monitor::protocol::{Announcement, Failure, FailureKind, Reply, Request, Status};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::durable::from_io;
+
+/// How long a monitor may take to create its container.
+const CREATE: Duration = Duration::from_secs(30);
+/// How long a monitor may take to answer anything but a stop.
+const ANSWER: Duration = Duration::from_secs(20);
+/// P15: no line of a monitor is longer.
+const MAX_LINE: u64 = 64 * 1024;
+/// The longest path that a socket address holds.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A monitor that was just started, its container created.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Host pid of the container's init.
+    pub init: u32,
+    /// The monitor; hostd is its parent and must wait for it.
+    pub monitor: Child,
+}
+
+/// Starts `dyno-runtime monitor` in this run folder and waits until its
+/// container exists.
+///
+/// # Errors
+/// Why there is no container; nothing runs then.
+pub async fn spawn(runtime: &Path, run: &Path) -> Result<Spawned, ApiError> {
+    let complaints = run.join("monitor.log");
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&complaints)
+        .map_err(|error| from_io(&format!("cannot write {}", complaints.display()), &error))?;
+    // The environment is hostd's business, not the monitor's.
+    let mut monitor = Command::new(runtime)
+        .arg("monitor")
+        .arg(run)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| from_io(&format!("cannot execute {}", runtime.display()), &error))?;
+    let announced = match monitor.stdout.take() {
+        Some(stdout) => timeout(CREATE, read_line(BufReader::new(stdout))).await,
+        None => Ok(Ok(String::new())),
+    };
+    let failure = match announced {
+        Ok(Ok(line)) => match serde_json::from_str(&line) {
+            Ok(Announcement::Created { pid }) => return Ok(Spawned { init: pid, monitor }),
+            Ok(Announcement::Failed(failure)) => api_error(failure),
+            Err(_) => ApiError::new(
+                ErrorKind::Internal,
+                format!(
+                    "the monitor ended before it had a container: {}",
+                    last_words(&complaints)
+                ),
+            ),
+        },
+        Ok(Err(error)) => from_io("cannot read from the monitor", &error),
+        Err(_) => ApiError::new(
+            ErrorKind::Internal,
+            format!(
+                "the monitor did not create its container within {} s",
+                CREATE.as_secs()
+            ),
+        ),
+    };
+    if let Err(error) = monitor.kill().await {
+        tracing::debug!(%error, "the monitor had ended already");
+    }
+    Err(failure)
+}
+
+async fn read_line(reader: impl tokio::io::AsyncBufRead + Unpin) -> io::Result<String> {
+    let mut line = String::new();
+    reader.take(MAX_LINE).read_line(&mut line).await?;
+    Ok(line)
+}
+
+fn last_words(path: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(1024)))?;
+        let mut bytes = Vec::new();
+        file.take(1024).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim().replace('\n', "; "))
+    };
+    match read() {
+        Ok(text) if !text.is_empty() => text,
+        _ => "it said nothing".to_owned(),
+    }
+}
+
+/// Asks the monitor at this socket for one thing.
+///
+/// # Errors
+/// The monitor's refusal, or Internal when it cannot be asked.
+pub async fn ask(socket: &Path, request: &Request) -> Result<Status, ApiError> {
+    ask_within(socket, request, ANSWER).await
+}
+
+/// [`ask`] for what may take longer.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_within(
+    socket: &Path,
+    request: &Request,
+    limit: Duration,
+) -> Result<Status, ApiError> {
+    match timeout(limit, open(socket, request)).await {
+        Ok(answer) => answer.map(|(status, _)| status),
+        Err(_) => Err(ApiError::new(
+            ErrorKind::Internal,
+            format!("the monitor did not answer within {} s", limit.as_secs()),
+        )),
+    }
+}
+
+/// A connection whose first answer was read; more follows on it.
+pub type Connection = BufReader<UnixStream>;
+
+/// Sends a request and reads the answer's first line; the connection goes on
+/// where the request is a watch, an attach or an exec.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn open(socket: &Path, request: &Request) -> Result<(Status, Connection), ApiError> {
+    let failed = |error: io::Error| from_io("cannot talk to the monitor", &error);
+    let mut line = serde_json::to_vec(request)
+        .map_err(io::Error::from)
+        .map_err(failed)?;
+    line.push(b'\n');
+    let mut stream = connect(socket).await.map_err(failed)?;
+    stream.write_all(&line).await.map_err(failed)?;
+    let mut reader = BufReader::new(stream);
+    let mut answer = String::new();
+    (&mut reader)
+        .take(MAX_LINE)
+        .read_line(&mut answer)
+        .await
+        .map_err(failed)?;
+    let reply = serde_json::from_str(&answer)
+        .map_err(io::Error::from)
+        .map_err(failed)?;
+    match reply {
+        Reply::Ok(status) => Ok((status, reader)),
+        Reply::Err(failure) => Err(api_error(failure)),
+    }
+}
+
+/// Connects also where the path is too long for a socket address, by way of
+/// its folder's descriptor.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
+        return UnixStream::connect(socket).await;
+    }
+    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let folder = File::open(folder)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+    UnixStream::connect(path).await
+}
+
+/// A monitor's stream of statuses.
+#[derive(Debug)]
+pub struct Watch {
+    lines: Lines<Connection>,
+}
+
+impl Watch {
+    /// Listens to the monitor at this socket: its status now, and the stream.
+    ///
+    /// # Errors
+    /// As [`ask`].
+    pub async fn open(socket: &Path) -> Result<(Status, Self), ApiError> {
+        let (status, connection) = match timeout(ANSWER, open(socket, &Request::Watch {})).await {
+            Ok(opened) => opened?,
+            Err(_) => {
+                return Err(ApiError::new(
+                    ErrorKind::Internal,
+                    "the monitor does not answer",
+                ));
+            }
+        };
+        Ok((
+            status,
+            Self {
+                lines: connection.lines(),
+            },
+        ))
+    }
+
+    /// The next status; `None` once the monitor is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Status> {
+        match self.lines.next_line().await {
+            Ok(Some(line)) => match serde_json::from_str(&line) {
+                Ok(Reply::Ok(status)) => Some(status),
+                other => {
+                    tracing::warn!(?other, "the monitor says something that is no status");
+                    None
+                }
+            },
+            Ok(None) => None,
+            Err(error) => {
+                tracing::debug!(%error, "the monitor's stream broke");
+                None
+            }
+        }
+    }
+}
+
+/// A monitor's refusal in the words of the API.
+pub fn api_error(failure: Failure) -> ApiError {
+    let kind = match failure.kind {
+        FailureKind::Invalid => ErrorKind::Invalid,
+        FailureKind::Forbidden => ErrorKind::Forbidden,
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::Conflict => ErrorKind::Conflict,
+        FailureKind::Exhausted => ErrorKind::Exhausted,
+        FailureKind::Unsupported => ErrorKind::Unsupported,
+        FailureKind::Internal => ErrorKind::Internal,
+    };
+    ApiError {
+        kind,
+        message: failure.message,
+        hint: failure.hint,
+    }
+}

@@ -1,0 +1,345 @@
+//! The default network of this host: addresses, links, published ports and
+//! names of its dynos, kept as desired state and repaired every few seconds.
+//!
+//! Attaching and detaching may go on side by side; a repair compares the
+//! whole with the kernel, so it waits for them and they for it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dyno_api::dyno::{PortMapping, Protocol};
+use dyno_api::edge::{NetworkTable, Tables};
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::name::{DynoId, DynoName};
+use dyno_netns::pool::{Pool, paired_ipv6};
+use dyno_netns::{Config, Counters, Desired, Endpoint, Network, Published, Repair};
+use tokio::sync::RwLock;
+use tokio::task::spawn_blocking;
+
+use crate::durable::{chain, from_io, internal};
+
+/// Name of the network that every bare dyno joins.
+pub const DEFAULT: &str = "default";
+
+/// One dyno's place on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The dyno.
+    pub id: DynoId,
+    /// The name that others find it by.
+    pub name: DynoName,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its ports, each with its host port.
+    pub ports: Vec<PortMapping>,
+}
+
+/// The default network.
+#[derive(Debug)]
+pub struct DefaultNetwork {
+    network: Arc<Network>,
+    state: Mutex<State>,
+    /// Read by those who change one dyno, written by those who compare all.
+    repairs: RwLock<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    pool: Pool,
+    attached: BTreeMap<DynoId, Attached>,
+}
+
+#[derive(Debug, Clone)]
+struct Attached {
+    place: Place,
+    /// Process in whose network namespace the dyno lives.
+    init: u32,
+    /// The link was made; before that a missing one needs no repair.
+    plumbed: bool,
+}
+
+impl DefaultNetwork {
+    /// Opens the network in hostd's own network namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn open(config: Config) -> dyno_netns::Result<Self> {
+        let pool = Pool::new(config.subnet4);
+        let network = Arc::new(Network::open(config)?);
+        let state = Mutex::new(State {
+            pool,
+            attached: BTreeMap::new(),
+        });
+        Ok(Self {
+            network,
+            state,
+            repairs: RwLock::new(()),
+        })
+    }
+
+    /// Subnets and gateways.
+    pub fn config(&self) -> &Config {
+        self.network.config()
+    }
+
+    /// The host as its dynos see it, and their DNS server.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let four = IpAddr::V4(self.network.gateway4());
+        std::iter::once(four)
+            .chain(self.network.gateway6().map(IpAddr::V6))
+            .collect()
+    }
+
+    /// Takes a free address and the IPv6 address that goes with it.
+    ///
+    /// # Errors
+    /// Exhausted when there is none.
+    pub fn reserve(&self) -> Result<(Ipv4Addr, Option<Ipv6Addr>), ApiError> {
+        let address = self.state().pool.allocate();
+        let ipv4 =
+            address.map_err(|error| ApiError::new(ErrorKind::Exhausted, error.to_string()))?;
+        let config = self.config();
+        let ipv6 = config
+            .subnet6
+            .and_then(|subnet| paired_ipv6(config.subnet4, subnet, ipv4));
+        Ok((ipv4, ipv6))
+    }
+
+    /// Takes the address that a dyno had before; `false` when it is not free.
+    pub fn claim(&self, ipv4: Ipv4Addr) -> bool {
+        self.state().pool.claim(ipv4)
+    }
+
+    /// Gives an address back.
+    pub fn release(&self, ipv4: Ipv4Addr) {
+        self.state().pool.release(ipv4);
+    }
+
+    /// Remembers a dyno whose link is there already: an adopted one.
+    pub fn adopt(&self, place: Place, init: u32) {
+        let attached = Attached {
+            place,
+            init,
+            plumbed: true,
+        };
+        self.state()
+            .attached
+            .insert(attached.place.id.clone(), attached);
+    }
+
+    /// Gives a created dyno its link, addresses and published ports.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left then.
+    pub async fn attach(&self, place: Place, init: u32) -> Result<(), ApiError> {
+        let _changing = self.repairs.read().await;
+        let id = place.id.clone();
+        let entry = Attached {
+            place: place.clone(),
+            init,
+            plumbed: false,
+        };
+        self.state().attached.insert(id.clone(), entry);
+        let network = self.network.clone();
+        let plumbed = blocking(move || plumb(&network, &place, init)).await;
+        let mut state = self.state();
+        if let Err(error) = plumbed {
+            state.attached.remove(&id);
+            return Err(error);
+        }
+        if let Some(entry) = state.attached.get_mut(&id) {
+            entry.plumbed = true;
+        }
+        Ok(())
+    }
+
+    /// Takes a dyno's link, rules and published ports away; its address stays
+    /// reserved.
+    ///
+    /// # Errors
+    /// What the kernel refused; the next repair tries again.
+    pub async fn detach(&self, id: &DynoId) -> Result<(), ApiError> {
+        let _changing = self.repairs.read().await;
+        if self.state().attached.remove(id).is_none() {
+            return Ok(());
+        }
+        let (network, id) = (self.network.clone(), id.clone());
+        blocking(move || {
+            network
+                .detach(id.as_str())
+                .map_err(|error| api_error(&error))
+        })
+        .await
+    }
+
+    /// Makes the kernel agree with what is desired.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn repair(&self) -> Result<Vec<Repair>, ApiError> {
+        let _comparing = self.repairs.write().await;
+        let attached: Vec<Attached> = self.state().attached.values().cloned().collect();
+        let network = self.network.clone();
+        blocking(move || repair(&network, &attached)).await
+    }
+
+    /// Traffic of a dyno's link.
+    pub async fn counters(&self, id: &DynoId) -> Option<Counters> {
+        let (network, id) = (self.network.clone(), id.clone());
+        let counters = spawn_blocking(move || network.counters(id.as_str())).await;
+        counters.ok().and_then(Result::ok)
+    }
+
+    /// What in the host's own firewall may keep packets from dynos.
+    pub async fn findings(&self) -> Vec<String> {
+        let network = self.network.clone();
+        match spawn_blocking(move || network.findings()).await {
+            Ok(Ok(findings)) => findings.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What `dyno-edge` answers from.
+    pub fn tables(&self, resolvers: &[IpAddr]) -> Tables {
+        let config = self.config();
+        let four = config.subnet4.to_string();
+        let sources = std::iter::once(four).chain(config.subnet6.map(|subnet| subnet.to_string()));
+        let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for Attached { place, .. } in self.state().attached.values() {
+            let addresses = names.entry(place.name.to_string()).or_default();
+            addresses.push(IpAddr::V4(place.ipv4));
+            addresses.extend(place.ipv6.map(IpAddr::V6));
+        }
+        let table = NetworkTable {
+            sources: sources.collect(),
+            names,
+        };
+        Tables {
+            version: dyno_api::edge::VERSION,
+            upstreams: resolvers
+                .iter()
+                .map(|address| SocketAddr::new(*address, 53))
+                .collect(),
+            networks: BTreeMap::from([(DEFAULT.to_owned(), table)]),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn plumb(network: &Network, place: &Place, init: u32) -> Result<(), ApiError> {
+    let namespace = network_namespace(init)?;
+    network
+        .attach(namespace.as_fd(), &endpoint(place))
+        .map_err(|error| api_error(&error))?;
+    let ports = published(place);
+    if ports.is_empty() {
+        return Ok(());
+    }
+    network.publish(place.id.as_str(), &ports).map_err(|error| {
+        if let Err(left) = network.detach(place.id.as_str()) {
+            tracing::warn!(dyno = %place.id, error = %chain(&left), "a link stays until the next repair");
+        }
+        api_error(&error)
+    })
+}
+
+fn repair(network: &Network, attached: &[Attached]) -> Result<Vec<Repair>, ApiError> {
+    let desired = Desired {
+        endpoints: attached
+            .iter()
+            .map(|entry| endpoint(&entry.place))
+            .collect(),
+        published: attached
+            .iter()
+            .flat_map(|entry| published(&entry.place))
+            .collect(),
+    };
+    let repairs = network
+        .reconcile(&desired)
+        .map_err(|error| api_error(&error))?;
+    for repair in &repairs {
+        let Repair::LinkMissing { endpoint } = repair else {
+            continue;
+        };
+        let missing = attached
+            .iter()
+            .find(|entry| entry.place.id.as_str() == endpoint && entry.plumbed);
+        if let Some(entry) = missing
+            && let Err(error) = plumb(network, &entry.place, entry.init)
+        {
+            tracing::warn!(dyno = %entry.place.id, %error, "cannot bring the link back");
+        }
+    }
+    Ok(repairs)
+}
+
+/// The network namespace of a dyno that hostd's own monitor holds.
+fn network_namespace(init: u32) -> Result<File, ApiError> {
+    let path = format!("/proc/{init}/ns/net");
+    File::open(&path).map_err(|error| from_io(&format!("cannot open {path}"), &error))
+}
+
+/// Brings up loopback for a dyno without a network.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn loopback_up(init: u32) -> Result<(), ApiError> {
+    blocking(move || {
+        let namespace = network_namespace(init)?;
+        dyno_netns::loopback_up(namespace.as_fd()).map_err(|error| api_error(&error))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(internal(&io::Error::from(error))),
+    }
+}
+
+fn endpoint(place: &Place) -> Endpoint {
+    Endpoint {
+        id: place.id.to_string(),
+        ipv4: place.ipv4,
+        ipv6: place.ipv6,
+    }
+}
+
+fn published(place: &Place) -> Vec<Published> {
+    let port = |port: &PortMapping| {
+        Some(Published {
+            endpoint: place.id.to_string(),
+            address: port.address,
+            host_port: port.host_port?,
+            dyno_port: port.dyno_port,
+            protocol: match port.protocol {
+                Protocol::Tcp => dyno_netns::Protocol::Tcp,
+                Protocol::Udp => dyno_netns::Protocol::Udp,
+            },
+        })
+    };
+    place.ports.iter().filter_map(port).collect()
+}
+
+fn api_error(error: &dyno_netns::Error) -> ApiError {
+    let kind = match error {
+        dyno_netns::Error::Invalid(dyno_netns::Invalid::PortConflict { .. })
+        | dyno_netns::Error::PortInUse { .. } => ErrorKind::Conflict,
+        dyno_netns::Error::Invalid(_) => ErrorKind::Invalid,
+        dyno_netns::Error::NoFreeSubnet => ErrorKind::Exhausted,
+        _ => ErrorKind::Internal,
+    };
+    ApiError::new(kind, chain(error))
+}

@@ -1,0 +1,156 @@
+//! Where everything of one host lives on disk.
+//!
+//! ```text
+//! state_dir (0700)              survives a reboot
+//!   host.json                   who this host is
+//!   sequence                    the event number that was reserved last
+//!   images/                     the image store
+//!   dynos/<id>/dyno.json        desired state
+//!   dynos/<id>/{upper,work}     the dyno's own layer
+//!   dynos/<id>/{log,log.1,…}    its output
+//!   volumes/<name>/
+//! run_dir (0711)                belongs to one boot
+//!   hostd.sock hostd.lock boot
+//!   dynos/<id>/                 bundle, monitor's socket and state
+//!   edge/
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use dyno_api::name::{DynoId, DynoName};
+
+/// The two folders of one host, and the names within.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// State that outlives a reboot.
+    pub state_dir: PathBuf,
+    /// Sockets and bundles of this boot.
+    pub run_dir: PathBuf,
+}
+
+impl Paths {
+    /// Who this host is.
+    pub fn host_record(&self) -> PathBuf {
+        self.state_dir.join("host.json")
+    }
+
+    /// The event number that was reserved last.
+    pub fn sequence(&self) -> PathBuf {
+        self.state_dir.join("sequence.json")
+    }
+
+    /// Root of the image store.
+    pub fn images(&self) -> PathBuf {
+        self.state_dir.join("images")
+    }
+
+    /// One folder per dyno.
+    pub fn dynos(&self) -> PathBuf {
+        self.state_dir.join("dynos")
+    }
+
+    /// What outlives a reboot of one dyno.
+    pub fn dyno(&self, id: &DynoId) -> DynoPaths {
+        DynoPaths {
+            state: self.dynos().join(id.as_str()),
+            run: self.run_dynos().join(id.as_str()),
+        }
+    }
+
+    /// A named volume.
+    pub fn volume(&self, name: &DynoName) -> PathBuf {
+        self.state_dir.join("volumes").join(name.as_str())
+    }
+
+    /// One bundle folder per dyno.
+    pub fn run_dynos(&self) -> PathBuf {
+        self.run_dir.join("dynos")
+    }
+
+    /// Held while a hostd uses these folders.
+    pub fn lock(&self) -> PathBuf {
+        self.run_dir.join("hostd.lock")
+    }
+
+    /// The boot that `run_dir` belongs to.
+    pub fn boot(&self) -> PathBuf {
+        self.run_dir.join("boot")
+    }
+
+    /// Where the API listens unless told otherwise.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("hostd.sock")
+    }
+
+    /// The edge's folder.
+    pub fn edge(&self) -> PathBuf {
+        self.run_dir.join("edge")
+    }
+}
+
+/// The two folders of one dyno.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DynoPaths {
+    /// Desired state, own layer, logs.
+    pub state: PathBuf,
+    /// Bundle, socket, status.
+    pub run: PathBuf,
+}
+
+impl DynoPaths {
+    /// Desired state.
+    pub fn record(&self) -> PathBuf {
+        self.state.join("dyno.json")
+    }
+
+    /// Overlay's writable layer.
+    pub fn upper(&self) -> PathBuf {
+        self.state.join("upper")
+    }
+
+    /// Overlay's scratch folder.
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work")
+    }
+
+    /// The newest log file; older ones end in `.1`, `.2`, ….
+    pub fn log(&self) -> PathBuf {
+        self.state.join("log")
+    }
+
+    /// The OCI bundle's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.run.join("config.json")
+    }
+
+    /// The monitor's configuration.
+    pub fn monitor_config(&self) -> PathBuf {
+        self.run.join("monitor.json")
+    }
+
+    /// The monitor's socket.
+    pub fn monitor_socket(&self) -> PathBuf {
+        self.run.join("monitor.sock")
+    }
+
+    /// What the monitor last wrote about its dyno.
+    pub fn monitor_state(&self) -> PathBuf {
+        self.run.join("state.json")
+    }
+
+    /// The empty folder that the root file system is mounted over.
+    pub fn rootfs(&self) -> PathBuf {
+        self.run.join("rootfs")
+    }
+
+    /// Generated small files: hosts, resolv.conf, hostname.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.run.join("files").join(name)
+    }
+}
+
+/// The text of a path; lossy only for paths that the configuration, which is
+/// checked for UTF-8, cannot name.
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
