@@ -32,10 +32,12 @@ fn all(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-#[test]
-fn every_limit_has_its_file_and_unit_on_both_versions() {
-    type Pairs<'a> = &'a [(&'a str, &'a str)];
-    let table: &[(Value, Pairs, Pairs)] = &[
+/// A file and its value.
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Resources, and what becomes of them on v1 and on v2.
+fn table() -> Vec<(Value, Pairs, Pairs)> {
+    vec![
         (
             json!({ "memory": { "limit": 1 << 20, "swap": 3 << 20, "reservation": 4096 } }),
             &[
@@ -104,8 +106,12 @@ fn every_limit_has_its_file_and_unit_on_both_versions() {
             &[("hugetlb.2MB.limit_in_bytes", "0")],
             &[("hugetlb.2MB.max", "0")],
         ),
-    ];
-    for (resources, on_v1, on_v2) in table {
+    ]
+}
+
+#[test]
+fn every_limit_has_its_file_and_unit_on_both_versions() {
+    for (resources, on_v1, on_v2) in table() {
         assert_eq!(
             writes(resources.clone(), &v1).unwrap(),
             all(on_v1),
