@@ -132,6 +132,7 @@ pub(crate) fn create_gateway(config: &Config, kind: &str) -> Message {
     let info = Attributes::new().string(IFLA_INFO_KIND, kind);
     Message::new(RTM_NEWLINK, flags::CREATE, &ifinfo(0, 0, 0))
         .string(IFLA_IFNAME, &gateway_name(config))
+        .bytes(IFLA_ADDRESS, &outer_mac(config))
         .u32(IFLA_GROUP, config.host.group())
         .nest(IFLA_LINKINFO, &info)
 }

@@ -20,6 +20,8 @@ pub struct Network {
     /// Whether links of this kernel have IPv6 settings.
     kernel_ipv6: bool,
     kernel: Mutex<Kernel>,
+    /// Another socket, for what takes long.
+    removal: Mutex<Socket>,
 }
 
 /// The ways into the kernel, and what is known of it.
@@ -42,19 +44,16 @@ impl Network {
     /// An invalid configuration, or the kernel's refusal.
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
-        let opened = |source| Error::Netlink {
-            operation: "open a netlink socket".to_owned(),
-            source,
-        };
         let rules = nft::Rules::open(&config)?; // P13: before the first link
         let untold = sysctl::forward(&config)?;
         let network = Self {
             kernel_ipv6: sysctl::kernel_has_ipv6(),
             kernel: Mutex::new(Kernel {
-                route: Socket::open(None).map_err(opened)?,
+                route: open_socket()?,
                 rules,
                 untold,
             }),
+            removal: Mutex::new(open_socket()?),
             config,
         };
         network.raise_gateway(&mut network.kernel().route)?;
@@ -102,9 +101,10 @@ impl Network {
                 self.raise_inner(&mut inside, endpoint)?;
                 self.raise_outer(&mut kernel.route, outer, endpoint)
             });
+        drop(kernel);
         if let Err(error) = attached {
             // The first failure is the one to tell.
-            drop(self.remove(&mut kernel, &endpoint.id));
+            drop(self.detach(&endpoint.id));
             return Err(error);
         }
         Ok(())
@@ -116,7 +116,14 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn detach(&self, id: &str) -> Result<()> {
-        self.remove(&mut self.kernel(), id)
+        let rules = self.kernel().rules.change(|elements| {
+            elements.detach(id);
+            Ok(())
+        });
+        // The kernel waits some milliseconds for the last packets: on a socket
+        // of its own, others need not wait with us.
+        let link = delete_link(&mut lock(&self.removal), &link::outer_name(id));
+        rules.and(link)
     }
 
     /// Replaces the published ports of one attached endpoint, in one
@@ -215,16 +222,6 @@ impl Network {
         let routes = reconcile::forget_subnets(&self.config, &mut kernel.route);
         let table = kernel.rules.remove();
         links.and(routes).and(table)
-    }
-
-    fn remove(&self, kernel: &mut Kernel, id: &str) -> Result<()> {
-        let name = link::outer_name(id);
-        let link = delete_link(&mut kernel.route, &name);
-        let rules = kernel.rules.change(|elements| {
-            elements.detach(id);
-            Ok(())
-        });
-        link.and(rules)
     }
 
     /// Creates and marks both ends, down; the outer one's index.
@@ -329,10 +326,14 @@ impl Network {
     }
 
     fn kernel(&self) -> MutexGuard<'_, Kernel> {
-        // What is known of the kernel is only a hint: each change is checked
-        // against it, so a panic elsewhere leaves nothing half-true here.
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kernel)
     }
+}
+
+/// What is known of the kernel is only a hint, and each change is checked
+/// against it: a panic elsewhere leaves nothing half-true here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Brings the loopback link of a namespace up, for a dyno without a network.
@@ -350,6 +351,13 @@ pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
 /// An endpoint's addresses, IPv4 first.
 pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
     std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(endpoint.ipv6.map(IpAddr::V6))
+}
+
+fn open_socket() -> Result<Socket> {
+    Socket::open(None).map_err(|source| Error::Netlink {
+        operation: "open a netlink socket".to_owned(),
+        source,
+    })
 }
 
 /// Removes a link if it is there.

@@ -1,5 +1,10 @@
 //! Who reaches whom: each promise of `docs/network.md` against the kernel.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test whose world cannot be built fails"
+)]
+
 mod rig;
 
 use dyno_netns::{Network, Protocol, Published};
@@ -263,6 +268,8 @@ fn spoofed_sources_are_dropped() {
     let (host, _network, one, two) = two_dynos();
     host.outside.serve("outside", "::", 90);
     let inside = &one.namespace;
+    // Host and neighbour get to know each other, which may take a second.
+    assert!(inside.udp(OUTSIDE, 90).is_ok() && inside.udp(OUTSIDE6, 90).is_ok());
     inside.command(&format!("ip addr add {}/32 dev eth0", two.ipv4()));
     inside.command(&format!("ip -6 addr add {}/128 dev eth0 nodad", two.ipv6()));
     inside.command("ip addr add 203.0.113.5/32 dev eth0");

@@ -6,14 +6,19 @@
 //!  192.0.2.2  fd00:2::2 ─veth─ 192.0.2.1, .3  fd00:2::1 ─ Network ─ eth0 …
 //! ```
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test whose world cannot be built fails"
+)]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dyno_netns::{Config, Desired, Endpoint, Network, Protocol, Published, pool};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -24,20 +29,20 @@ const ANSWER: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// A network namespace.
-pub struct Namespace {
+pub(crate) struct Namespace {
     file: File,
 }
 
 impl Namespace {
     /// A fresh one, with its loopback link up.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let namespace = Self::bare();
         namespace.command("ip link set lo up");
         namespace
     }
 
     /// A fresh one, as the kernel makes it.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let file = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
             File::open("/proc/thread-self/ns/net").unwrap()
@@ -47,18 +52,18 @@ impl Namespace {
         }
     }
 
-    pub fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         Self {
             file: File::open(format!("/proc/{pid}/ns/net")).unwrap(),
         }
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Runs a closure inside.
-    pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 setns(&self.file, CloneFlags::CLONE_NEWNET).unwrap();
@@ -71,44 +76,44 @@ impl Namespace {
     }
 
     /// Runs a command inside and returns what it printed.
-    pub fn command(&self, line: &str) -> String {
+    pub(crate) fn command(&self, line: &str) -> String {
         self.run(|| command(line))
     }
 
     /// Answers every TCP connection and UDP datagram on a port with
     /// `label from ADDRESS`, until the process ends.
-    pub fn serve(&self, label: &'static str, address: &str, port: u16) {
+    pub(crate) fn serve(&self, label: &'static str, address: &str, port: u16) {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.run(|| serve(label, address));
     }
 
     /// What a server at the address says over TCP.
-    pub fn tcp(&self, address: &str, port: u16) -> io::Result<String> {
+    pub(crate) fn tcp(&self, address: &str, port: u16) -> io::Result<String> {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.run(|| tcp(address))
     }
 
     /// What a server at the address says over UDP.
-    pub fn udp(&self, address: &str, port: u16) -> io::Result<String> {
+    pub(crate) fn udp(&self, address: &str, port: u16) -> io::Result<String> {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         self.run(|| udp(address))
     }
 }
 
 /// The test's thread in a namespace of its own, wired to a neighbour.
-pub struct Host {
-    pub outside: Namespace,
-    pub own: Namespace,
+pub(crate) struct Host {
+    pub(crate) outside: Namespace,
+    pub(crate) own: Namespace,
 }
 
-pub const HOST: &str = "192.0.2.1";
-pub const HOST_SECOND: &str = "192.0.2.3";
-pub const HOST6: &str = "fd00:2::1";
-pub const OUTSIDE: &str = "192.0.2.2";
-pub const OUTSIDE6: &str = "fd00:2::2";
+pub(crate) const HOST: &str = "192.0.2.1";
+pub(crate) const HOST_SECOND: &str = "192.0.2.3";
+pub(crate) const HOST6: &str = "fd00:2::1";
+pub(crate) const OUTSIDE: &str = "192.0.2.2";
+pub(crate) const OUTSIDE6: &str = "fd00:2::2";
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
         let own = Namespace {
             file: File::open("/proc/thread-self/ns/net").unwrap(),
@@ -123,19 +128,20 @@ impl Host {
         command("ip addr add 192.0.2.1/24 dev out0");
         command("ip addr add 192.0.2.3/24 dev out0");
         command("ip addr add fd00:2::1/64 dev out0 nodad");
-        command("ip link set out0 up");
+        // Without link-local addresses, which appear in their own good time.
+        command("ip link set out0 addrgenmode none up");
         outside.command("ip addr add 192.0.2.2/24 dev eth0");
         outside.command("ip addr add fd00:2::2/64 dev eth0 nodad");
-        outside.command("ip link set eth0 up");
+        outside.command("ip link set eth0 addrgenmode none up");
         Self { outside, own }
     }
 }
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     config_of("00c0ffee", "10.128.16.0/20", "fd12:3456:789a::/64")
 }
 
-pub fn config_of(host: &str, subnet4: &str, subnet6: &str) -> Config {
+pub(crate) fn config_of(host: &str, subnet4: &str, subnet6: &str) -> Config {
     Config {
         host: host.parse().unwrap(),
         subnet4: subnet4.parse().unwrap(),
@@ -145,9 +151,9 @@ pub fn config_of(host: &str, subnet4: &str, subnet6: &str) -> Config {
 }
 
 /// A dyno: its namespace and its place in the network.
-pub struct Dyno {
-    pub namespace: Namespace,
-    pub endpoint: Endpoint,
+pub(crate) struct Dyno {
+    pub(crate) namespace: Namespace,
+    pub(crate) endpoint: Endpoint,
     _process: Option<Helper>,
 }
 
@@ -163,13 +169,13 @@ impl Drop for Helper {
 
 impl Dyno {
     /// The `number`th of a network, attached.
-    pub fn attached(network: &Network, number: u32) -> Self {
+    pub(crate) fn attached(network: &Network, number: u32) -> Self {
         let dyno = Self::detached(network.config(), number);
         network.attach(dyno.namespace.fd(), &dyno.endpoint).unwrap();
         dyno
     }
 
-    pub fn detached(config: &Config, number: u32) -> Self {
+    pub(crate) fn detached(config: &Config, number: u32) -> Self {
         Self {
             namespace: Namespace::bare(),
             endpoint: endpoint(config, number),
@@ -179,15 +185,9 @@ impl Dyno {
 
     /// As in production: the network namespace belongs to a user namespace
     /// in which host root is nobody.
-    pub fn in_user_namespace(network: &Network, number: u32) -> Self {
+    pub(crate) fn in_user_namespace(network: &Network, number: u32) -> Self {
         let mut child = Command::new("unshare")
-            .args([
-                "--user",
-                "--map-users=0,300000,65536",
-                "--map-groups=0,300000,65536",
-                "--net",
-            ])
-            .args(["sh", "-c", "echo ready; read forever"])
+            .args(["--user", "--net", "sh", "-c", "echo ready; read forever"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -199,6 +199,11 @@ impl Dyno {
             .unwrap()
             .read_exact(&mut ready)
             .unwrap();
+        for map in ["uid_map", "gid_map"] {
+            let path = format!("/proc/{}/{map}", child.id());
+            let mut file = File::options().write(true).open(path).unwrap();
+            file.write_all(b"0 300000 65536").unwrap();
+        }
         let namespace = Namespace::of(child.id());
         let dyno = Self {
             namespace,
@@ -209,15 +214,15 @@ impl Dyno {
         dyno
     }
 
-    pub fn ipv4(&self) -> String {
+    pub(crate) fn ipv4(&self) -> String {
         self.endpoint.ipv4.to_string()
     }
 
-    pub fn ipv6(&self) -> String {
+    pub(crate) fn ipv6(&self) -> String {
         self.endpoint.ipv6.unwrap().to_string()
     }
 
-    pub fn publish(&self, host_port: u16, dyno_port: u16, protocol: Protocol) -> Published {
+    pub(crate) fn publish(&self, host_port: u16, dyno_port: u16, protocol: Protocol) -> Published {
         Published {
             endpoint: self.endpoint.id.clone(),
             address: None,
@@ -228,7 +233,7 @@ impl Dyno {
     }
 }
 
-pub fn endpoint(config: &Config, number: u32) -> Endpoint {
+pub(crate) fn endpoint(config: &Config, number: u32) -> Endpoint {
     let ipv4 = Ipv4Addr::from(u32::from(config.subnet4.network()) + 1 + number);
     Endpoint {
         id: format!("{number:012x}"),
@@ -239,7 +244,7 @@ pub fn endpoint(config: &Config, number: u32) -> Endpoint {
     }
 }
 
-pub fn desired(dynos: &[&Dyno], published: Vec<Published>) -> Desired {
+pub(crate) fn desired(dynos: &[&Dyno], published: Vec<Published>) -> Desired {
     Desired {
         endpoints: dynos.iter().map(|dyno| dyno.endpoint.clone()).collect(),
         published,
@@ -247,7 +252,7 @@ pub fn desired(dynos: &[&Dyno], published: Vec<Published>) -> Desired {
 }
 
 /// Runs a command in the calling thread's namespace; fails loudly.
-pub fn command(line: &str) -> String {
+pub(crate) fn command(line: &str) -> String {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap())
         .args(words)
@@ -265,8 +270,20 @@ pub fn command(line: &str) -> String {
     out.into_owned()
 }
 
+/// Fails with the lines that differ.
+pub(crate) fn assert_same(now: &str, before: &str) {
+    let lines = |text: &str| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
+    let (now, before) = (lines(now), lines(before));
+    let more: Vec<_> = now.difference(&before).collect();
+    let less: Vec<_> = before.difference(&now).collect();
+    assert!(
+        now == before,
+        "more than before: {more:#?}\nless than before: {less:#?}"
+    );
+}
+
 /// Everything that a network could leave behind in this namespace.
-pub fn traces() -> String {
+pub(crate) fn traces() -> String {
     let mut text = String::new();
     for line in [
         "ip -o link",
@@ -274,7 +291,7 @@ pub fn traces() -> String {
         "ip route show table all",
         "ip -6 route show table all",
         "ip neigh show nud permanent",
-        "nft -j list ruleset",
+        "nft list ruleset",
     ] {
         text += &command(line);
     }
@@ -325,19 +342,10 @@ fn udp(address: SocketAddr) -> io::Result<String> {
 }
 
 /// A TCP connection gets no answer at all.
-pub fn is_silent(namespace: &Namespace, address: &str, port: u16) -> bool {
+pub(crate) fn is_silent(namespace: &Namespace, address: &str, port: u16) -> bool {
     let address = SocketAddr::new(address.parse().unwrap(), port);
     namespace.run(|| {
         let error = TcpStream::connect_timeout(&address, SILENCE).err();
         error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     })
-}
-
-/// Polls until the condition holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within 10 s");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
