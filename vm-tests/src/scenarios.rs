@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
+use self::host::on_a_host;
 use crate::kit::Kit;
 use crate::report::{Outcome, Report};
 use crate::vm::{Options, Vm};
@@ -41,19 +42,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memory_limit_kills_the_dyno_and_says_why",
-        run: limits::memory,
+        run: |context| on_a_host(context, limits::memory),
     },
     Scenario {
         name: "cpu_limit_is_what_is_measured",
-        run: limits::cpu,
+        run: |context| on_a_host(context, limits::cpu),
     },
     Scenario {
         name: "pids_limit_stops_a_fork_bomb",
-        run: limits::pids,
+        run: |context| on_a_host(context, limits::pids),
     },
     Scenario {
         name: "stop_kills_what_ignores_its_signals",
-        run: limits::kill,
+        run: |context| on_a_host(context, limits::kill),
     },
     Scenario {
         name: "flushed_writes_survive_a_power_cut",

@@ -2,10 +2,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use dyno_api::dyno::{Dyno, Phase};
 
-use crate::vm::{Output, Request, Vm};
+use super::Context;
+use crate::vm::{Options, Output, Request, Vm};
+
+/// Runs `test` on a machine of its own whose hostd `dyno` starts by itself.
+pub(super) fn on_a_host(context: &Context<'_>, test: fn(&Host<'_>) -> Result<()>) -> Result<()> {
+    let vm = context.boot(&Options::default())?;
+    let host = Host { vm: &vm };
+    host.explain(
+        host.dyno(&["info"])?
+            .text()
+            .context("the first command on a fresh host"),
+    )?;
+    host.explain(test(&host))
+}
 
 /// A virtual machine with `hostd`, which `dyno` starts where init does not.
 #[derive(Debug)]
@@ -13,28 +26,40 @@ pub(super) struct Host<'vm> {
     pub(super) vm: &'vm Vm,
 }
 
+/// What is worth knowing about a host on which a promise was not kept.
+const DIAGNOSIS: &str = r"
+echo '--- dyno ps --all'; timeout 10 dyno ps --all 2>&1
+for file in /run/dyno/hostd.log /var/lib/dyno/dynos/*/log /run/dyno/dynos/*/state.json; do
+    [ -f $file ] && echo --- $file && tail -n 20 $file
+done
+echo '--- processes'; ps -o pid,ppid,stat,args | grep -v '\['
+echo '--- cgroups'
+for file in $(find /sys/fs/cgroup -path '*dyno*' -name cgroup.procs); do
+    echo $file: $(cat $file) '|' $(cat ${file%procs}events)
+done
+echo '--- mounts'; grep dyno /proc/mounts
+echo '--- nft'; nft list ruleset | head -n 60
+";
+
 /// How long hostd may take to answer after a boot, and a dyno to change its
 /// phase: a bound for "never", not a measure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl<'vm> Host<'vm> {
-    /// A host whose hostd `dyno` starts by itself.
-    pub(super) fn new(vm: &'vm Vm) -> Result<Self> {
+    /// A host whose hostd init starts: waits for it, so as not to start another.
+    pub(super) fn booted(vm: &'vm Vm) -> Result<Self> {
         let host = Self { vm };
-        host.dyno(&["info"])?
-            .text()
-            .context("the first command on a fresh host")?;
+        let answers = "test -S /run/dyno/hostd.sock && dyno info";
+        host.explain(vm.wait_until("hostd at boot", PATIENCE, answers))?;
         Ok(host)
     }
 
-    /// A host whose hostd init starts: waits for it, so as not to start another.
-    pub(super) fn booted(vm: &'vm Vm) -> Result<Self> {
-        vm.wait_until(
-            "hostd at boot",
-            PATIENCE,
-            "test -S /run/dyno/hostd.sock && dyno info",
-        )?;
-        Ok(Self { vm })
+    /// Adds what the host looks like to a failure.
+    pub(super) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match self.vm.run(&["/bin/sh", "-c", DIAGNOSIS]) {
+            Ok(output) => anyhow!("{error:#}\n{}", String::from_utf8_lossy(&output.stdout)),
+            Err(silence) => anyhow!("{error:#}\nand no diagnosis: {silence:#}"),
+        })
     }
 
     /// `dyno` with these arguments.

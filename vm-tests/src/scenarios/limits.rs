@@ -5,18 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dyno_api::dyno::Phase;
 
-use super::Context;
 use super::host::{Host, PATIENCE};
-use crate::vm::Options;
 
 const MIB: u64 = 1024 * 1024;
 
 /// A dyno over its memory limit is killed as a whole, and the record says why;
 /// P16 (`memory.oom.group`).
-pub(super) fn memory(context: &Context<'_>) -> Result<()> {
-    let vm = context.boot(&Options::default())?;
-    let host = Host::new(&vm)?;
-
+pub(super) fn memory(host: &Host<'_>) -> Result<()> {
     host.run_detached("bounded", &["-m", "32M"], &["sleep", "1000"])?;
     let bounded = host.wait_for("bounded", Phase::Running)?;
     let cgroup = host.cgroup(&bounded)?;
@@ -71,9 +66,7 @@ pub(super) fn memory(context: &Context<'_>) -> Result<()> {
 }
 
 /// `--cpu 0.2` is a fifth of a CPU, measured; without a limit it is a whole one.
-pub(super) fn cpu(context: &Context<'_>) -> Result<()> {
-    let vm = context.boot(&Options::default())?;
-    let host = Host::new(&vm)?;
+pub(super) fn cpu(host: &Host<'_>) -> Result<()> {
     let burn = ["sh", "-c", "while :; do :; done"];
 
     host.run_detached("fifth", &["--cpu", "0.2"], &burn)?;
@@ -82,7 +75,7 @@ pub(super) fn cpu(context: &Context<'_>) -> Result<()> {
     let (quota, period) = max.split_once(' ').context("cpu.max without a period")?;
     let granted = quota.parse::<f64>()? / period.parse::<f64>()?;
     ensure!((granted - 0.2).abs() < 0.001, "cpu.max is {max}");
-    let share = cpu_share(&host, &cgroup)?;
+    let share = cpu_share(host, &cgroup)?;
     ensure!(
         (0.14..0.26).contains(&share),
         "a fifth of a CPU was {share:.3}"
@@ -91,7 +84,7 @@ pub(super) fn cpu(context: &Context<'_>) -> Result<()> {
 
     host.run_detached("whole", &[], &burn)?;
     let cgroup = host.cgroup(&host.wait_for("whole", Phase::Running)?)?;
-    let share = cpu_share(&host, &cgroup)?;
+    let share = cpu_share(host, &cgroup)?;
     ensure!(
         share > 0.5,
         "the control: an unlimited dyno used only {share:.3}"
@@ -118,9 +111,7 @@ fn cpu_share(host: &Host<'_>, cgroup: &str) -> Result<f64> {
 }
 
 /// A fork bomb stops at `pids.max`, inside the dyno.
-pub(super) fn pids(context: &Context<'_>) -> Result<()> {
-    let vm = context.boot(&Options::default())?;
-    let host = Host::new(&vm)?;
+pub(super) fn pids(host: &Host<'_>) -> Result<()> {
     // Forks until it may not: the shell then ends, and with it the dyno.
     let bomb = "while :; do sleep 1000 & done";
     host.run_detached(
@@ -135,29 +126,31 @@ pub(super) fn pids(context: &Context<'_>) -> Result<()> {
         "pids.max is not set"
     );
     let refused = format!("! grep -qx 'max 0' {cgroup}/pids.events");
-    vm.wait_until("a fork is refused", PATIENCE, &refused)?;
+    host.vm
+        .wait_until("a fork is refused", PATIENCE, &refused)?;
     let current: u32 = host.read(&format!("{cgroup}/pids.current"))?.parse()?;
     ensure!(current <= 12, "{current} processes under a limit of 12");
-    vm.run(&["true"])?
+    host.vm
+        .run(&["true"])?
         .text()
         .context("the machine itself can still fork")?;
     Ok(())
 }
 
 /// Whatever ignores its signals goes at once, and nothing of it remains: `cgroup.kill`.
-pub(super) fn kill(context: &Context<'_>) -> Result<()> {
-    let vm = context.boot(&Options::default())?;
-    let host = Host::new(&vm)?;
+pub(super) fn kill(host: &Host<'_>) -> Result<()> {
     let deaf = "trap '' TERM INT HUP; (trap '' TERM INT HUP; setsid sleep 4242) & \
                 while :; do sleep 4242; done";
     host.run_detached("deaf", &[], &["sh", "-c", deaf])?;
     let dyno = host.wait_for("deaf", Phase::Running)?;
     let cgroup = host.cgroup(&dyno)?;
     let running = format!("test $(pgrep -f 'sleep 4242' | wc -l) -ge 2; test -d {cgroup}");
-    vm.wait_until("both processes of the dyno", PATIENCE, &running)?;
+    host.vm
+        .wait_until("both processes of the dyno", PATIENCE, &running)?;
     host.dyno(&["stop", "--grace", "1s", "deaf"])?.text()?;
     host.wait_for("deaf", Phase::Exited)?;
     let gone = format!("! pgrep -f 'sleep 4242'; test ! -e {cgroup}");
-    vm.wait_until("processes and cgroup gone", Duration::from_secs(10), &gone)?;
+    host.vm
+        .wait_until("processes and cgroup gone", Duration::from_secs(10), &gone)?;
     Ok(())
 }

@@ -29,7 +29,7 @@ const CLIENT: &str = r#"
 n=0
 while :; do
     n=$((n + 1)); name=r$1n$n
-    dyno run -d --name $name host sleep 1000 >/dev/null && echo "created $name"
+    dyno run -d --name $name host sleep 1000 >/dev/null && echo "created $name" || usleep 200000
     case $((n % 3)) in
     0) dyno import /root/image.tar local/image:$name >/dev/null && echo "imported $name" ;;
     1) echo "removing $name"; dyno rm --force $name >/dev/null && echo "removed $name" ;;
@@ -89,7 +89,8 @@ pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
         let disk = vm.power_cut()?;
         told.add(&printed.stdout)?;
         vm = Vm::boot(context.kit, context.name, disk, &AT_BOOT)?;
-        check(&vm, &told).with_context(|| {
+        let host = Host::booted(&vm)?;
+        host.explain(check(&host, &told)).with_context(|| {
             format!(
                 "round {round} of seed {seed}, cut after {delay:?}; the client had said\n{}\n\
                  and complained\n{}",
@@ -120,8 +121,7 @@ fn make_image(vm: &Vm) -> Result<()> {
 }
 
 /// Everything that was acknowledged is so, and everything there is whole.
-fn check(vm: &Vm, told: &Acknowledged) -> Result<()> {
-    let host = Host::booted(vm)?;
+fn check(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
     let listed = host.list()?;
     let names: BTreeSet<String> = listed.iter().map(|dyno| dyno.name.to_string()).collect();
     for name in told.created.difference(&told.removing) {
@@ -133,12 +133,12 @@ fn check(vm: &Vm, told: &Acknowledged) -> Result<()> {
     for dyno in &listed {
         host.inspect(dyno.name.as_str())?;
     }
-    let folders = vm.run(&["ls", "/var/lib/dyno/dynos"])?.text()?;
+    let folders = host.vm.run(&["ls", "/var/lib/dyno/dynos"])?.text()?;
     let folders: BTreeSet<&str> = folders.split_whitespace().collect();
     let ids: Vec<String> = listed.iter().map(|dyno| dyno.id.to_string()).collect();
     let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     ensure!(folders == ids, "folders {folders:?} of dynos {ids:?}");
-    images_verify(&host, told)
+    images_verify(host, told)
 }
 
 /// Every image that was acknowledged is listed, and every listed one holds what was imported.
