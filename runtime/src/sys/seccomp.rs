@@ -27,9 +27,10 @@ pub(crate) fn set_mode_filter(program: &[sock_filter], flags: u32) -> io::Result
             &raw const fprog,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    match result {
+        0 => Ok(()),
+        -1 => Err(io::Error::last_os_error()),
+        // With TSYNC: the id of a thread that could not be brought along.
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
 }

@@ -1,0 +1,186 @@
+//! The child: walks a plan between `clone3(2)` and `execve(2)`.
+//!
+//! Nothing here allocates, locks, logs or formats. A step that fails sends one
+//! fixed record and ends the process; the parent turns it into words.
+
+mod channel;
+mod identity;
+mod mount;
+mod terminal;
+
+pub(crate) use channel::{Receiver, Report, Reporter, pair};
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::plan::{Plan, Program, ProgramFile, Step};
+use crate::sys;
+
+/// What the steps hand to one another.
+struct Walk<'a> {
+    reporter: &'a Reporter,
+    /// Where the word to start comes from.
+    start: BorrowedFd<'a>,
+    program: &'a Program,
+    /// The root of the container, once it is attached.
+    root: Option<OwnedFd>,
+}
+
+/// Walks the plan and becomes its program. `start` is read for the one byte
+/// that means "start"; everything else goes over `reporter`.
+pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> Infallible {
+    let mut walk = Walk {
+        reporter,
+        start,
+        program: &plan.program,
+        root: None,
+    };
+    for (index, step) in plan.steps.iter().enumerate() {
+        if let Err(errno) = walk.take(step) {
+            reporter.fail(index, errno);
+            sys::process::exit_now(FAILED);
+        }
+    }
+    let errno = walk.execute();
+    reporter.fail(plan.steps.len(), errno);
+    sys::process::exit_now(FAILED)
+}
+
+/// Exit code of a child that could not become its program.
+const FAILED: i32 = 255;
+
+impl Walk<'_> {
+    fn take(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::AwaitParent => self.reporter.await_parent(),
+            Step::ResetSignals => sys::process::reset_signals(),
+            Step::NewSession => rustix::process::setsid().map(drop),
+            // A kernel without keyrings has none to keep apart.
+            Step::NewKeyring => match sys::process::join_new_session_keyring() {
+                Err(Errno::NOSYS) => Ok(()),
+                joined => joined,
+            },
+            Step::Stdio([stdin, stdout, stderr]) => {
+                rustix::stdio::dup2_stdin(stdin)?;
+                rustix::stdio::dup2_stdout(stdout)?;
+                rustix::stdio::dup2_stderr(stderr)
+            }
+            Step::Propagation(propagation) => mount::propagation(*propagation),
+            Step::AttachRoot { mount, at } => {
+                self.root = Some(mount::attach_root(mount.as_fd(), at)?);
+                Ok(())
+            }
+            Step::BecomeRoot => identity::become_root(),
+            Step::JoinCgroupNamespace(namespace) => {
+                let kind = rustix::thread::LinkNameSpaceType::ControlGroup;
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+            }
+            Step::NewCgroupNamespace => {
+                sys::process::unshare(rustix::thread::UnshareFlags::NEWCGROUP)
+            }
+            Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
+            Step::DomainName(name) => rustix::system::setdomainname(name.to_bytes()),
+            Step::Mount(step) => mount::mount(self.root()?, step),
+            Step::Sysctl { path, value } => mount::sysctl(path, value),
+            Step::Terminal { owner, console } => {
+                let root = self.open_root()?;
+                terminal::allocate(root.as_fd(), *owner, console, self.reporter)
+            }
+            Step::MakeFolder(target) => mount::resolve(self.root()?, target).map(drop),
+            Step::Mask(target) => mount::mask(self.root()?, target),
+            Step::ReadOnly(target) => mount::read_only(self.root()?, target),
+            Step::PivotRoot => mount::pivot_root(self.root()?),
+            Step::RootAttributes(attributes) => {
+                sys::mount::mount_setattr(CWD, c"/", false, *attributes)
+            }
+            Step::AwaitStart => {
+                self.close_others()?;
+                self.reporter.await_start(self.start)
+            }
+            Step::Umask(mask) => {
+                rustix::process::umask(Mode::from_raw_mode(*mask));
+                Ok(())
+            }
+            Step::WorkingDirectory(path) => working_directory(path),
+            Step::Identity {
+                uid,
+                gid,
+                groups,
+                capabilities,
+            } => identity::assume(*uid, *gid, groups, capabilities),
+            Step::DieWithParent => {
+                let kill = rustix::process::Signal::KILL;
+                rustix::process::set_parent_process_death_signal(Some(kill))?;
+                self.reporter.parent_lives()
+            }
+            Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
+            Step::Seccomp(filter) => filter
+                .load()
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL)),
+        }
+    }
+
+    /// A created container may wait for days: it keeps nothing of its parent's
+    /// open but what the last steps need.
+    fn close_others(&mut self) -> Result<()> {
+        self.root = None;
+        let program = match &self.program.file {
+            ProgramFile::Open(file) => file.as_fd(),
+            ProgramFile::Candidates(_) => self.start,
+        };
+        sys::process::close_all_but([self.reporter.as_start(), self.start, program])
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    /// A descriptor of the root, also where this child did not attach it.
+    fn open_root(&self) -> Result<OwnedFd> {
+        match &self.root {
+            Some(root) => rustix::io::fcntl_dupfd_cloexec(root, 3),
+            None => rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+        }
+    }
+
+    /// Returns only when no candidate could be executed. As `execvp(3)` does, a
+    /// permission problem is reported over a missing file.
+    fn execute(&self) -> Errno {
+        // P4: whatever was inherited or forgotten ends here.
+        if let Err(errno) = sys::process::close_range_cloexec(3) {
+            return errno;
+        }
+        let program = self.program;
+        match &program.file {
+            ProgramFile::Open(file) => {
+                sys::process::fexecve(file.as_fd(), &program.argv, &program.envp)
+            }
+            ProgramFile::Candidates(candidates) => {
+                let mut worst = Errno::NOENT;
+                for candidate in candidates {
+                    match sys::process::execve(candidate, &program.argv, &program.envp) {
+                        Errno::NOENT | Errno::NOTDIR => {}
+                        Errno::ACCESS => worst = Errno::ACCESS,
+                        errno => return errno,
+                    }
+                }
+                worst
+            }
+        }
+    }
+}
+
+/// P4: a working folder reached through a leaked descriptor would lie outside
+/// the root; the kernel then says "(unreachable)".
+fn working_directory(path: &CStr) -> Result<()> {
+    rustix::process::chdir(path)?;
+    if sys::process::working_directory_is_reachable()? {
+        Ok(())
+    } else {
+        Err(Errno::XDEV)
+    }
+}

@@ -1,0 +1,203 @@
+//! What parent and child tell each other: one packet each, of fixed size.
+//!
+//! ```text
+//!  parent                        child
+//!    │ ── go ──────────────────▶   │   cgroups and mappings are in place
+//!    │ ◀── terminal (+ fd) ──────  │   if it has one
+//!    │ ◀── ready ────────────────  │
+//!    │ ── start ───────────────▶   │   or through a FIFO, by another process
+//!    │ ◀── end of file ──────────  │   execve succeeded
+//!    │ ◀── failed {step, errno} ─  │   at any time, instead
+//! ```
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, IoSlice, IoSliceMut, Result};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+const GO: u8 = 1;
+const READY: u8 = 2;
+const TERMINAL: u8 = 3;
+const FAILED: u8 = 4;
+const CLONED: u8 = 5;
+
+/// `[what, step (u32), errno or pid (i32)]`.
+const PACKET: usize = 9;
+
+/// The child's end.
+#[derive(Debug)]
+pub(crate) struct Reporter(OwnedFd);
+
+/// The parent's end.
+#[derive(Debug)]
+pub(crate) struct Receiver(OwnedFd);
+
+/// What a child reported.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// It waits to be started.
+    Ready,
+    /// The master of its terminal.
+    Terminal(OwnedFd),
+    /// The process between parent and child cloned this one.
+    Cloned(i32),
+    /// A step failed.
+    Failed {
+        /// Index into the plan's steps; their number stands for `execve` itself.
+        step: usize,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// It executed its program, or died.
+    Closed,
+}
+
+/// A connected pair of ends.
+pub(crate) fn pair() -> Result<(Receiver, Reporter)> {
+    let (parent, child) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok((Receiver(parent), Reporter(child)))
+}
+
+impl Reporter {
+    /// Blocks until the parent says go.
+    pub(crate) fn await_parent(&self) -> Result<()> {
+        await_byte(self.0.as_fd())
+    }
+
+    /// Says that all is ready and blocks until a byte comes on `start`.
+    pub(crate) fn await_start(&self, start: BorrowedFd<'_>) -> Result<()> {
+        self.send(READY, 0, 0, None)?;
+        await_byte(start)
+    }
+
+    /// Hands the terminal's master over.
+    pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        self.send(TERMINAL, 0, 0, Some(master))
+    }
+
+    /// Says which process was cloned.
+    pub(crate) fn cloned(&self, pid: i32) -> Result<()> {
+        self.send(CLONED, 0, pid, None)
+    }
+
+    /// Says which step failed. There is nobody to tell if that fails too.
+    pub(crate) fn fail(&self, step: usize, errno: Errno) {
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        self.send(FAILED, step, errno.raw_os_error(), None).ok();
+    }
+
+    /// Fails if the parent's end is closed: it died before the death signal was set.
+    pub(crate) fn parent_lives(&self) -> Result<()> {
+        let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        poll(
+            &mut polled,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )?;
+        let gone = polled[0]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::RDHUP);
+        if gone { Err(Errno::SRCH) } else { Ok(()) }
+    }
+
+    /// This end, where it is also the one that the word to start comes on.
+    pub(crate) fn as_start(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn send(&self, what: u8, step: u32, value: i32, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let mut packet = [0; PACKET];
+        packet[0] = what;
+        packet[1..5].copy_from_slice(&step.to_ne_bytes());
+        packet[5..9].copy_from_slice(&value.to_ne_bytes());
+        let fds = fd.map(|fd| [fd]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if let Some(fds) = &fds {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        sendmsg(
+            &self.0,
+            &[IoSlice::new(&packet)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+        .map(drop)
+    }
+}
+
+impl Receiver {
+    /// Closes a child's copy of this end: else the child could not see its
+    /// parent's death, being the other party itself.
+    pub(crate) fn close_copy(&self) {
+        crate::sys::process::close_copy(self.0.as_fd());
+    }
+
+    /// Lets the child go on.
+    pub(crate) fn go(&self) -> Result<()> {
+        rustix::net::send(&self.0, &[GO], SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// The next report; blocks until there is one.
+    pub(crate) fn report(&self) -> Result<Report> {
+        let mut packet = [0; PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            let mut slices = [IoSliceMut::new(&mut packet)];
+            recvmsg(
+                &self.0,
+                &mut slices,
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        });
+        let bytes = match received {
+            Ok(received) => received.bytes,
+            Err(Errno::CONNRESET) => 0,
+            Err(errno) => return Err(errno),
+        };
+        if bytes == 0 {
+            return Ok(Report::Closed);
+        }
+        let [what, a, b, c, d, e, f, g, h] = packet;
+        let value = i32::from_ne_bytes([e, f, g, h]);
+        match what {
+            READY => Ok(Report::Ready),
+            CLONED => Ok(Report::Cloned(value)),
+            TERMINAL => {
+                let fd = ancillary.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                    _ => None,
+                });
+                fd.map(Report::Terminal).ok_or(Errno::BADMSG)
+            }
+            FAILED => Ok(Report::Failed {
+                step: u32::from_ne_bytes([a, b, c, d]) as usize,
+                errno: Errno::from_raw_os_error(value),
+            }),
+            _ => Err(Errno::BADMSG),
+        }
+    }
+}
+
+/// Any byte will do; the end of the stream means that nobody can say it any more.
+fn await_byte(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut byte = [0];
+    match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut byte))? {
+        0 => Err(Errno::SRCH),
+        _ => Ok(()),
+    }
+}

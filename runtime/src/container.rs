@@ -1,0 +1,236 @@
+//! A container: from its bundle to its first process, and further processes in it.
+//!
+//! ```text
+//!  Container::new      reads the bundle, makes cgroup, user and network namespace
+//!     │  create        clones init, which sets itself up and stops before execve
+//!     ▼
+//!  Created ──start──▶ Process          (again and again: the monitor's restarts)
+//!  Container::exec ─▶ Process          joins the namespaces of a running init
+//! ```
+
+mod namespaces;
+mod process;
+
+pub(crate) use namespaces::hold;
+pub(crate) use process::{Join, Spawn};
+
+pub use process::{Created, Exit, Process, StartError};
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use oci_spec::runtime as oci;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::UnshareFlags;
+
+use crate::cgroup::{self, Cgroup, Layout};
+use crate::plan::{self, InitParts, PlanError};
+use crate::spec::{Bundle, SpecError, check_process};
+use crate::sys;
+use namespaces::Namespaces;
+
+/// Why a container could not be made, or a process in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its configuration cannot be turned into a plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Its cgroup cannot be made, or a limit not be enforced.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The kernel refused an operation of the parent.
+    #[error("could not {what}")]
+    System {
+        /// The operation, in words.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel refused a step of the child.
+    #[error("the container could not {step}")]
+    Step {
+        /// The step, in words.
+        step: String,
+        /// The kernel's answer.
+        source: rustix::io::Errno,
+    },
+    /// The child was killed before it could report.
+    #[error("the container's first process was killed while it was set up")]
+    Died,
+}
+
+impl From<SpecError> for Error {
+    fn from(error: SpecError) -> Self {
+        Self::Plan(error.into())
+    }
+}
+
+impl Error {
+    fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::System {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+/// Standard streams of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These three descriptors, none of them below 3, become 0, 1 and 2.
+    Fds {
+        /// Standard input.
+        stdin: OwnedFd,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A terminal of the container's own devpts; its master end is handed back.
+    Terminal,
+}
+
+/// Whose life a container's first process is bound to.
+#[derive(Debug)]
+pub enum Parent {
+    /// The calling process, which also starts it: init dies with it.
+    Monitor,
+    /// Nobody: init goes on when the caller ends, and is started by the first
+    /// byte that somebody writes into this FIFO, open for reading and writing.
+    Detached {
+        /// The FIFO.
+        start: OwnedFd,
+    },
+}
+
+/// A container that exists: its cgroup is made, and so are the user and network
+/// namespaces that all its processes, one init after the other, live in.
+#[derive(Debug)]
+pub struct Container {
+    bundle: Bundle,
+    cgroup: Cgroup,
+    namespaces: Namespaces,
+}
+
+impl Container {
+    /// Makes the cgroup and the namespaces that outlive an init.
+    ///
+    /// The calling process gets a mount namespace of its own and becomes
+    /// non-dumpable. It must have one thread, and stay so.
+    ///
+    /// # Errors
+    /// [`Error`]; the cgroup is removed again.
+    pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
+        confine_caller()?;
+        let linux = bundle.spec().linux().as_ref();
+        let resources = linux
+            .and_then(|linux| linux.resources().clone())
+            .unwrap_or_default();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
+        let cgroup = Cgroup::create(layout, &path, &resources)?;
+        match Namespaces::new(&bundle) {
+            Ok(namespaces) => Ok(Self {
+                bundle,
+                cgroup,
+                namespaces,
+            }),
+            Err(error) => {
+                // The failure to make it counts more than one to clean up.
+                cgroup.remove(Duration::from_secs(1)).ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Clones an init that sets itself up and stops before its `execve(2)`.
+    /// May be called again once the previous one has ended.
+    ///
+    /// # Errors
+    /// [`Error`], with the step that failed; the init is gone then.
+    pub fn create(&self, stdio: Stdio, parent: Parent) -> Result<Created, Error> {
+        let plan = plan::init_plan(
+            &InitParts {
+                bundle: &self.bundle,
+                user_namespace: self.namespaces.user(),
+                cgroup: &self.cgroup,
+                die_with_parent: matches!(parent, Parent::Monitor),
+            },
+            stdio,
+        )?;
+        let start = match parent {
+            Parent::Monitor => None,
+            Parent::Detached { start } => Some(start),
+        };
+        let limits = self.bundle.spec().process().clone();
+        let spawn = process::Spawn {
+            joins: self.namespaces.joins(),
+            clone_flags: self.namespaces.new_for_init(),
+            cgroup: Some(&self.cgroup),
+            start,
+            process: limits.as_ref(),
+        };
+        spawn.run(plan)
+    }
+
+    /// Runs a further process beside the running `init`, which must be one that
+    /// [`Container::create`] made.
+    ///
+    /// # Errors
+    /// [`StartError`]: among others that there is no such program.
+    pub fn exec(
+        &self,
+        init: Pid,
+        process: &oci::Process,
+        stdio: Stdio,
+    ) -> Result<Process, StartError> {
+        check_process(process).map_err(Error::from)?;
+        let pidfd = pidfd_open(init, PidfdFlags::empty()).map_err(Error::system("find init"))?;
+        let cgroup_namespace = self.namespaces.cgroup_of(init)?;
+        let plan =
+            plan::exec_plan(process, &self.bundle, cgroup_namespace, stdio).map_err(Error::from)?;
+        let spawn = process::Spawn {
+            joins: vec![self.namespaces.join_all_of(pidfd.as_fd())],
+            clone_flags: 0,
+            cgroup: Some(&self.cgroup),
+            start: None,
+            process: Some(process),
+        };
+        spawn.run(plan)?.start()
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// What it was made from.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// Its network namespace, where it has one of its own.
+    pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.namespaces.network()
+    }
+}
+
+/// Mounts made here stay here, while unmounts of the host still reach us, so
+/// that we keep none of its file systems busy. Not being dumpable keeps our
+/// `/proc` entry, our executable among it, from processes that share a
+/// namespace with a child of ours (P5).
+pub(crate) fn confine_caller() -> Result<(), Error> {
+    let undumpable = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(undumpable)
+        .map_err(Error::system("become non-dumpable"))?;
+    sys::process::unshare(UnshareFlags::NEWNS)
+        .map_err(Error::system("make a mount namespace (are you root?)"))?;
+    let slave = sys::mount::Attributes {
+        propagation: libc::MS_SLAVE,
+        ..Default::default()
+    };
+    sys::mount::mount_setattr(rustix::fs::CWD, c"/", true, slave)
+        .map_err(Error::system("stop mounts from propagating to the host"))
+}

@@ -1,0 +1,345 @@
+//! Processes of a container: cloned, started, waited for.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime as oci;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open,
+    pidfd_send_signal, prlimit, waitid, waitpid,
+};
+use rustix::thread::{
+    ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+
+use super::Error;
+use super::namespaces::{proc_folder, write_proc};
+use crate::cgroup::Cgroup;
+use crate::child::{self, Receiver, Report, Reporter};
+use crate::plan::Plan;
+use crate::sys;
+
+/// Why a created process could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no such program in the container.
+    #[error("{program:?}: no such program in the container")]
+    NotFound {
+        /// The program as it was asked for.
+        program: String,
+    },
+    /// The program is there but cannot be executed.
+    #[error("{program:?} cannot be executed")]
+    NotExecutable {
+        /// The program as it was asked for.
+        program: String,
+        /// The kernel's answer to `execve(2)`.
+        source: Errno,
+    },
+    /// Something else failed before.
+    #[error(transparent)]
+    Container(#[from] Error),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal killed it.
+    Signal(u8),
+}
+
+/// A process that is set up and stops before its `execve(2)`.
+#[derive(Debug)]
+pub struct Created {
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// A descriptor of it, `pidfd_open(2)`.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, where it has one.
+    pub terminal: Option<OwnedFd>,
+    receiver: Receiver,
+    plan: Plan,
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub struct Process {
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// A descriptor of it: readable once it has ended.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, where it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Created {
+    /// Lets it execute its program.
+    ///
+    /// # Errors
+    /// [`StartError`]; the process is gone and reaped then.
+    pub fn start(self) -> Result<Process, StartError> {
+        let started = self
+            .receiver
+            .go()
+            .map_err(Error::system("start the container"))
+            .and_then(|()| {
+                self.receiver
+                    .report()
+                    .map_err(Error::system("hear from the container"))
+            });
+        let process = Process {
+            pid: self.pid,
+            pidfd: self.pidfd,
+            terminal: self.terminal,
+        };
+        match started {
+            Ok(Report::Closed) => Ok(process),
+            Ok(Report::Failed { step, errno }) => {
+                process.wait().ok();
+                Err(failure(&self.plan, step, errno))
+            }
+            Ok(_) => Err(Error::Died.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Leaves it to be started through the FIFO that it was created with.
+    pub fn detach(self) -> Process {
+        Process {
+            pid: self.pid,
+            pidfd: self.pidfd,
+            terminal: self.terminal,
+        }
+    }
+}
+
+impl Process {
+    /// Reaps it; blocks until it has ended. Only for the process that created it.
+    ///
+    /// # Errors
+    /// What `waitid(2)` answers.
+    pub fn wait(&self) -> io::Result<Exit> {
+        let status = rustix::io::retry_on_intr(|| {
+            waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
+        })?;
+        let status = status.ok_or(Errno::CHILD)?;
+        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+        Ok(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(byte(code)),
+            (None, Some(signal)) => Exit::Signal(byte(signal)),
+            (None, None) => return Err(Errno::CHILD.into()),
+        })
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended, else what `pidfd_send_signal(2)` answers.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+    }
+}
+
+fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
+    match plan.steps.get(step) {
+        Some(step) => Error::Step {
+            step: step.to_string(),
+            source: errno,
+        }
+        .into(),
+        None if step == JOINING => Error::Step {
+            step: "join its namespaces".to_owned(),
+            source: errno,
+        }
+        .into(),
+        None => {
+            let program = plan.program.name();
+            match errno {
+                Errno::NOENT => StartError::NotFound { program },
+                source => StartError::NotExecutable { program, source },
+            }
+        }
+    }
+}
+
+/// Stands for a step that comes before those of the plan.
+const JOINING: usize = u32::MAX as usize;
+
+/// What a process joins before it is cloned.
+#[derive(Debug)]
+pub(crate) enum Join<'a> {
+    /// One namespace.
+    Namespace(BorrowedFd<'a>),
+    /// These kinds of the process that the pidfd names, at once.
+    AllOf(BorrowedFd<'a>, ThreadNameSpaceType),
+}
+
+/// Everything that a new process needs besides its plan.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    pub(crate) joins: Vec<Join<'a>>,
+    pub(crate) clone_flags: u64,
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    pub(crate) start: Option<OwnedFd>,
+    /// Its rlimits and OOM score, which the parent sets.
+    pub(crate) process: Option<&'a oci::Process>,
+}
+
+impl Spawn<'_> {
+    /// Clones the process and lets it walk its plan until it is ready.
+    pub(crate) fn run(&self, plan: Plan) -> Result<Created, Error> {
+        let (receiver, reporter) = child::pair().map_err(Error::system("make a socket pair"))?;
+        let pid = self.clone_child(&plan, &receiver, reporter)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(Error::system("open the container's first process"));
+        let mut created = Created {
+            pid,
+            pidfd: pidfd?,
+            terminal: None,
+            receiver,
+            plan,
+        };
+        match self.prepare(&mut created) {
+            Ok(()) => Ok(created),
+            Err(error) => {
+                let process = created.detach();
+                process.signal(Signal::KILL).ok();
+                process.wait().ok();
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, created: &mut Created) -> Result<(), Error> {
+        if let Some(cgroup) = self.cgroup {
+            cgroup.add(created.pid)?;
+        }
+        created
+            .receiver
+            .go()
+            .map_err(Error::system("let the container go on"))?;
+        loop {
+            let report = created.receiver.report();
+            match report.map_err(Error::system("hear from the container"))? {
+                Report::Terminal(master) => created.terminal = Some(master),
+                Report::Ready => return self.set_limits(created.pid),
+                Report::Failed { step, errno } => {
+                    return Err(match failure(&created.plan, step, errno) {
+                        StartError::Container(error) => error,
+                        StartError::NotFound { .. } | StartError::NotExecutable { .. } => {
+                            Error::Died
+                        }
+                    });
+                }
+                Report::Closed | Report::Cloned(_) => return Err(Error::Died),
+            }
+        }
+    }
+
+    /// Clones the child, directly or from a process that joins namespaces first.
+    fn clone_child(
+        &self,
+        plan: &Plan,
+        receiver: &Receiver,
+        reporter: Reporter,
+    ) -> Result<Pid, Error> {
+        let start = self.start.as_ref().map_or(reporter.as_start(), AsFd::as_fd);
+        let cgroup = self.cgroup.and_then(Cgroup::v2_dir_fd);
+        let walk = || child::run(plan, &reporter, start);
+        if self.joins.is_empty() {
+            let child = sys::process::clone3(self.clone_flags, cgroup, || {
+                receiver.close_copy();
+                walk()
+            });
+            return child.map_err(Error::system("clone the container's first process"));
+        }
+        let flags = self.clone_flags | libc::CLONE_PARENT as u64;
+        let between = sys::process::clone3(0, None, || {
+            receiver.close_copy();
+            self.join_and(|| sys::process::clone3(flags, cgroup, walk), &reporter)
+        });
+        let between = between.map_err(Error::system("clone a process"))?;
+        let report = receiver.report();
+        rustix::io::retry_on_intr(|| waitpid(Some(between), WaitOptions::empty()))
+            .map_err(Error::system("wait for a process"))?;
+        match report.map_err(Error::system("hear from a process"))? {
+            Report::Cloned(pid) => Pid::from_raw(pid).ok_or(Error::Died),
+            Report::Failed { errno, .. } => Err(Error::Step {
+                step: "join its namespaces".to_owned(),
+                source: errno,
+            }),
+            _ => Err(Error::Died),
+        }
+    }
+
+    /// Runs between parent and child: a process can't leave the pid namespace
+    /// that it is in, only its children can be born into another.
+    fn join_and(&self, clone: impl FnOnce() -> io::Result<Pid>, reporter: &Reporter) -> Infallible {
+        for join in &self.joins {
+            let joined = match join {
+                Join::Namespace(namespace) => move_into_link_name_space(*namespace, None),
+                Join::AllOf(process, kinds) => move_into_thread_name_spaces(*process, *kinds),
+            };
+            if let Err(errno) = joined {
+                reporter.fail(JOINING, errno);
+                sys::process::exit_now(1);
+            }
+        }
+        match clone() {
+            Ok(pid) => drop(reporter.cloned(pid.as_raw_nonzero().get()).ok()),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                reporter.fail(JOINING, Errno::from_raw_os_error(errno));
+            }
+        }
+        sys::process::exit_now(0)
+    }
+
+    /// From outside, because inside a user namespace no limit can be raised,
+    /// and after the set-up, which must not run into them.
+    fn set_limits(&self, pid: Pid) -> Result<(), Error> {
+        let Some(process) = self.process else {
+            return Ok(());
+        };
+        for rlimit in process.rlimits().iter().flatten() {
+            let value = |value: u64| (value != u64::MAX).then_some(value);
+            let limit = Rlimit {
+                current: value(rlimit.soft()),
+                maximum: value(rlimit.hard()),
+            };
+            prlimit(Some(pid), resource(rlimit.typ()), limit)
+                .map_err(Error::system("set a resource limit"))?;
+        }
+        if let Some(score) = process.oom_score_adj() {
+            write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string())
+                .map_err(Error::system("set the OOM score"))?;
+        }
+        Ok(())
+    }
+}
+
+fn resource(kind: oci::PosixRlimitType) -> Resource {
+    use oci::PosixRlimitType as Type;
+    match kind {
+        Type::RlimitCpu => Resource::Cpu,
+        Type::RlimitFsize => Resource::Fsize,
+        Type::RlimitData => Resource::Data,
+        Type::RlimitStack => Resource::Stack,
+        Type::RlimitCore => Resource::Core,
+        Type::RlimitRss => Resource::Rss,
+        Type::RlimitNproc => Resource::Nproc,
+        Type::RlimitNofile => Resource::Nofile,
+        Type::RlimitMemlock => Resource::Memlock,
+        Type::RlimitAs => Resource::As,
+        Type::RlimitLocks => Resource::Locks,
+        Type::RlimitSigpending => Resource::Sigpending,
+        Type::RlimitMsgqueue => Resource::Msgqueue,
+        Type::RlimitNice => Resource::Nice,
+        Type::RlimitRtprio => Resource::Rtprio,
+        Type::RlimitRttime => Resource::Rttime,
+    }
+}

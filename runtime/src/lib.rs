@@ -1,0 +1,34 @@
+//! The container runtime: from an OCI bundle to a running process.
+//!
+//! ```text
+//!  spec      config.json, read and checked
+//!  plan      everything the child will do, thought out and allocated beforehand
+//!  child     walks the plan between clone3(2) and execve(2)
+//!  container ties them together: new → create → start, exec
+//!  cgroup    limits, freezing, killing, events, on v2 and on hybrid hosts
+//!  seccomp   profile → BPF            device_filter  rules → eBPF
+//!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
+//!  jail      runs a stranger's-data program in a sealed folder
+//!  signal    names and numbers
+//!  state     what the OCI command line keeps on disk between its calls
+//!  command   the command line
+//!  sys       one safe function per system call; the only unsafe code
+//! ```
+//!
+//! The library is synchronous and its callers are single-threaded processes:
+//! that is the contract that makes cloning safe.
+
+pub mod cgroup;
+pub mod command;
+pub mod container;
+pub mod device_filter;
+pub mod jail;
+pub mod monitor;
+pub mod seccomp;
+pub mod signal;
+pub mod spec;
+pub mod state;
+
+mod child;
+mod plan;
+mod sys;

@@ -1,0 +1,99 @@
+//! Who the payload is: capability sets as bit masks.
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+use rustix::thread::CapabilitySet;
+
+/// The five capability sets of `capabilities(7)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capabilities {
+    /// What execve may ever grant.
+    pub(crate) bounding: CapabilitySet,
+    /// What the kernel checks.
+    pub(crate) effective: CapabilitySet,
+    /// What may be made effective.
+    pub(crate) permitted: CapabilitySet,
+    /// What is kept over execve of a file that has it inheritable.
+    pub(crate) inheritable: CapabilitySet,
+    /// What is kept over execve.
+    pub(crate) ambient: CapabilitySet,
+}
+
+impl Capabilities {
+    /// No capability at all.
+    pub(crate) const NONE: Self = Self {
+        bounding: CapabilitySet::empty(),
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+        ambient: CapabilitySet::empty(),
+    };
+
+    /// The sets of a configuration; absent ones are empty.
+    pub(crate) fn from_spec(capabilities: Option<&LinuxCapabilities>) -> Self {
+        let Some(capabilities) = capabilities else {
+            return Self::NONE;
+        };
+        let bits = |set: &Option<std::collections::HashSet<Capability>>| {
+            capability_bits(set.iter().flatten())
+        };
+        Self {
+            bounding: bits(capabilities.bounding()),
+            effective: bits(capabilities.effective()),
+            permitted: bits(capabilities.permitted()),
+            inheritable: bits(capabilities.inheritable()),
+            ambient: bits(capabilities.ambient()),
+        }
+    }
+}
+
+/// The bit mask of these capabilities.
+fn capability_bits<'a>(set: impl Iterator<Item = &'a Capability>) -> CapabilitySet {
+    set.map(|&capability| bit(capability))
+        .fold(CapabilitySet::empty(), CapabilitySet::union)
+}
+
+fn bit(capability: Capability) -> CapabilitySet {
+    match capability {
+        Capability::AuditControl => CapabilitySet::AUDIT_CONTROL,
+        Capability::AuditRead => CapabilitySet::AUDIT_READ,
+        Capability::AuditWrite => CapabilitySet::AUDIT_WRITE,
+        Capability::BlockSuspend => CapabilitySet::BLOCK_SUSPEND,
+        Capability::Bpf => CapabilitySet::BPF,
+        Capability::CheckpointRestore => CapabilitySet::CHECKPOINT_RESTORE,
+        Capability::Chown => CapabilitySet::CHOWN,
+        Capability::DacOverride => CapabilitySet::DAC_OVERRIDE,
+        Capability::DacReadSearch => CapabilitySet::DAC_READ_SEARCH,
+        Capability::Fowner => CapabilitySet::FOWNER,
+        Capability::Fsetid => CapabilitySet::FSETID,
+        Capability::IpcLock => CapabilitySet::IPC_LOCK,
+        Capability::IpcOwner => CapabilitySet::IPC_OWNER,
+        Capability::Kill => CapabilitySet::KILL,
+        Capability::Lease => CapabilitySet::LEASE,
+        Capability::LinuxImmutable => CapabilitySet::LINUX_IMMUTABLE,
+        Capability::MacAdmin => CapabilitySet::MAC_ADMIN,
+        Capability::MacOverride => CapabilitySet::MAC_OVERRIDE,
+        Capability::Mknod => CapabilitySet::MKNOD,
+        Capability::NetAdmin => CapabilitySet::NET_ADMIN,
+        Capability::NetBindService => CapabilitySet::NET_BIND_SERVICE,
+        Capability::NetBroadcast => CapabilitySet::NET_BROADCAST,
+        Capability::NetRaw => CapabilitySet::NET_RAW,
+        Capability::Perfmon => CapabilitySet::PERFMON,
+        Capability::Setgid => CapabilitySet::SETGID,
+        Capability::Setfcap => CapabilitySet::SETFCAP,
+        Capability::Setpcap => CapabilitySet::SETPCAP,
+        Capability::Setuid => CapabilitySet::SETUID,
+        Capability::SysAdmin => CapabilitySet::SYS_ADMIN,
+        Capability::SysBoot => CapabilitySet::SYS_BOOT,
+        Capability::SysChroot => CapabilitySet::SYS_CHROOT,
+        Capability::SysModule => CapabilitySet::SYS_MODULE,
+        Capability::SysNice => CapabilitySet::SYS_NICE,
+        Capability::SysPacct => CapabilitySet::SYS_PACCT,
+        Capability::SysPtrace => CapabilitySet::SYS_PTRACE,
+        Capability::SysRawio => CapabilitySet::SYS_RAWIO,
+        Capability::SysResource => CapabilitySet::SYS_RESOURCE,
+        Capability::SysTime => CapabilitySet::SYS_TIME,
+        Capability::SysTtyConfig => CapabilitySet::SYS_TTY_CONFIG,
+        Capability::Syslog => CapabilitySet::SYSLOG,
+        Capability::WakeAlarm => CapabilitySet::WAKE_ALARM,
+    }
+}

@@ -1,0 +1,298 @@
+//! The root file system as one detached mount, prepared by the parent, which
+//! may do what the child in its user namespace may not.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount,
+};
+
+use super::options::Options;
+use super::{PlanError, SpecError};
+use crate::sys::mount::mount_idmap;
+
+/// A copy of the mounts at `source`, detached.
+pub(crate) fn detached_tree(source: &Path, recursive: bool) -> Result<OwnedFd, PlanError> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, source, flags).map_err(|source_error| PlanError::Prepare {
+        what: "take",
+        subject: source.display().to_string(),
+        source: source_error,
+    })
+}
+
+/// What an overlay is made of (kernel docs, `filesystems/overlayfs.rst`).
+struct Layers {
+    /// Topmost first.
+    lower: Vec<PathBuf>,
+    /// The folder that holds `upper` and `work`, and their names in it.
+    upper: Option<(PathBuf, CString, CString)>,
+    /// Further parameters.
+    rest: Vec<(CString, Option<CString>)>,
+}
+
+/// Mounts an overlay, each lower layer shown through the mappings of the user
+/// namespace, and returns it detached.
+///
+/// The upper folder is not mapped: the kernel creates files in it as whoever
+/// mounts, and the host's root has no id there. So it holds host ids, and its
+/// top is given to the container's root here.
+///
+/// Linux 6.1 takes layers only by path, idmapped ones only where they are
+/// attached, and no parameter longer than 255 bytes. So the layers are attached
+/// below a tmpfs at `scratch`, under names of one or two characters, and named
+/// relative to it. The caller's mount namespace must be its own and must not
+/// propagate.
+pub(super) fn overlay(
+    options: Options,
+    scratch: &Path,
+    ids: Option<IdMap<'_>>,
+) -> Result<OwnedFd, PlanError> {
+    let layers = Layers::from_options(options)?;
+    let tmpfs = empty_tmpfs().map_err(|source| prepare("make a tmpfs for", scratch, source))?;
+    move_mount(
+        tmpfs.as_fd(),
+        c"",
+        CWD,
+        scratch,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(|source| prepare("mount a tmpfs on", scratch, source))?;
+    let overlay = assemble(&layers, tmpfs.as_fd(), ids.as_ref());
+    // The overlay holds private copies of its layers: the scaffold can go.
+    unmount(scratch, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .map_err(|source| prepare("unmount", scratch, source))?;
+    overlay
+}
+
+/// A user namespace and the host ids of its root.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdMap<'a> {
+    pub(super) user_namespace: BorrowedFd<'a>,
+    pub(super) root: (Uid, Gid),
+}
+
+fn assemble(
+    layers: &Layers,
+    tmpfs: BorrowedFd<'_>,
+    ids: Option<&IdMap<'_>>,
+) -> Result<OwnedFd, PlanError> {
+    let mut lower = String::new();
+    for (index, folder) in layers.lower.iter().enumerate() {
+        let name = format!("{index:x}");
+        let tree = detached_tree(folder, false)?;
+        if let Some(ids) = ids {
+            mount_idmap(tree.as_fd(), false, ids.user_namespace)
+                .map_err(|source| prepare("map the owners of", folder, source))?;
+        }
+        attach(tree, tmpfs, &name).map_err(|source| prepare("attach the layer", folder, source))?;
+        if !lower.is_empty() {
+            lower.push(':');
+        }
+        lower.push_str(&name);
+    }
+    let mut parameters = vec![(c"lowerdir".to_owned(), Some(c_string(lower.into_bytes())?))];
+    if let Some((folder, upper, work)) = &layers.upper {
+        let tree = detached_tree(folder, false)?;
+        if let Some(IdMap {
+            root: (uid, gid), ..
+        }) = ids
+        {
+            chownat(
+                &tree,
+                upper,
+                Some(*uid),
+                Some(*gid),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(|source| prepare("hand over", folder, source))?;
+        }
+        attach(tree, tmpfs, "upper")
+            .map_err(|source| prepare("attach the layer", folder, source))?;
+        for (key, name) in [(c"upperdir", upper), (c"workdir", work)] {
+            let path = c_string([b"upper/", name.as_bytes()].concat())?;
+            parameters.push((key.to_owned(), Some(path)));
+        }
+    }
+    parameters.extend(layers.rest.iter().cloned());
+    let before = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| prepare("open", Path::new("."), source))?;
+    let root = Path::new("/");
+    rustix::process::fchdir(tmpfs).map_err(|source| prepare("enter", root, source))?;
+    let overlay = file_system(c"overlay", None, &parameters, MountAttrFlags::empty());
+    rustix::process::fchdir(before).map_err(|source| prepare("leave", root, source))?;
+    overlay.map_err(|source| prepare("mount the overlay of", &layers.lower[0], source))
+}
+
+fn attach(tree: OwnedFd, tmpfs: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    mkdirat(tmpfs, name, Mode::RWXU)?;
+    move_mount(
+        tree,
+        c"",
+        tmpfs,
+        name,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+impl Layers {
+    fn from_options(options: Options) -> Result<Self, PlanError> {
+        let mut lower = Vec::new();
+        let (mut upper, mut work) = (None, None);
+        let mut rest = Vec::new();
+        for (key, value) in options.data {
+            match (key.as_bytes(), value) {
+                (b"lowerdir", Some(value)) => lower = split_lower(value.as_bytes()),
+                (b"upperdir", Some(value)) => upper = Some(path(value.as_bytes())),
+                (b"workdir", Some(value)) => work = Some(path(value.as_bytes())),
+                (_, value) => rest.push((key, value)),
+            }
+        }
+        if lower.is_empty() {
+            return Err(SpecError::Missing("lowerdir among the overlay's options").into());
+        }
+        let upper = match (upper, work) {
+            (None, _) => None,
+            (Some(upper), Some(work)) => {
+                let split = |path: &Path| {
+                    let name = path
+                        .file_name()
+                        .map(|name| name.as_encoded_bytes().to_vec());
+                    Some((path.parent()?.to_owned(), c_string(name?).ok()?))
+                };
+                let both = split(&upper).zip(split(&work));
+                let same = both.filter(|((a, _), (b, _))| a == b);
+                let Some(((folder, upper_name), (_, work_name))) = same else {
+                    return Err(invalid(
+                        "upperdir and workdir",
+                        &upper,
+                        "names in one folder",
+                    ));
+                };
+                Some((folder, upper_name, work_name))
+            }
+            (Some(upper), None) => return Err(invalid("upperdir", &upper, "a workdir beside it")),
+        };
+        Ok(Self { lower, upper, rest })
+    }
+}
+
+fn invalid(property: &'static str, value: &Path, expected: &'static str) -> PlanError {
+    let value = value.display().to_string();
+    SpecError::Invalid {
+        property,
+        value,
+        expected,
+    }
+    .into()
+}
+
+/// Splits at colons; a backslash takes the next character's meaning away.
+fn split_lower(value: &[u8]) -> Vec<PathBuf> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = value.iter();
+    while let Some(&byte) = bytes.next() {
+        let escaped = (byte == b'\\').then(|| bytes.next()).flatten();
+        match (byte, escaped, parts.last_mut()) {
+            (b':', None, _) => parts.push(Vec::new()),
+            (_, Some(&escaped), Some(part)) => part.push(escaped),
+            (_, None, Some(part)) => part.push(byte),
+            (_, _, None) => {}
+        }
+    }
+    parts.iter().map(|part| path(part)).collect()
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+fn c_string(bytes: Vec<u8>) -> Result<CString, PlanError> {
+    CString::new(bytes).map_err(|_nul| PlanError::Nul("a layer's path"))
+}
+
+fn prepare(what: &'static str, subject: &Path, source: Errno) -> PlanError {
+    PlanError::Prepare {
+        what,
+        subject: subject.display().to_string(),
+        source,
+    }
+}
+
+fn empty_tmpfs() -> Result<OwnedFd, Errno> {
+    let mode = (c"mode".to_owned(), Some(c"700".to_owned()));
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    file_system(c"tmpfs", None, &[mode], attributes)
+}
+
+/// A new file system as a detached mount. Allocates nothing: the child uses it too.
+pub(crate) fn file_system(
+    kind: &std::ffi::CStr,
+    source: Option<&std::ffi::CStr>,
+    parameters: &[(CString, Option<CString>)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(source) = source {
+        fsconfig_set_string(context.as_fd(), c"source", source)?;
+    }
+    for (key, value) in parameters {
+        match value {
+            Some(value) => {
+                fsconfig_set_string(context.as_fd(), key.as_c_str(), value.as_c_str())?;
+            }
+            None => fsconfig_set_flag(context.as_fd(), key.as_c_str())?,
+        }
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_folders_are_split_at_unescaped_colons() {
+        let parts = split_lower(br"/a:/b\:c:/d\\e");
+        assert_eq!(
+            parts,
+            [
+                PathBuf::from("/a"),
+                PathBuf::from("/b:c"),
+                PathBuf::from(r"/d\e")
+            ]
+        );
+    }
+
+    #[test]
+    fn upper_and_work_must_be_neighbours() {
+        let options = |upper: &str, work: &str| {
+            let list = [
+                format!("upperdir={upper}"),
+                format!("workdir={work}"),
+                "lowerdir=/l".into(),
+            ];
+            super::super::options::parse(&list).unwrap()
+        };
+        let layers = Layers::from_options(options("/x/upper", "/x/work")).unwrap();
+        let (folder, upper, work) = layers.upper.unwrap();
+        assert_eq!(
+            (folder, upper, work),
+            ("/x".into(), c"upper".into(), c"work".into())
+        );
+        assert!(Layers::from_options(options("/x/upper", "/y/work")).is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! What the OCI command line keeps on disk between its calls (OCI runtime.md, "State").
+//!
+//! `create`, `start`, `kill` and `delete` are processes of their own that share
+//! nothing but `<root>/<id>/`. A lock is held for one operation, never for a
+//! container's life.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+
+/// Why a container's state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// An id that could leave the state folder or confuse its readers.
+    #[error(
+        "{0:?} is not a container id: use letters, digits and _ + - . and begin with a letter or digit"
+    )]
+    Id(String),
+    /// There is none of this id.
+    #[error("container {0:?} does not exist")]
+    NotFound(String),
+    /// There is one of this id already.
+    #[error("container {0:?} exists already")]
+    Exists(String),
+    /// The state cannot be read or written.
+    #[error("{what} {path}")]
+    Io {
+        /// The operation.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file does not hold a state.
+    #[error("parse {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// Version of [`Record`].
+const VERSION: u32 = 1;
+
+/// The folder of all containers of one `--root`.
+#[derive(Debug)]
+pub struct StateRoot(PathBuf);
+
+/// A container's own folder, locked while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Record {
+    /// Format version.
+    pub version: u32,
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of its bundle.
+    pub bundle: PathBuf,
+    /// Annotations of its configuration.
+    pub annotations: HashMap<String, String>,
+    /// Its first process.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot
+    /// (`/proc/pid/stat`, field 22): tells it from a later one of the same id.
+    pub start_time: u64,
+    /// The folders of its cgroup.
+    pub cgroup: cgroup::Record,
+}
+
+/// Where a container is in its life (OCI runtime.md, "State").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Set up, its program not yet executed.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl StateRoot {
+    /// The states below `path`, which is made when a container is.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Makes the folder of a new container.
+    ///
+    /// # Errors
+    /// [`StateError::Id`], [`StateError::Exists`], or a failure to make it.
+    pub fn create(&self, id: &str) -> Result<StateDir, StateError> {
+        let path = self.path_of(id)?;
+        fs::create_dir_all(&self.0).map_err(io_error("make", &self.0))?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StateError::Exists(id.to_owned()));
+            }
+            made => made.map_err(io_error("make", &path))?,
+        }
+        StateDir::lock(path)
+    }
+
+    /// Opens the folder of a container that exists.
+    ///
+    /// # Errors
+    /// [`StateError::Id`], [`StateError::NotFound`], or a failure to open it.
+    pub fn open(&self, id: &str) -> Result<StateDir, StateError> {
+        let path = self.path_of(id)?;
+        if !path.is_dir() {
+            return Err(StateError::NotFound(id.to_owned()));
+        }
+        StateDir::lock(path)
+    }
+
+    fn path_of(&self, id: &str) -> Result<PathBuf, StateError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+        let begins = id.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins && id.len() <= 255 && id.chars().all(allowed) {
+            Ok(self.0.join(id))
+        } else {
+            Err(StateError::Id(id.to_owned()))
+        }
+    }
+}
+
+impl StateDir {
+    fn lock(path: PathBuf) -> Result<Self, StateError> {
+        // Not flock(2): that lock would live on in a container's init, which
+        // gets a copy of every descriptor when it is cloned.
+        let file = path.join("lock");
+        let lock = File::create(&file).map_err(io_error("open", &file))?;
+        fcntl_lock(&lock, FlockOperation::LockExclusive)
+            .map_err(|errno| io_error("lock", &file)(errno.into()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The FIFO that starts the container: there as long as it is only created.
+    pub fn start_fifo(&self) -> PathBuf {
+        self.path.join("start")
+    }
+
+    /// Reads `state.json`.
+    ///
+    /// # Errors
+    /// [`StateError`] when it is missing or damaged.
+    pub fn read(&self) -> Result<Record, StateError> {
+        let path = self.path.join("state.json");
+        let text = fs::read(&path).map_err(io_error("read", &path))?;
+        serde_json::from_slice(&text).map_err(|source| StateError::Parse { path, source })
+    }
+
+    /// Replaces `state.json`. It lives on a tmpfs, so nothing is synced.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn write(&self, record: &Record) -> Result<(), StateError> {
+        let path = self.path.join("state.json");
+        let temporary = self.path.join("state.json.new");
+        let text = serde_json::to_vec(record).map_err(|source| StateError::Parse {
+            path: path.clone(),
+            source,
+        })?;
+        File::create(&temporary)
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(io_error("write", &path))
+    }
+
+    /// Removes the folder.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn remove(self) -> Result<(), StateError> {
+        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))
+    }
+}
+
+impl Record {
+    /// The record of a container whose first process is `pid`.
+    ///
+    /// # Errors
+    /// When the process cannot be found.
+    pub fn new(
+        id: &str,
+        bundle: &crate::spec::Bundle,
+        pid: Pid,
+        cgroup: cgroup::Record,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            id: id.to_owned(),
+            bundle: bundle.dir().to_owned(),
+            annotations: bundle.spec().annotations().clone().unwrap_or_default(),
+            pid: pid.as_raw_nonzero().get(),
+            start_time: start_time(pid)?.ok_or(io::ErrorKind::NotFound)?,
+            cgroup,
+        })
+    }
+
+    /// Its first process, if that still runs. The descriptor is opened before
+    /// the start time is compared, so that it can't be another's.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn init(&self) -> io::Result<Option<rustix::fd::OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(None);
+        };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
+        Ok((start_time(pid)? == Some(self.start_time)).then_some(pidfd))
+    }
+
+    /// Where it is in its life.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn status(&self, dir: &StateDir) -> io::Result<Status> {
+        Ok(match self.init()? {
+            None => Status::Stopped,
+            Some(_) if dir.start_fifo().exists() => Status::Created,
+            Some(_) => Status::Running,
+        })
+    }
+}
+
+/// When a process started; `None` if there is no such process or it is a zombie.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn start_time(pid: Pid) -> io::Result<Option<u64>> {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        read => read?,
+    };
+    // The command, in parentheses, may hold spaces and parentheses itself.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let start_time = fields.nth(18).and_then(|field| field.parse().ok());
+    if matches!(state, "Z" | "X") {
+        Ok(None)
+    } else {
+        Ok(start_time)
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    move |source| StateError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_never_leaves_the_state_folder() {
+        let root = StateRoot::new(PathBuf::from("/nowhere"));
+        for bad in ["", ".", "..", "../x", "a/b", "-a", ".a", "a b", "ä"] {
+            assert!(matches!(root.path_of(bad), Err(StateError::Id(_))), "{bad}");
+        }
+        assert!(root.path_of("web-1.2_x+y").is_ok());
+    }
+
+    #[test]
+    fn our_own_start_time_is_found_and_an_impossible_one_is_not() {
+        let own = rustix::process::getpid();
+        assert!(start_time(own).unwrap().is_some());
+        assert_eq!(start_time(Pid::from_raw(i32::MAX).unwrap()).unwrap(), None);
+    }
+}
