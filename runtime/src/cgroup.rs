@@ -61,12 +61,16 @@ pub struct Record {
 }
 
 impl Cgroup {
-    /// Opens a cgroup that was created earlier.
+    /// Opens a cgroup that was created earlier. One that is gone by now is empty, and
+    /// [`Cgroup::remove`] clears away what is left of it.
     ///
     /// # Errors
-    /// When its v2 folder is gone.
+    /// When its v2 folder exists but cannot be opened.
     pub fn open(record: Record) -> Result<Self> {
-        let v2 = record.v2.as_deref().map(open_folder).transpose()?;
+        let v2 = match record.v2.as_deref().map(open_folder).transpose() {
+            Err(Error::File { source, .. }) if file::is_gone(&source) => None,
+            opened => opened?,
+        };
         Ok(Self { record, v2 })
     }
 
@@ -76,7 +80,8 @@ impl Cgroup {
         &self.record
     }
 
-    /// The folder in the v2 tree, for `CLONE_INTO_CGROUP` of clone3(2).
+    /// The folder in the v2 tree, for `CLONE_INTO_CGROUP` of clone3(2). None on a legacy
+    /// host, or if it was gone already when it was opened.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)

@@ -19,6 +19,9 @@
 //! - A rule that allows an unknown call is ignored; one that denies it is an error
 //!   where the call would otherwise pass (P18).
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the table of system calls is for x86_64 only");
+
 mod jail;
 mod policy;
 mod profile;

@@ -17,8 +17,8 @@ use dyno_runtime::cgroup::{Cgroup, Controller, Error, Layout, detect, prune};
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsmount, fsopen};
-use rustix::process::Pid;
+use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -196,6 +196,75 @@ fn memory_oom_group_is_the_kernels_or_the_monitors() {
             assert!(!group.cgroup.monitor_kills_on_oom());
         }
         Err(_) => assert!(group.cgroup.monitor_kills_on_oom()),
+    }
+}
+
+#[test]
+fn running_out_of_memory_ends_the_whole_group_where_that_was_asked_for() {
+    let limit = 16 << 20;
+    let group = Group::new(json!({
+        "memory": { "limit": limit, "swap": limit },
+        "unified": { "memory.oom.group": "1" },
+    }));
+    let mut watch = group.cgroup.oom_watch().unwrap();
+    let bystander = group.run("sleep 60");
+    let hog = group.run("x=0123456789abcdef; while :; do x=$x$x; done");
+    if group.cgroup.monitor_kills_on_oom() {
+        eventually("the event arrives", || watch.count().unwrap() > 0);
+        group.cgroup.kill().unwrap();
+    }
+    assert_eq!(hog.end().signal(), Some(9));
+    assert_eq!(bystander.end().signal(), Some(9));
+}
+
+#[test]
+fn a_signal_reaches_every_process_of_the_group() {
+    let group = Group::new(json!({}));
+    let members = [
+        group.run("sleep 60; sleep 60"),
+        group.run("sleep 60; sleep 60"),
+    ];
+    eventually("all are there", || group.cgroup.procs().unwrap().len() == 4);
+    group.cgroup.signal(Signal::TERM).unwrap();
+    group.cgroup.wait_empty(LONG).unwrap();
+    for member in members {
+        assert_eq!(member.end().signal(), Some(15));
+    }
+}
+
+#[test]
+fn what_the_container_mounts_are_hierarchies_that_the_kernel_has() {
+    let group = Group::new(json!({ "cpu": { "cpus": "0" } }));
+    let mounts = group.cgroup.inner_mounts();
+    assert!(mounts[0].folder.is_empty(), "{mounts:?}");
+    for mount in &mounts {
+        let context = fsopen(mount.fstype, FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        for option in &mount.options {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&context, key, value).unwrap(),
+                None => fsconfig_set_flag(&context, option.as_str()).unwrap(),
+            }
+        }
+        fsconfig_create(&context).unwrap_or_else(|error| panic!("{mount:?}: {error}"));
+        let root = fsmount(
+            &context,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        );
+        let root = PathBuf::from(format!(
+            "/proc/self/fd/{}",
+            root.as_ref().unwrap().as_raw_fd()
+        ));
+        if mount.fstype != "tmpfs" {
+            assert!(root.join("cgroup.procs").exists(), "{mount:?}");
+        }
+    }
+    let names: Vec<_> = mounts
+        .iter()
+        .flat_map(|mount| mount.folder.split(','))
+        .collect();
+    for controller in group.cgroup.record().v1.keys() {
+        assert!(names.contains(&controller.v1_name()), "{names:?}");
     }
 }
 
@@ -421,12 +490,20 @@ fn memory_and_swap_limits_can_move_up_and_down_together() {
 fn a_recorded_group_can_be_opened_again() {
     let group = Group::new(json!({}));
     let text = serde_json::to_string(group.cgroup.record()).unwrap();
-    let again = Cgroup::open(serde_json::from_str(&text).unwrap()).unwrap();
+    let reopen = || Cgroup::open(serde_json::from_str(&text).unwrap()).unwrap();
+    let again = reopen();
     let sleeper = group.run("sleep 60");
     assert_eq!(again.procs().unwrap(), group.cgroup.procs().unwrap());
     again.kill().unwrap();
     again.wait_empty(LONG).unwrap();
     assert_eq!(sleeper.end().signal(), Some(9));
+
+    std::fs::remove_dir(again.record().v2.as_ref().unwrap()).unwrap();
+    let rest = reopen();
+    assert!(!rest.populated().unwrap());
+    rest.kill().unwrap();
+    rest.remove(LONG).unwrap();
+    assert!(group.folders().iter().all(|folder| !folder.exists()));
 }
 
 #[test]

@@ -91,8 +91,8 @@ impl Cgroup {
     /// # Errors
     /// When the group cannot be frozen or listed.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.freeze(Duration::from_secs(2))?;
-        let sent = self.signal_each(signal);
+        let frozen = self.freeze(Duration::from_secs(2));
+        let sent = frozen.and_then(|()| self.signal_each(signal));
         self.thaw()?;
         sent
     }
@@ -100,12 +100,14 @@ impl Cgroup {
     fn kill_one_by_one(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(2);
         loop {
-            // A group that cannot be frozen (a D-state member) is killed all the
-            // same: then the loop catches those who are born meanwhile.
-            let frozen = self.freeze(Duration::from_millis(100));
+            // A group that cannot be frozen (a D-state member, no freezer) is killed
+            // all the same: then the loop catches those who are born meanwhile.
+            let frozen = self.freeze(Duration::from_millis(100)).is_ok();
             self.signal_each(Signal::KILL)?;
-            self.thaw()?;
-            if frozen.is_ok() || !self.populated()? || Instant::now() >= deadline {
+            if self.v1(Controller::Freezer).is_some() {
+                self.thaw()?;
+            }
+            if frozen || !self.populated()? || Instant::now() >= deadline {
                 return Ok(());
             }
         }

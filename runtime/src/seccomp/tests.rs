@@ -168,7 +168,7 @@ fn profile() -> impl Strategy<Value = LinuxSeccomp> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn the_program_decides_as_the_profile_reads(
         profile in profile(),

@@ -16,16 +16,25 @@ impl Sheet<'_> {
             self.put(CPU, "cpu.shares", v1, v2)?;
         }
         let period = cpu.period().filter(|period| *period != 0);
-        if let Some(period) = period {
+        let quota = cpu.quota().filter(|quota| *quota != 0);
+        // On v2 one file has both: it is written once, for the quota if there is one.
+        let one_file = (self.version)(CPU) == Some(Version::V2);
+        if let Some(period) = period.filter(|_| quota.is_none() || !one_file) {
             let v1 = at("cpu.cfs_period_us", period);
-            // On v2 one file has both; without a quota there is none.
-            let quota = cpu.quota().filter(|quota| *quota > 0);
-            let v2 = at("cpu.max", format!("{} {period}", max(quota)));
-            self.put(CPU, "cpu.period", v1, v2)?;
+            self.put(
+                CPU,
+                "cpu.period",
+                v1,
+                at("cpu.max", format!("max {period}")),
+            )?;
         }
-        if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-            let quota = amount("cpu.quota", quota, 1)?;
-            self.both(CPU, "cpu.quota", "cpu.cfs_quota_us", "cpu.max", quota)?;
+        if let Some(quota) = quota {
+            let field = "cpu.quota";
+            let quota = amount(field, quota, 1)?;
+            let v1 = at("cpu.cfs_quota_us", quota.unwrap_or(-1));
+            let both = period.map(|period| format!("{} {period}", max(quota)));
+            let v2 = at("cpu.max", both.unwrap_or_else(|| max(quota)));
+            self.put(CPU, field, v1, v2)?;
         }
         if let Some(burst) = cpu.burst() {
             let v1 = at("cpu.cfs_burst_us", burst);

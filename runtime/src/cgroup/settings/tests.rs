@@ -70,7 +70,6 @@ fn table() -> Vec<(Value, Pairs, Pairs)> {
             &[
                 ("cpu.weight", "100"),
                 ("cpu.max", "50000 100000"),
-                ("cpu.max", "50000"),
                 ("cpu.max.burst", "7"),
             ],
         ),
