@@ -29,24 +29,50 @@ pub(super) struct Kernel {
 pub(super) fn fetch(folder: &Path) -> Result<Kernel> {
     let kernels = folder.join("kernel");
     fs::create_dir_all(&kernels).with_context(|| format!("creating {}", kernels.display()))?;
-    let package = match resolve() {
-        Ok(package) => package,
-        Err(error) => {
-            eprintln!("fetching the package lists: {error:#}");
-            output_of("apt-get", &["update", "-q"])?;
-            resolve()?
-        }
-    };
-    let release = package.trim_start_matches("linux-image-").to_owned();
+    let release = fetch_release(&kernels).or_else(|error| {
+        // The package lists may never have been fetched, or name what is gone.
+        eprintln!("fetching the package lists, since: {error:#}");
+        output_of("apt-get", &["update", "-q"])
+            .and_then(|_lists| fetch_release(&kernels))
+            .or_else(|error| {
+                let kept = kept_release(&kernels)?.ok_or(error)?;
+                eprintln!("going on with the kernel {kept} that was fetched before");
+                Ok::<_, anyhow::Error>(kept)
+            })
+    })?;
     let root = kernels.join(&release);
-    if !root.exists() {
-        download_and_unpack(&kernels, &package, &release)?;
-    }
     Ok(Kernel {
         vmlinuz: root.join(format!("boot/vmlinuz-{release}")),
         modules: root.join("lib/modules").join(&release),
         release,
     })
+}
+
+/// The release that is now unpacked under `kernels`.
+fn fetch_release(kernels: &Path) -> Result<String> {
+    let package = resolve()?;
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    if !kernels.join(&release).exists() {
+        download_and_unpack(kernels, &package, &release)?;
+    }
+    Ok(release)
+}
+
+/// A release of an earlier run: enough for a machine without a network.
+fn kept_release(kernels: &Path) -> Result<Option<String>> {
+    let reading = || format!("reading {}", kernels.display());
+    let mut newest = None;
+    for entry in fs::read_dir(kernels).with_context(reading)? {
+        let name = entry
+            .with_context(reading)?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if !name.ends_with(".partial") {
+            newest = newest.max(Some(name));
+        }
+    }
+    Ok(newest)
 }
 
 /// `linux-image-6.1.0-56-cloud-amd64`, from the dependencies of the metapackage.
