@@ -36,7 +36,7 @@ pub enum LoadError {
         /// The image's name.
         reference: Reference,
         /// What is wrong.
-        source: IngestError,
+        source: Box<IngestError>,
     },
     /// The root file system could not be made a layer.
     #[error("cannot import the root file system")]
@@ -224,7 +224,7 @@ impl Store {
             if let Err(source) = ingest::check(&image.top.0, &image.top.1) {
                 return Err(LoadError::Image {
                     reference,
-                    source: source.into(),
+                    source: Box::new(source.into()),
                 });
             }
             let request = Request {
@@ -234,7 +234,10 @@ impl Store {
             };
             match ingest::ingest(&self.inner, &origin, request, watch).await {
                 Ok(image) => images.push(image),
-                Err(source) => return Err(LoadError::Image { reference, source }),
+                Err(source) => {
+                    let source = Box::new(source);
+                    return Err(LoadError::Image { reference, source });
+                }
             }
         }
         Ok(images)

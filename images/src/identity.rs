@@ -496,7 +496,7 @@ mod tests {
             0,
         )
         .unwrap();
-        let big = layer(&[("etc/passwd", &"x".repeat(MAX_FILE_BYTES as usize + 1))]);
+        let big = layer(&[("etc/passwd", &"x".repeat((1 << 20) + 1))]);
         for bad in [&link, &folder_link, &fifo, &big] {
             assert!(matches!(of(&[bad]), Err(IdentityError::Read { .. })));
         }

@@ -55,7 +55,7 @@ pub enum PullError {
         /// What was asked for.
         reference: Reference,
         /// Why not.
-        source: IngestError,
+        source: Box<IngestError>,
     },
 }
 
@@ -78,7 +78,7 @@ impl Store {
         let pulled = self.pull_from_registry(reference, options, &progress).await;
         pulled.map_err(|source| PullError::Failed {
             reference: reference.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 

@@ -410,6 +410,6 @@ fn pause(attempt: u32, error: &RegistryError) -> Duration {
 /// Between 0 and 1: std seeds its hash maps from the kernel's random numbers.
 fn random_fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(0_u8) as u32;
-    f64::from(bits) / f64::from(u32::MAX)
+    let [a, b, ..] = RandomState::new().hash_one(0_u8).to_ne_bytes();
+    f64::from(u16::from_ne_bytes([a, b])) / f64::from(u16::MAX)
 }

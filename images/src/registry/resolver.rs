@@ -251,7 +251,8 @@ fn read_answer(bytes: &[u8], query: &Message) -> Option<Message> {
 
 fn random_id() -> u16 {
     use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(0_u8) & 0xffff) as u16
+    let [a, b, ..] = RandomState::new().hash_one(0_u8).to_ne_bytes();
+    u16::from_ne_bytes([a, b])
 }
 
 #[cfg(test)]

@@ -243,11 +243,9 @@ impl Layer {
                 }
             }
         }
-        let end = member
-            .extents
-            .last()
-            .map_or(0, |extent| extent.offset + extent.length);
-        match end < member.size {
+        // A hole at the end; writing nothing there would not make the file longer.
+        let stored = member.extents.iter().rfind(|extent| extent.length > 0);
+        match stored.map_or(0, |last| last.offset + last.length) < member.size {
             true => rustix::fs::ftruncate(file, member.size).map_err(failed),
             false => Ok(()),
         }
