@@ -1,2 +1,57 @@
-//! To come.
-fn main() {}
+//! Chores: `cargo xtask setup|test|bench`.
+#![expect(
+    clippy::print_stdout,
+    reason = "a chore talks to the person who started it"
+)]
+
+mod arrows;
+mod bench;
+mod checks;
+mod count;
+mod setup;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "xtask", about = "The project's chores")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what a purpose needs, from Debian's packages and crates.io
+    Setup {
+        /// For what
+        #[arg(value_enum)]
+        purpose: setup::Purpose,
+    },
+    /// Run every check that CI runs, then report every failure
+    Test(checks::Test),
+    /// Measure beside the peers
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the chore succeeded; an error is one that kept it from being done.
+fn run(chore: Chore) -> Result<bool> {
+    match chore {
+        Chore::Setup { purpose } => setup::install(purpose).map(|()| true),
+        Chore::Test(test) => test.run(),
+        Chore::Bench(bench) => bench::run(&bench).map(|()| true),
+    }
+}

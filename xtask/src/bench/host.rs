@@ -1,0 +1,98 @@
+//! A hostd for the bench, with the image imported and unpacked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::root::Root;
+use super::stage::done;
+
+/// How long hostd may take to listen.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Name of the image.
+pub(super) const IMAGE: &str = "localhost/bench";
+
+/// A running hostd, killed at the end; its namespace's end takes the rest.
+pub(super) struct Host {
+    child: Child,
+    dyno: String,
+    socket: PathBuf,
+}
+
+impl Host {
+    /// Starts hostd with its state under the bench's folder and imports the image.
+    pub(super) fn start(programs: &Path, root: &Root) -> Result<Self> {
+        let run_dir = Path::new("/run/dyno-bench");
+        let log = std::fs::File::create(root.folder().join("hostd.log"))?;
+        let child = Command::new(programs.join("hostd"))
+            .arg("serve")
+            .arg("--run-dir")
+            .arg(run_dir)
+            .arg("--state-dir")
+            .arg(root.folder().join("dyno"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start hostd")?;
+        let dyno = programs
+            .join("dyno")
+            .to_str()
+            .context("--bin-dir is no text")?
+            .to_owned();
+        let mut host = Self {
+            child,
+            dyno,
+            socket: run_dir.join("hostd.sock"),
+        };
+        host.await_socket(&root.folder().join("hostd.log"))?;
+        let import = host.command(&["import", &root.archive().to_string_lossy(), IMAGE]);
+        let (program, arguments) = import.split_first().context("an empty command")?;
+        done(Command::new(program).args(arguments))?;
+        Ok(host)
+    }
+
+    /// `dyno run` of `/bin/true` with these options.
+    pub(super) fn run(&self, options: &[&str]) -> Vec<String> {
+        self.command(&[&["run", "--rm"], options, &[IMAGE, "/bin/true"]].concat())
+    }
+
+    /// Where its API is.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn command(&self, arguments: &[&str]) -> Vec<String> {
+        let socket = self.socket.to_string_lossy();
+        let words = [self.dyno.as_str(), "--socket", &socket];
+        words
+            .iter()
+            .chain(arguments)
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn await_socket(&mut self, log: &Path) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("hostd ended: {status}: {}", std::fs::read_to_string(log)?);
+            }
+            if Instant::now() > deadline {
+                bail!("hostd does not listen: {}", std::fs::read_to_string(log)?);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+            eprintln!("bench: hostd cannot be ended: {error}");
+        }
+    }
+}

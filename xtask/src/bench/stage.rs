@@ -1,0 +1,226 @@
+//! The namespaces that the bench plays in, and the order of the play.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::contest::{self, Contestant};
+use super::host::Host;
+use super::root::Root;
+use super::runner::Runner;
+use super::{Bench, latency, table};
+
+/// Our programs, as packages and binaries of the workspace.
+const PROGRAMS: [&str; 5] = ["dyno", "hostd", "dyno-runtime", "dyno-edge", "dyno-images"];
+
+/// Builds what is measured and executes the bench again in namespaces of its
+/// own: whatever runs, is mounted or routed there ends with it.
+pub(super) fn enter(bench: &Bench) -> Result<()> {
+    let programs = match &bench.bin_dir {
+        Some(folder) => folder.canonicalize().context("--bin-dir")?,
+        None => build()?,
+    };
+    let this = std::env::current_exe()?;
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--net",
+            "--uts",
+            "--ipc",
+        ])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(this)
+        .args([
+            "bench",
+            "--part",
+            "stage",
+            "--rounds",
+            &bench.rounds.to_string(),
+            "--bin-dir",
+        ])
+        .arg(programs);
+    for name in &bench.without {
+        command.args(["--without", name]);
+    }
+    if let Some(file) = &bench.json {
+        command.arg("--json").arg(std::path::absolute(file)?);
+    }
+    let leftovers = Cgroups::now()?;
+    let status = command.status().context("cannot execute unshare(1)")?;
+    leftovers.restore()?;
+    ensure!(status.success(), "the bench failed: {status}");
+    Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    let packages = PROGRAMS.iter().flat_map(|program| ["--package", program]);
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release"])
+        .args(packages)
+        .status()?;
+    ensure!(status.success(), "the release build failed");
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata")?;
+    Ok(Path::new(target).join("x86_64-unknown-linux-gnu/release"))
+}
+
+/// The play itself, inside the namespaces.
+pub(super) fn perform(bench: &Bench) -> Result<()> {
+    let programs = bench
+        .bin_dir
+        .as_deref()
+        .context("the stage needs --bin-dir")?;
+    for folder in ["/run", "/var/lib/cni"] {
+        std::fs::create_dir_all(folder)?;
+        done(Command::new("mount").args(["-t", "tmpfs", "tmpfs", folder]))?;
+    }
+    done(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    let root = Root::make()?;
+    let takes_part = |name: &str| !bench.without.iter().any(|out| out == name);
+    let host = if takes_part("dyno") {
+        Some(Host::start(programs, &root)?)
+    } else {
+        None
+    };
+
+    let mut plain = Runner::start(runner(None)?)?;
+    let mut unified = Runner::start(runner(v2_tree())?)?;
+    let mut results = Vec::new();
+    for mut comparison in contest::comparisons(programs, &root, host.as_ref())? {
+        comparison
+            .contestants
+            .retain(|contestant| takes_part(contestant.name));
+        if comparison.contestants.is_empty() {
+            continue;
+        }
+        for contestant in &comparison.contestants {
+            contestant.set_up()?;
+        }
+        let time = |contestant: &Contestant| {
+            let runner = if contestant.needs_v2 {
+                &mut unified
+            } else {
+                &mut plain
+            };
+            runner.time(&contestant.commands)
+        };
+        let samples = comparison.measure(bench.rounds, time)?;
+        table::print(&comparison, &samples);
+        results.push((comparison, samples));
+    }
+    if let Some(host) = &host {
+        table::print_latency(&latency::measure(host, bench.rounds)?);
+    }
+    if let Some(file) = &bench.json {
+        table::write_json(file, &results)?;
+    }
+    Ok(())
+}
+
+/// The v2 tree of a hybrid host, which crun wants on /sys/fs/cgroup.
+fn v2_tree() -> Option<&'static str> {
+    const UNIFIED: &str = "/sys/fs/cgroup/unified";
+    Path::new(UNIFIED)
+        .join("cgroup.procs")
+        .exists()
+        .then_some(UNIFIED)
+}
+
+/// The command that becomes a runner, after binding `tree` over /sys/fs/cgroup
+/// in a mount namespace of its own.
+fn runner(tree: Option<&str>) -> Result<Command> {
+    let this = std::env::current_exe()?;
+    let Some(tree) = tree else {
+        let mut command = Command::new(this);
+        command.args(["bench", "--part", "runner"]);
+        return Ok(command);
+    };
+    let mut command = Command::new("unshare");
+    let script = r#"mount --bind "$1" /sys/fs/cgroup && exec "$2" bench --part runner"#;
+    command
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            tree,
+        ])
+        .arg(this);
+    Ok(command)
+}
+
+/// Executes a command of the set-up, which must succeed.
+pub(super) fn done(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot execute {command:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        text(&output.stderr)
+    );
+    Ok(text(&output.stdout))
+}
+
+/// The cgroups of the machine, which no namespace takes away again.
+struct Cgroups(Vec<PathBuf>);
+
+impl Cgroups {
+    /// Those directly below each hierarchy's root.
+    fn now() -> Result<Self> {
+        let mut found = Vec::new();
+        for hierarchy in folders(Path::new("/sys/fs/cgroup"))? {
+            found.extend(folders(&hierarchy)?);
+        }
+        Ok(Self(found))
+    }
+
+    /// Removes those that were made since and are Podman's or a host's of ours.
+    fn restore(self) -> Result<()> {
+        for cgroup in Self::now()?.0 {
+            let name = cgroup
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let made_here =
+                !self.0.contains(&cgroup) && (name == "libpod_parent" || name.starts_with("dyno-"));
+            if made_here {
+                remove(&cgroup)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(cgroup: &Path) -> Result<()> {
+    for child in folders(cgroup)? {
+        remove(&child)?;
+    }
+    std::fs::remove_dir(cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
+}
+
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}

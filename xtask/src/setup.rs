@@ -1,0 +1,107 @@
+//! Installs what a purpose needs on a fresh Debian or Ubuntu machine.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// What the machine shall be ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Purpose {
+    /// `make test`
+    Test,
+    /// `make bench`
+    Bench,
+}
+
+/// Programs that tests use, and the packages they are in. Their versions are
+/// those of the distribution's release.
+const FOR_TEST: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("curl", "curl"),
+    ("dig", "dnsutils"),
+    ("docker-registry", "docker-registry"),
+    ("ip", "iproute2"),
+    ("mke2fs", "e2fsprogs"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("modprobe", "kmod"),
+    ("nc", "netcat-openbsd"),
+    ("nft", "nftables"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("skopeo", "skopeo"),
+    ("strip", "binutils"),
+    ("unshare", "util-linux"),
+    ("zstd", "zstd"),
+];
+
+/// What the benchmarks need besides.
+const FOR_BENCH: &[(&str, &str)] = &[
+    ("conmon", "conmon"),
+    ("crun", "crun"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("wrk", "wrk"),
+];
+
+/// The test runner, pinned.
+const NEXTEST: &str = "0.9.143";
+
+/// Installs what is missing, and says so.
+pub(crate) fn install(purpose: Purpose) -> Result<()> {
+    let mut wanted = FOR_TEST.to_vec();
+    if purpose == Purpose::Bench {
+        wanted.extend(FOR_BENCH);
+    }
+    let packages: Vec<&str> = wanted
+        .iter()
+        .filter(|(program, _)| !installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !packages.is_empty() {
+        println!("installing {}", packages.join(" "));
+        apt_get(&["update"])?;
+        let options = ["install", "--yes", "--no-install-recommends"];
+        apt_get(&[&options[..], &packages].concat())?;
+    }
+    if purpose == Purpose::Test && !installed("cargo-nextest") {
+        println!("installing cargo-nextest {NEXTEST}, which takes a few minutes");
+        let status = Command::new("cargo")
+            .args(["install", "--locked", "--version", NEXTEST, "cargo-nextest"])
+            // Not into this workspace's static target.
+            .current_dir("/")
+            .status()
+            .context("run cargo")?;
+        if !status.success() {
+            bail!("cargo install cargo-nextest failed: {status}");
+        }
+    }
+    Ok(())
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .arg("--quiet=2")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .context("run apt-get: the set-up is for Debian and Ubuntu")?;
+    if !status.success() {
+        bail!(
+            "apt-get {} failed: {status} (are you root?)",
+            args.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// Whether a program is in `PATH` or where Debian keeps root's programs.
+pub(crate) fn installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let home = std::env::var("HOME")
+        .map(|home| format!("{home}/.cargo/bin"))
+        .unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", &home])
+        .any(|folder| std::path::Path::new(folder).join(program).is_file())
+}
