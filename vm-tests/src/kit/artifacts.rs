@@ -18,7 +18,13 @@ const PROGRAM_PACKAGES: [&str; 6] = [
 ];
 
 /// Packages whose tests also run in the virtual machine.
-const TEST_PACKAGES: [&str; 4] = ["dyno-runtime", "dyno-netns", "dyno-edge", "dyno-tests"];
+const TEST_PACKAGES: [&str; 5] = [
+    "dyno-runtime",
+    "dyno-images",
+    "dyno-netns",
+    "dyno-edge",
+    "dyno-tests",
+];
 
 /// An executable of integration tests.
 #[derive(Debug, Clone)]
