@@ -33,6 +33,8 @@ pub(crate) mod code {
     pub(crate) const NOT_EXECUTABLE: u8 = 126;
     /// `run` and `exec`: there is no such command.
     pub(crate) const NO_COMMAND: u8 = 127;
+    /// We were asked to end again and again: 128 + SIGINT, as a shell has it.
+    pub(crate) const INTERRUPTED: u8 = 130;
     /// The reader of standard output is gone: 128 + SIGPIPE, as a shell has it.
     pub(crate) const PIPE: u8 = 141;
 }
@@ -222,7 +224,7 @@ impl From<client::Error> for Failure {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        Self::new(message).hint("the log of hostd may say more")
+        Self::new(message).hint("look into the log of hostd")
     }
 }
 

@@ -7,13 +7,8 @@ use dyno_api::dyno::{AttachRequest, ExitStatus};
 
 use super::Context;
 use crate::failure::{Failure, code};
-use crate::session::{End, Streams, attend};
-use crate::signal::Signals;
+use crate::session::{End, Input, Streams, attend};
 use crate::value::detach::{self, DetachKeys};
-
-/// What is returned where we left and the other side did not end: 128 + SIGPIPE
-/// where nobody reads is told apart by its own failure.
-pub(super) const LEFT: u8 = 0;
 
 /// Take part in a dyno's standard streams; the exit code is the dyno's
 #[derive(Debug, Args)]
@@ -52,14 +47,13 @@ impl Attach {
             stdin: streams.stdin,
             size: streams.size(),
         };
-        let signals =
-            Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))?;
+        let mut input = Input::listen()?;
         let attached = client.attach(dyno.id.as_str(), &request).await?;
         let name = dyno.name.as_str();
-        match attend(attached, &streams, signals).await? {
+        match attend(attached, &streams, &mut input).await? {
             End::Exit(status) => Ok(exit_code(&status, name)),
             End::Detached => Ok(left(name)),
-            End::Impatient => Ok(left(name)),
+            End::Impatient => Ok(code::INTERRUPTED),
             End::ReaderGone => Err(Failure::silent(code::PIPE)),
             End::Lost => Err(lost(name)),
         }
@@ -76,10 +70,11 @@ pub(super) fn lost(dyno: &str) -> Failure {
 
 /// Says that the dyno runs on; the exit code of that.
 pub(super) fn left(dyno: &str) -> u8 {
+    // The dyno's own last line may have no end.
     note(&format!(
-        "left dyno {dyno} running; `dyno attach {dyno}` returns to it"
+        "\nleft dyno {dyno} running; `dyno attach {dyno}` returns to it"
     ));
-    LEFT
+    0
 }
 
 /// The exit code of what ended; what a person cannot see from it is said.
@@ -95,6 +90,6 @@ fn note(line: &str) {
     let mut stderr = io::stderr().lock();
     if stderr.is_terminal() {
         // Nobody is harmed who cannot be told.
-        write!(stderr, "\r\n{line}\r\n").unwrap_or_default();
+        writeln!(stderr, "{line}").unwrap_or_default();
     }
 }

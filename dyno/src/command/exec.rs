@@ -8,9 +8,8 @@ use dyno_api::error::ErrorKind;
 use super::Context;
 use super::attach::{DetachArgs, exit_code};
 use super::run::environment::EnvArgs;
-use crate::failure::Failure;
-use crate::session::{End, Streams, attend};
-use crate::signal::Signals;
+use crate::failure::{Failure, code};
+use crate::session::{End, Input, Streams, attend};
 
 /// Run one more process in a dyno; the exit code is that process's
 #[derive(Debug, Args)]
@@ -61,13 +60,12 @@ impl Exec {
             size: streams.size(),
         };
         let client = context.client().await?;
-        let signals =
-            Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))?;
+        let mut input = Input::listen()?;
         let attached = match client.exec(&dyno, &request).await {
             Ok(attached) => attached,
             Err(refusal) => return Err(not_executed(&client, &dyno, refusal).await),
         };
-        match attend(attached, &streams, signals)
+        match attend(attached, &streams, &mut input)
             .await
             .map_err(Failure::not_executed)?
         {
@@ -76,7 +74,9 @@ impl Exec {
                 "the connection to hostd broke; the process may still run",
             )
             .hint(format!("dyno ps, then dyno exec {} again", dyno))),
-            End::Detached | End::Impatient | End::ReaderGone => Ok(super::attach::LEFT),
+            End::Detached => Ok(0),
+            End::Impatient => Ok(code::INTERRUPTED),
+            End::ReaderGone => Err(Failure::silent(code::PIPE)),
         }
     }
 }

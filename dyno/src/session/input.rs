@@ -3,9 +3,11 @@
 use std::io::Read;
 
 use dyno_api::client::{Error, FrameWriter};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::{End, Streams};
+use crate::failure::Failure;
 use crate::signal::{Signal, Signals};
 use crate::terminal;
 use crate::value::detach::{Scanner, Typed};
@@ -16,43 +18,78 @@ const CHUNK: usize = 32 * 1024;
 /// Chunks that wait for a dyno which does not read.
 const WAITING: usize = 4;
 
-/// Forwards until the session ends. Where it ends from this side, says how.
-pub(super) async fn forward(
-    mut writer: FrameWriter,
-    streams: Streams,
-    mut signals: Signals,
-    leave: oneshot::Sender<End>,
-) {
-    let (pending, frames) = mpsc::channel(WAITING);
-    let mut typed = streams.stdin.then(read_stdin);
-    let mut scanner = Scanner::new(streams.detach_keys.clone());
-    // The writer has a task of its own: a dyno that does not read its input
-    // must not keep us from counting requests to end.
-    let mut writing = tokio::spawn(async move { write_frames(&mut writer, frames).await });
-    let end = loop {
-        tokio::select! {
-            signal = signals.next() => {
-                if signals.is_impatient() {
-                    break End::Impatient;
-                }
-                if let Some(frame) = signal_frame(signal, &streams) {
-                    // Those that cannot be sent now are merged, as the kernel does.
-                    drop(pending.try_send(frame));
-                }
-            }
-            Some((permit, bytes)) = next_typed(&mut typed, &pending) => {
-                let Some(frame) = scan(&mut scanner, streams.tty, bytes) else {
-                    break End::Detached;
-                };
-                permit.send(frame);
-            }
-            // The connection broke: the reading side sees and tells it.
-            _ = &mut writing => return,
+/// What a person at this side does. It outlives a session, so that nothing
+/// typed or asked for is lost where a second one follows.
+#[derive(Debug)]
+pub(crate) struct Input {
+    signals: Signals,
+    /// What is typed, once a session has wanted to know.
+    typed: Option<mpsc::Receiver<Vec<u8>>>,
+}
+
+impl Input {
+    /// Takes the signals over; the standard input is not touched yet.
+    ///
+    /// # Errors
+    /// A [`Failure`] where signals cannot be taken over.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let signals =
+            Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))?;
+        Ok(Self {
+            signals,
+            typed: None,
+        })
+    }
+
+    /// Returns once a person has asked to end again and again. Cancel safe.
+    pub(crate) async fn impatience(&mut self) {
+        self.signals.impatience().await;
+    }
+
+    /// Forwards all of it, until the person wants to leave.
+    pub(super) async fn forward(&mut self, writer: FrameWriter, streams: &Streams) -> End {
+        if streams.stdin && self.typed.is_none() {
+            self.typed = Some(read_stdin());
         }
-    };
-    writing.abort();
-    // The other side of the session may have ended at the same moment.
-    drop(leave.send(end));
+        let (pending, frames) = mpsc::channel(WAITING);
+        let mut scanner = Scanner::new(streams.detach_keys.clone());
+        // The writer has a task of its own: a dyno that does not read its input
+        // must not keep us from counting requests to end.
+        let writing = AbortOnDrop(tokio::spawn(write_frames(writer, frames)));
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => {
+                    if self.signals.is_impatient() {
+                        return End::Impatient;
+                    }
+                    if let Some(frame) = signal_frame(signal, streams) {
+                        // Those that cannot be sent now are merged, as the kernel does.
+                        drop(pending.try_send(frame));
+                    }
+                }
+                Some((permit, bytes)) = next_typed(&mut self.typed, &pending) => {
+                    match scan(&mut scanner, streams.tty, bytes) {
+                        Some(frame) => permit.send(frame),
+                        None => return End::Detached,
+                    }
+                }
+                // The connection broke: the reading side sees and tells it.
+                () = pending.closed() => {
+                    drop(writing);
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+}
+
+/// Ends a task that nobody waits for any more.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is sent to the dyno.
@@ -64,7 +101,7 @@ enum Frame {
 }
 
 async fn write_frames(
-    writer: &mut FrameWriter,
+    mut writer: FrameWriter,
     mut frames: mpsc::Receiver<Frame>,
 ) -> Result<(), Error> {
     while let Some(frame) = frames.recv().await {
@@ -75,8 +112,7 @@ async fn write_frames(
             Frame::Signal(number) => writer.signal(number).await?,
         }
     }
-    // Nothing more comes; the connection stays until the session ends.
-    std::future::pending().await
+    Ok(())
 }
 
 fn signal_frame(signal: Signal, streams: &Streams) -> Option<Frame> {

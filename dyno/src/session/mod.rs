@@ -1,8 +1,8 @@
 //! A dyno's streams while somebody is attached to them.
 //!
 //! ```text
-//! standard input ─thread─▶ input task ─▶ FrameWriter ─▶ dyno
-//!          signals, resize ──▶ ┘
+//! standard input ─thread─▶ Input ─▶ FrameWriter ─▶ dyno
+//!     signals, resize ──▶ ┘
 //! dyno ─▶ FrameReader ─▶ attend ─▶ standard output, standard error
 //! ```
 //! Both directions run apart: a dyno that does not read must not keep us from
@@ -15,15 +15,15 @@ use std::io;
 
 use dyno_api::client::{Attached, FrameReader, Output};
 use dyno_api::dyno::ExitStatus;
-use tokio::sync::oneshot;
 
 use crate::failure::Failure;
-use crate::signal::Signals;
 use crate::terminal::{self, RawMode};
 use crate::value::detach::DetachKeys;
 
+pub(crate) use input::Input;
+
 /// Which of its streams a client takes part in, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Streams {
     /// The other side has a terminal.
     pub(crate) tty: bool,
@@ -62,7 +62,7 @@ pub(crate) enum End {
 pub(crate) async fn attend(
     attached: Attached,
     streams: &Streams,
-    signals: Signals,
+    input: &mut Input,
 ) -> Result<End, Failure> {
     let raw = streams.tty && streams.stdin && terminal::is_interactive();
     let raw = raw
@@ -70,13 +70,10 @@ pub(crate) async fn attend(
         .transpose()
         .map_err(|error| Failure::io("cannot make the terminal raw", &error))?;
     let Attached { mut reader, writer } = attached;
-    let (leave, left) = oneshot::channel();
-    let input = tokio::spawn(input::forward(writer, streams.clone(), signals, leave));
     let end = tokio::select! {
         end = copy_output(&mut reader) => end,
-        Ok(end) = left => Ok(end),
+        end = input.forward(writer, streams) => Ok(end),
     };
-    input.abort();
     drop(raw);
     end
 }

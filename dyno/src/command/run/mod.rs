@@ -25,8 +25,7 @@ use super::attach::DetachArgs;
 use super::{Context, credentials, pull};
 use crate::failure::Failure;
 use crate::output::progress::Told;
-use crate::session::Streams;
-use crate::signal::Signals;
+use crate::session::{Input, Streams};
 use crate::value::reference;
 
 /// The image that is always there and comes from no registry.
@@ -153,9 +152,9 @@ async fn is_there(client: &Client, image: &str) -> Result<bool, Failure> {
 /// Starts what was created. What cannot be started is removed again.
 async fn start(client: &Client, dyno: &Dyno) -> Result<Dyno, Failure> {
     // A signal between the two steps waits for the second.
-    let signals = signals()?;
+    let input = Input::listen()?;
     let started = client.start(dyno.id.as_str()).await;
-    drop(signals);
+    drop(input);
     match started {
         Ok(dyno) => Ok(dyno),
         Err(error) => {
@@ -163,10 +162,6 @@ async fn start(client: &Client, dyno: &Dyno) -> Result<Dyno, Failure> {
             Err(Failure::from(error).not_executed())
         }
     }
-}
-
-fn signals() -> Result<Signals, Failure> {
-    Signals::listen().map_err(|error| Failure::io("cannot take signals", &error))
 }
 
 /// Removes what could not be started.
