@@ -294,8 +294,8 @@ pub struct State {
     pub monitor: ProcessId,
     /// The dyno's init, while there is one.
     pub init: Option<ProcessId>,
-    /// The dyno's cgroup: `linux.cgroupsPath` of its bundle.
-    pub cgroup: Option<PathBuf>,
+    /// The dyno's cgroup, to kill and remove it when the monitor is gone.
+    pub cgroup: crate::cgroup::Record,
     /// How the dyno is.
     pub status: Status,
 }

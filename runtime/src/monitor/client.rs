@@ -1,0 +1,263 @@
+//! One connection to the monitor's socket: lines first, then perhaps frames.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use serde::Serialize;
+
+use super::frame::{self, FrameError, Input, Kind};
+use super::outbox::{Outbox, Patience};
+use super::protocol::{ExitStatus, Failure, FailureKind, MAX_REQUEST, Reply, Request};
+
+/// How long a connection may be silent before its request is complete (P15).
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a client that is dropped may take to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a connection is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It may send a request.
+    Asking,
+    /// It is told every status.
+    Watching,
+    /// It waits for the end of the dyno.
+    AwaitingEnd,
+    /// It takes part in the dyno's streams.
+    Attached {
+        /// Its standard input is the dyno's.
+        stdin: bool,
+    },
+    /// It is the streams of an executed process.
+    Executing {
+        /// Its standard input is the process'.
+        stdin: bool,
+    },
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: u64,
+    pub(super) role: Role,
+    socket: OwnedFd,
+    inbox: Vec<u8>,
+    outbox: Outbox,
+    silent_since: Instant,
+    /// It sends nothing more.
+    half_closed: bool,
+    /// Nothing more is produced for it; it is closed once its outbox is empty.
+    closing: bool,
+    gone: bool,
+    /// When a client that does not even take its last word is dropped.
+    leave_by: Option<Instant>,
+}
+
+impl Client {
+    pub(super) fn new(id: u64, socket: OwnedFd, now: Instant) -> Self {
+        Self {
+            id,
+            role: Role::Asking,
+            socket,
+            inbox: Vec::new(),
+            outbox: Outbox::default(),
+            silent_since: now,
+            half_closed: false,
+            closing: false,
+            gone: false,
+            leave_by: None,
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// What to poll its socket for; `has_room` tells whether its input can be
+    /// passed on.
+    pub(super) fn interest(&self, has_room: bool) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        let listens = !self.half_closed && !self.closing;
+        if listens && (has_room || !self.feeds()) {
+            flags |= PollFlags::IN;
+        }
+        if !self.outbox.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        flags
+    }
+
+    /// Whether its input goes to a process.
+    pub(super) fn feeds(&self) -> bool {
+        matches!(
+            self.role,
+            Role::Attached { stdin: true } | Role::Executing { stdin: true }
+        )
+    }
+
+    /// Whether what it sends is frames that still count.
+    pub(super) fn speaks_frames(&self) -> bool {
+        let frames = matches!(self.role, Role::Attached { .. } | Role::Executing { .. });
+        frames && !self.closing && !self.gone
+    }
+
+    /// Whether it receives the dyno's output.
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(self.role, Role::Attached { .. }) && !self.closing && !self.gone
+    }
+
+    /// Whether output must wait for it.
+    pub(super) fn is_full(&self) -> bool {
+        self.outbox.is_full() && !self.closing && !self.gone
+    }
+
+    /// Whether nothing is left to do with it.
+    pub(super) fn is_over(&self) -> bool {
+        self.gone || (self.closing && self.outbox.is_empty())
+    }
+
+    /// Reads once.
+    pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant) {
+        match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => self.end_of_input(),
+            Ok((count, _)) => {
+                self.silent_since = now;
+                self.inbox
+                    .extend_from_slice(buffer.get(..count).unwrap_or(buffer));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.gone = true,
+        }
+    }
+
+    /// An asker may close its half and read on; who takes part in streams leaves so.
+    fn end_of_input(&mut self) {
+        self.half_closed = true;
+        match self.role {
+            Role::Asking => self.closing = true,
+            Role::Watching | Role::AwaitingEnd => {}
+            Role::Attached { .. } | Role::Executing { .. } => self.gone = true,
+        }
+    }
+
+    /// The other side hung up.
+    pub(super) fn hung_up(&mut self) {
+        self.gone = true;
+    }
+
+    /// The next complete request.
+    pub(super) fn next_request(&mut self) -> Option<Result<Request, Failure>> {
+        if self.role != Role::Asking || self.gone || self.closing {
+            return None;
+        }
+        let Some(end) = memchr::memchr(b'\n', &self.inbox) else {
+            return (self.inbox.len() >= MAX_REQUEST).then(|| {
+                let message = format!("a request has at most {MAX_REQUEST} bytes");
+                Err(Failure::new(FailureKind::Invalid, message))
+            });
+        };
+        let line: Vec<u8> = self.inbox.drain(..=end).collect();
+        Some(
+            serde_json::from_slice(&line).map_err(|error| {
+                Failure::new(FailureKind::Invalid, format!("not a request: {error}"))
+            }),
+        )
+    }
+
+    /// The next complete frame is handed to `take`; whether there was one.
+    ///
+    /// # Errors
+    /// [`FrameError`], after which the connection makes no sense any more.
+    pub(super) fn next_input(&mut self, take: impl FnOnce(Input<'_>)) -> Result<bool, FrameError> {
+        let Some((input, taken)) = frame::decode(&self.inbox)? else {
+            return Ok(false);
+        };
+        take(input);
+        self.inbox.drain(..taken);
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+        Ok(true)
+    }
+
+    /// Gives the role its patience, after the request for it was granted.
+    pub(super) fn become_part(&mut self, role: Role, patience: Patience) {
+        self.role = role;
+        self.outbox.set_patience(patience);
+    }
+
+    pub(super) fn reply(&mut self, reply: &Reply, now: Instant) {
+        self.outbox.push_line(&json(reply), now);
+    }
+
+    pub(super) fn output(&mut self, kind: Kind, bytes: &[u8], now: Instant) {
+        self.outbox.push_frames(kind, bytes, now);
+    }
+
+    /// Its last frame: how the process ended.
+    pub(super) fn exit(&mut self, exit: &ExitStatus, now: Instant) {
+        self.outbox.push_frames(Kind::Exit, &json(exit), now);
+        self.closing = true;
+    }
+
+    /// Its last frame, or its last line: what went wrong.
+    pub(super) fn fail(&mut self, failure: Failure, now: Instant) {
+        match self.role {
+            Role::Attached { .. } | Role::Executing { .. } => {
+                self.outbox.push_frames(Kind::Error, &json(&failure), now);
+            }
+            Role::Asking | Role::Watching | Role::AwaitingEnd => {
+                self.reply(&Reply::Err(failure), now);
+            }
+        }
+        self.closing = true;
+    }
+
+    /// Nothing more comes; what waits is still sent.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Sends what its socket takes.
+    pub(super) fn flush(&mut self, now: Instant) {
+        if !self.gone && self.outbox.flush(self.socket.as_fd(), now).is_err() {
+            self.gone = true;
+        }
+    }
+
+    /// When it is due to be dropped.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let request =
+            (self.role == Role::Asking && !self.closing).then(|| self.silent_since + REQUEST_LIMIT);
+        let others = self.outbox.deadline().into_iter().chain(self.leave_by);
+        request.into_iter().chain(others).min()
+    }
+
+    /// Drops it where it is due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.outbox.deadline().is_some_and(|at| at <= now) {
+            self.outbox.cut();
+            let failure = Failure::new(
+                FailureKind::Exhausted,
+                "too slow: output was not taken in time",
+            )
+            .hint("the log has all of it");
+            self.fail(failure, now);
+            self.leave_by = Some(now + FAREWELL);
+        } else if self.leave_by.is_some_and(|at| at <= now) {
+            self.gone = true;
+        } else if self.deadline().is_some_and(|at| at <= now) {
+            let message = format!("no request within {} s", REQUEST_LIMIT.as_secs());
+            self.fail(Failure::new(FailureKind::Invalid, message), now);
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Plain structs of numbers and strings: serialising cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}

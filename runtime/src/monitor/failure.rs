@@ -1,0 +1,63 @@
+//! The runtime's errors in the words of the protocol.
+
+use super::protocol::{Failure, FailureKind};
+use crate::cgroup;
+use crate::container::{self, StartError};
+use crate::plan::PlanError;
+
+/// Exit codes of what could not be started, as every shell has them.
+pub(super) fn exit_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::NotFound => 127,
+        FailureKind::Forbidden => 126,
+        _ => 125,
+    }
+}
+
+/// An error with all its causes.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(": ");
+        words.push_str(&error.to_string());
+        cause = error.source();
+    }
+    words
+}
+
+impl From<&StartError> for Failure {
+    fn from(error: &StartError) -> Self {
+        match error {
+            StartError::NotFound { .. } => Self::new(FailureKind::NotFound, words(error))
+                .hint("give a path in the dyno's root file system, or a name found in its PATH"),
+            StartError::NotExecutable { .. } => Self::new(FailureKind::Forbidden, words(error))
+                .hint("it must be executable and made for this machine"),
+            StartError::Container(error) => error.into(),
+        }
+    }
+}
+
+impl From<&container::Error> for Failure {
+    fn from(error: &container::Error) -> Self {
+        Self::new(kind_of(error), words(error))
+    }
+}
+
+fn kind_of(error: &container::Error) -> FailureKind {
+    match error {
+        container::Error::Plan(PlanError::Prepare { .. }) => FailureKind::Internal,
+        container::Error::Plan(_) => FailureKind::Invalid,
+        container::Error::Cgroup(cgroup::Error::Unenforceable { .. }) => FailureKind::Unsupported,
+        container::Error::Cgroup(cgroup::Error::Layout { .. }) => FailureKind::Unsupported,
+        container::Error::Cgroup(cgroup::Error::Refused { .. }) => FailureKind::Invalid,
+        container::Error::Cgroup(cgroup::Error::InUse { .. }) => FailureKind::Conflict,
+        container::Error::System { source, .. } => match source.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC) => {
+                FailureKind::Exhausted
+            }
+            _ => FailureKind::Internal,
+        },
+        _ => FailureKind::Internal,
+    }
+}
