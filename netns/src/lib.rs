@@ -19,6 +19,7 @@
 //! netlink       the wire format and the socket under both
 //! ```
 
+mod conntrack;
 mod error;
 mod findings;
 mod link;

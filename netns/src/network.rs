@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::conntrack::{Conntrack, Stale};
 use crate::error::{Error, Invalid, Result};
 use crate::link::{self, Link};
 use crate::model::{Config, Counters, Desired, Endpoint, Finding, Published, Repair};
@@ -20,8 +21,8 @@ pub struct Network {
     /// Whether links of this kernel have IPv6 settings.
     kernel_ipv6: bool,
     kernel: Mutex<Kernel>,
-    /// Another socket, for what takes long.
-    removal: Mutex<Socket>,
+    /// For what takes long.
+    removal: Mutex<Removal>,
 }
 
 /// The ways into the kernel, and what is known of it.
@@ -31,6 +32,13 @@ pub(crate) struct Kernel {
     pub(crate) rules: nft::Rules,
     /// Done at opening, and told by the first reconciliation.
     pub(crate) untold: Vec<Repair>,
+}
+
+/// Other ways into the kernel, so that removing keeps nobody waiting.
+#[derive(Debug)]
+struct Removal {
+    route: Socket,
+    conntrack: Option<Conntrack>,
 }
 
 impl Network {
@@ -53,7 +61,10 @@ impl Network {
                 rules,
                 untold,
             }),
-            removal: Mutex::new(open_socket()?),
+            removal: Mutex::new(Removal {
+                route: open_socket()?,
+                conntrack: Conntrack::open()?,
+            }),
             config,
         };
         network.raise_gateway(&mut network.kernel().route)?;
@@ -90,11 +101,12 @@ impl Network {
         endpoint.validate(&self.config)?;
         let mut inside = namespace::enter(netns)?;
         let mut kernel = self.kernel();
-        kernel.rules.change(|elements| {
+        // P13: before the link is up.
+        let stale = kernel.rules.change(|elements| {
             elements.detach(&endpoint.id);
             elements.attach(endpoint);
             Ok(())
-        })?; // P13: before the link is up
+        })?;
         let attached = self
             .create_pair(&mut kernel.route, netns, endpoint)
             .and_then(|outer| {
@@ -102,6 +114,7 @@ impl Network {
                 self.raise_outer(&mut kernel.route, outer, endpoint)
             });
         drop(kernel);
+        let attached = attached.and_then(|()| self.forget(&stale));
         if let Err(error) = attached {
             // The first failure is the one to tell.
             drop(self.detach(&endpoint.id));
@@ -120,10 +133,9 @@ impl Network {
             elements.detach(id);
             Ok(())
         });
-        // The kernel waits some milliseconds for the last packets: on a socket
-        // of its own, others need not wait with us.
-        let link = delete_link(&mut lock(&self.removal), &link::outer_name(id));
-        rules.and(link)
+        // The kernel waits some milliseconds for the last packets.
+        let link = delete_link(&mut lock(&self.removal).route, &link::outer_name(id));
+        rules.and_then(|stale| self.forget(&stale)).and(link)
     }
 
     /// Replaces the published ports of one attached endpoint, in one
@@ -138,14 +150,16 @@ impl Network {
         for port in ports {
             port.validate(id, &backends)?;
         }
-        kernel.rules.change(|elements| {
+        let stale = kernel.rules.change(|elements| {
             elements.unpublish(id);
             let taken = ports.iter().find(|port| !elements.publish(&backends, port));
             match taken {
                 Some(port) => Err(Invalid::PortTaken(Box::new(port.clone())).into()),
                 None => Ok(()),
             }
-        })
+        })?;
+        drop(kernel);
+        self.forget(&stale)
     }
 
     /// Replaces the whole ruleset by that of the desired state, in one
@@ -157,7 +171,8 @@ impl Network {
     pub fn apply(&self, desired: &Desired) -> Result<()> {
         desired.validate(&self.config)?;
         let elements = Elements::of(&desired.endpoints, &desired.published);
-        self.kernel().rules.replace(elements)
+        let stale = self.kernel().rules.replace(elements)?;
+        self.forget(&stale)
     }
 
     /// Compares the kernel's state with the desired one and repairs what
@@ -173,10 +188,13 @@ impl Network {
         let mut repairs = std::mem::take(&mut kernel.untold);
         repairs.extend(sysctl::forward(&self.config)?);
         let elements = Elements::of(&desired.endpoints, &desired.published);
-        if kernel.rules.reconcile(elements)? {
+        let (meddled, stale) = kernel.rules.reconcile(elements)?;
+        if meddled {
             repairs.push(Repair::Ruleset);
         }
         repairs.extend(reconcile::links(self, &mut kernel.route, desired)?);
+        drop(kernel);
+        self.forget(&stale)?;
         Ok(repairs)
     }
 
@@ -323,6 +341,13 @@ impl Network {
         self.config
             .gateways()
             .take(1 + usize::from(endpoint.ipv6.is_some()))
+    }
+
+    fn forget(&self, stale: &[Stale]) -> Result<()> {
+        match &mut lock(&self.removal).conntrack {
+            Some(conntrack) => conntrack.forget(stale),
+            None => Ok(()),
+        }
     }
 
     fn kernel(&self) -> MutexGuard<'_, Kernel> {

@@ -377,3 +377,36 @@ fn dynos_of_another_hostd_are_not_reached_but_by_published_ports() {
             .starts_with("one")
     );
 }
+
+/// One UDP socket that keeps talking to a published port, as a SIP phone does:
+/// it follows the port to the dyno that has it now, and a dyno's address is
+/// free of its former flows.
+#[test]
+fn long_lived_udp_flows_follow_the_published_port() {
+    let (host, network, one, two) = two_dynos();
+    host.own.serve("host", "0.0.0.0", 8080);
+    network.apply(&desired(&[&one, &two], vec![])).unwrap();
+    let client = host
+        .outside
+        .run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    client
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
+    client.connect((HOST, 8080)).unwrap();
+    let answer = || {
+        client.send(b"hello").unwrap();
+        let mut buffer = [0; 64];
+        let length = client.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert!(answer().starts_with("host"));
+    network
+        .publish(&one.endpoint.id, &[one.publish(8080, 80, Protocol::Udp)])
+        .unwrap();
+    assert!(answer().starts_with("one"));
+    let moved = vec![two.publish(8080, 80, Protocol::Udp)];
+    network.apply(&desired(&[&one, &two], moved)).unwrap();
+    assert!(answer().starts_with("two"));
+    network.detach(&two.endpoint.id).unwrap();
+    assert!(answer().starts_with("host"));
+}

@@ -36,8 +36,18 @@ pub(crate) enum Meta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field {
     base: u32,
-    pub(crate) offset: u32,
+    offset: u32,
     pub(crate) length: u32,
+}
+
+impl Field {
+    /// The field's first bytes.
+    pub(crate) fn first(self, bytes: u8) -> Self {
+        Self {
+            length: bytes.into(),
+            ..self
+        }
+    }
 }
 
 /// Fields of the headers that our rules look at.
@@ -57,6 +67,7 @@ pub(crate) mod field {
     }
 
     pub(crate) const ETHER_SOURCE: Field = at(LINK, 6, 6);
+    pub(crate) const ETHER_TYPE: Field = at(LINK, 12, 2);
     pub(crate) const IP_SOURCE: Field = at(NETWORK, 12, 4);
     pub(crate) const IP_DESTINATION: Field = at(NETWORK, 16, 4);
     pub(crate) const IP6_SOURCE: Field = at(NETWORK, 8, 16);

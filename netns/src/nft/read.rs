@@ -9,7 +9,7 @@ use crate::netlink::{Message, Reply, Socket, flags, parse_attributes};
 /// Chains, sets and rules of a table in the kernel's own words, without the
 /// parts that change by themselves (handles and use counts).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fingerprint(Vec<Vec<(u16, Vec<u8>)>>);
+pub(crate) struct Fingerprint(pub(super) Vec<Vec<(u16, Vec<u8>)>>);
 
 /// A chain that the kernel calls by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::read::Fingerprint;
 use super::table::{Table, is_missing};
 use super::{Chain, Elements, chains};
+use crate::conntrack::Stale;
 use crate::error::{Error, Result};
 use crate::model::Config;
 use crate::netlink::Socket;
@@ -39,39 +40,72 @@ impl Rules {
         };
         match rules.table.read()? {
             Some((_, elements)) => rules.elements = elements,
-            None => rules.replace(Elements::fixed())?,
+            None => rules.replace(Elements::fixed()).map(drop)?,
         }
         Ok(rules)
     }
 
     /// Changes elements, in one transaction. A table that somebody removed or
-    /// changed is replaced.
+    /// changed is replaced. The flows to be forgotten are the caller's affair.
     pub(crate) fn change(
         &mut self,
         change: impl FnOnce(&mut Elements) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Stale>> {
         let mut wanted = self.elements.clone();
         change(&mut wanted)?;
         let before = self.table.generation()?;
+        let seen = self.seen.take();
         match self.table.change(&self.elements, &wanted) {
             Err(error) if is_missing(&error) => return self.replace(wanted),
             other => other?,
         }
-        let changed = self.elements.differs(&wanted);
-        self.elements = wanted;
-        // Ours was the only transaction in between, or somebody may have
-        // meddled and the next reconciliation looks.
-        let ours = before.wrapping_add(u32::from(changed));
-        let undisturbed = self.seen == Some(before) && self.table.generation()? == ours;
-        self.seen = undisturbed.then_some(ours);
-        Ok(())
+        // Either ours was the only transaction in between, or somebody may
+        // have meddled and the next reconciliation looks.
+        let ours = before.wrapping_add(u32::from(self.elements.differs(&wanted)));
+        if seen == Some(before) && self.table.generation()? == ours {
+            self.seen = Some(ours);
+        }
+        Ok(self.become_known(wanted))
     }
 
-    fn become_equal(&mut self, wanted: Elements) -> Result<()> {
-        self.change(|elements| {
+    /// Replaces rules and elements in one transaction. The flows to be
+    /// forgotten are the caller's affair.
+    pub(crate) fn replace(&mut self, wanted: Elements) -> Result<Vec<Stale>> {
+        let before = self.table.generation()?;
+        self.seen = None;
+        self.table.replace(&self.chains, &wanted)?;
+        let held = self.table.read()?;
+        // What was read is what we wrote only if nobody else wrote meanwhile.
+        let ours = before.wrapping_add(1);
+        if self.table.generation()? == ours {
+            self.seen = Some(ours);
+            self.written = held.map(|(fingerprint, _)| fingerprint);
+        }
+        Ok(self.become_known(wanted))
+    }
+
+    /// Makes the kernel hold these rules and elements. True if somebody had
+    /// meddled with them. The flows to be forgotten are the caller's affair.
+    pub(crate) fn reconcile(&mut self, wanted: Elements) -> Result<(bool, Vec<Stale>)> {
+        let Some(written) = &self.written else {
+            return Ok((false, self.replace(wanted)?)); // a former process's table
+        };
+        let generation = self.table.generation()?;
+        if self.seen != Some(generation) {
+            match self.table.read()? {
+                Some((fingerprint, elements))
+                    if fingerprint == *written && !elements.differs(&self.elements) =>
+                {
+                    self.seen = Some(generation);
+                }
+                _ => return Ok((true, self.replace(wanted)?)),
+            }
+        }
+        let stale = self.change(|elements| {
             *elements = wanted;
             Ok(())
-        })
+        })?;
+        Ok((false, stale))
     }
 
     /// An attached endpoint's addresses.
@@ -79,41 +113,10 @@ impl Rules {
         self.elements.addresses(id)
     }
 
-    /// Replaces rules and elements in one transaction.
-    pub(crate) fn replace(&mut self, elements: Elements) -> Result<()> {
-        self.table.replace(&self.chains, &elements)?;
+    fn become_known(&mut self, elements: Elements) -> Vec<Stale> {
+        let stale = self.elements.stale(&elements);
         self.elements = elements;
-        self.written = None;
-        self.seen = Some(self.table.generation()?);
-        self.written = self.table.read()?.map(|(fingerprint, _)| fingerprint);
-        Ok(())
-    }
-
-    /// Makes the kernel hold these rules and elements. True if somebody had
-    /// meddled with them.
-    pub(crate) fn reconcile(&mut self, wanted: Elements) -> Result<bool> {
-        let Some(written) = &self.written else {
-            self.replace(wanted)?; // the table of a former process
-            return Ok(false);
-        };
-        let generation = self.table.generation()?;
-        if self.seen == Some(generation) {
-            self.become_equal(wanted)?;
-            return Ok(false);
-        }
-        match self.table.read()? {
-            Some((fingerprint, elements))
-                if fingerprint == *written && !elements.differs(&self.elements) =>
-            {
-                self.seen = Some(generation);
-                self.become_equal(wanted)?;
-                Ok(false)
-            }
-            _ => {
-                self.replace(wanted)?;
-                Ok(true)
-            }
-        }
+        stale
     }
 
     /// Removes the table.

@@ -52,6 +52,8 @@ const LAST: i32 = 300;
 const R0: Register = Register(0);
 
 const ARPHRD_ETHER: u16 = 1;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 const RTN_LOCAL: u32 = 2;
 const ESTABLISHED_RELATED: u32 = 0x6;
 const INVALID: u32 = 0x1;
@@ -103,21 +105,21 @@ pub(crate) fn chains(config: &Config) -> Vec<Chain> {
 /// P13: what comes from a dyno's link has that dyno's addresses, and what has
 /// a dyno's address comes from a dyno's link.
 fn sources(config: &Config) -> Vec<Rule> {
-    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
     let mut rules = vec![
-        from_dyno(Rule::ipv4())
-            .link_and_source(field::IP_SOURCE)
+        from_dyno(config)
+            .link_and_source(ETHERTYPE_IPV4, field::IP_SOURCE)
             .found(name::SOURCES4)
             .verdict(Verdict::Accept),
-        from_dyno(Rule::ipv6())
-            .link_and_source(field::IP6_SOURCE)
+        from_dyno(config)
+            .link_and_source(ETHERTYPE_IPV6, field::IP6_SOURCE)
             .found(name::SOURCES6)
             .verdict(Verdict::Accept),
-        from_dyno(Rule::default()).verdict(Verdict::Drop),
+        from_dyno(config).verdict(Verdict::Drop),
     ];
     rules.extend(config.subnets().map(|subnet| {
-        Rule::family(&subnet.addr())
+        Rule::default()
             .not_loopback(Meta::InName)
+            .family(&subnet.addr())
             .within(source(&subnet.addr()), subnet)
             .verdict(Verdict::Drop)
     }));
@@ -127,7 +129,6 @@ fn sources(config: &Config) -> Vec<Rule> {
 /// What dynos may ask of the host itself: DNS, and answers to the host's own
 /// questions (P13).
 fn input(config: &Config) -> Vec<Rule> {
-    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
     let mut rules = vec![
         Rule::default()
             .state(ESTABLISHED_RELATED)
@@ -136,7 +137,8 @@ fn input(config: &Config) -> Vec<Rule> {
     for gateway in config.gateways() {
         for protocol in [TCP, UDP] {
             rules.push(
-                from_dyno(Rule::family(&gateway))
+                from_dyno(config)
+                    .family(&gateway)
                     .address(destination(&gateway), gateway)
                     .compare_meta(Meta::Protocol, &[protocol])
                     .compare_field(field::DESTINATION_PORT, &DNS.to_be_bytes())
@@ -144,11 +146,12 @@ fn input(config: &Config) -> Vec<Rule> {
             );
         }
     }
-    rules.push(from_dyno(Rule::default()).then(Expression::Reject));
+    rules.push(from_dyno(config).then(Expression::Reject));
     // Neighbours of the host are not to reach what listens on the gateway.
     rules.extend(config.gateways().map(|gateway| {
-        Rule::family(&gateway)
+        Rule::default()
             .not_loopback(Meta::InName)
+            .family(&gateway)
             .address(destination(&gateway), gateway)
             .verdict(Verdict::Drop)
     }));
@@ -159,29 +162,32 @@ fn input(config: &Config) -> Vec<Rule> {
 /// dynos of this network from each other; from elsewhere only by a published
 /// port.
 fn forward(config: &Config) -> Vec<Rule> {
-    let from_dyno = |rule: Rule| rule.group(Meta::InGroup, true, config);
     let to_dyno = || Rule::default().group(Meta::OutGroup, true, config);
     vec![
-        from_dyno(Rule::ipv4())
+        from_dyno(config)
+            .ipv4()
             .load(field::IP_DESTINATION)
             .found(name::METADATA4)
             .then(Expression::Reject),
-        from_dyno(Rule::ipv6())
+        from_dyno(config)
+            .ipv6()
             .load(field::IP6_DESTINATION)
             .found(name::METADATA6)
             .then(Expression::Reject),
         Rule::default()
             .state(ESTABLISHED_RELATED)
             .verdict(Verdict::Accept),
-        from_dyno(Rule::default())
-            .state(INVALID)
-            .verdict(Verdict::Drop),
-        from_dyno(Rule::default()).verdict(Verdict::Accept),
+        from_dyno(config).state(INVALID).verdict(Verdict::Drop),
+        from_dyno(config).verdict(Verdict::Accept),
         to_dyno()
             .bits(Expression::ConntrackStatus { into: R0 }, DNAT)
             .verdict(Verdict::Accept),
         to_dyno().verdict(Verdict::Drop),
     ]
+}
+
+fn from_dyno(config: &Config) -> Rule {
+    Rule::default().group(Meta::InGroup, true, config)
 }
 
 /// Published ports are looked for on any address of the host.
@@ -199,21 +205,30 @@ fn published(config: &Config) -> Vec<Rule> {
     let mut rules: Vec<_> = config
         .gateways()
         .map(|gateway| {
-            Rule::family(&gateway)
+            Rule::default()
+                .family(&gateway)
                 .address(destination(&gateway), gateway)
                 .compare_field(field::DESTINATION_PORT, &DNS.to_be_bytes())
                 .verdict(Verdict::Return)
         })
         .collect();
     rules.extend([
-        Rule::ipv4()
+        Rule::default()
+            .ipv4()
             .service(Some(field::IP_DESTINATION))
             .translate(name::DNAT4_AT, false),
-        Rule::ipv4().service(None).translate(name::DNAT4, false),
-        Rule::ipv6()
+        Rule::default()
+            .ipv4()
+            .service(None)
+            .translate(name::DNAT4, false),
+        Rule::default()
+            .ipv6()
             .service(Some(field::IP6_DESTINATION))
             .translate(name::DNAT6_AT, true),
-        Rule::ipv6().service(None).translate(name::DNAT6, true),
+        Rule::default()
+            .ipv6()
+            .service(None)
+            .translate(name::DNAT6, true),
     ]);
     rules
 }
@@ -235,7 +250,8 @@ fn loopback(config: &Config) -> Vec<Rule> {
         };
         for (set, at) in [(ports_at, Some(destination(&gateway))), (ports, None)] {
             rules.push(
-                Rule::family(&gateway)
+                Rule::default()
+                    .family(&gateway)
                     .address(source(&gateway), local)
                     .within(destination(&gateway), loopback_net(&gateway))
                     .service(at)
@@ -258,8 +274,8 @@ fn loopback_answers(config: &Config) -> Vec<Rule> {
                 IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
                 IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
             };
-            Rule::family(&gateway)
-                .group(Meta::InGroup, true, config)
+            from_dyno(config)
+                .family(&gateway)
                 .within(source(&gateway), loopback_net(&gateway))
                 .address(destination(&gateway), gateway)
                 .rewrite(destination(&gateway), local)
@@ -279,17 +295,19 @@ fn postrouting(config: &Config) -> Vec<Rule> {
             name::SELF6
         };
         rules.push(
-            Rule::family(&gateway)
+            Rule::default()
                 .group(Meta::OutGroup, true, config)
+                .family(&gateway)
                 .both_addresses(&gateway)
                 .found(set)
                 .source_nat(gateway),
         );
     }
     rules.extend(config.subnets().map(|subnet| {
-        Rule::family(&subnet.addr())
+        Rule::default()
             .group(Meta::OutGroup, false, config)
             .not_loopback(Meta::OutName)
+            .family(&subnet.addr())
             .within(source(&subnet.addr()), subnet)
             .then(Expression::Masquerade)
     }));
@@ -327,19 +345,19 @@ impl Rule {
         self.then(Expression::Payload { field, into: R0 })
     }
 
-    fn ipv4() -> Self {
-        Self::default().compare_meta(Meta::Family, &[2])
+    fn ipv4(self) -> Self {
+        self.compare_meta(Meta::Family, &[2])
     }
 
-    fn ipv6() -> Self {
-        Self::default().compare_meta(Meta::Family, &[10])
+    fn ipv6(self) -> Self {
+        self.compare_meta(Meta::Family, &[10])
     }
 
-    fn family(address: &IpAddr) -> Self {
+    fn family(self, address: &IpAddr) -> Self {
         if address.is_ipv4() {
-            Self::ipv4()
+            self.ipv4()
         } else {
-            Self::ipv6()
+            self.ipv6()
         }
     }
 
@@ -369,16 +387,19 @@ impl Rule {
         self.compare_field(field, &octets(address))
     }
 
+    /// The address is in the net; a prefix of whole bytes is compared as such.
     fn within(self, field: Field, net: IpNet) -> Self {
-        if net.prefix_len() == net.max_prefix_len() {
-            return self.address(field, net.network());
+        let network = octets(net.network());
+        if net.prefix_len().is_multiple_of(8) {
+            let prefix = &network[..usize::from(net.prefix_len() / 8)];
+            return self.compare_field(field.first(net.prefix_len() / 8), prefix);
         }
         self.load(field)
             .then(Expression::And {
                 register: R0,
                 mask: octets(net.netmask()),
             })
-            .compare(R0, &octets(net.network()))
+            .compare(R0, &network)
     }
 
     fn state(self, bits: u32) -> Self {
@@ -400,8 +421,9 @@ impl Rule {
     }
 
     /// `iifname . ether saddr . ip saddr` from register 0 on.
-    fn link_and_source(self, source: Field) -> Self {
+    fn link_and_source(self, ethertype: u16, source: Field) -> Self {
         self.compare_meta(Meta::InType, &ARPHRD_ETHER.to_ne_bytes())
+            .compare_field(field::ETHER_TYPE, &ethertype.to_be_bytes())
             .then(Expression::Meta {
                 key: Meta::InName,
                 into: R0,

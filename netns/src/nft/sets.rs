@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ruleset::octets;
+use crate::conntrack::Stale;
 use crate::link::{inner_mac, outer_name};
-use crate::model::{Endpoint, Published};
+use crate::model::{Endpoint, Protocol, Published};
 use crate::network::addresses;
 
 /// Names of the sets.
@@ -266,12 +267,49 @@ impl Elements {
             .flat_map(|set| self.contents(set).keys())
             .filter_map(|key| {
                 let address = key.strip_prefix(&link[..])?.get(8..)?;
-                match address.len() {
-                    4 => Some(IpAddr::from(<[u8; 4]>::try_from(address).ok()?)),
-                    _ => Some(IpAddr::from(<[u8; 16]>::try_from(address).ok()?)),
-                }
+                ip(address)
             })
             .collect()
+    }
+
+    /// Flows that are no longer true once these elements became `wanted`.
+    pub(crate) fn stale(&self, wanted: &Self) -> Vec<Stale> {
+        let gone = [name::SELF4, name::SELF6].into_iter().flat_map(|set| {
+            let there = wanted.contents(set);
+            let mut old = self.contents(set).keys();
+            std::iter::from_fn(move || old.find(|key| !there.contains_key(*key)))
+        });
+        let mut stale: Vec<_> = gone
+            .filter_map(|twice| ip(&twice[twice.len() / 2..]))
+            .map(Stale::Address)
+            .collect();
+        for set in [name::DNAT4, name::DNAT4_AT, name::DNAT6, name::DNAT6_AT] {
+            let (old, new) = (self.contents(set), wanted.contents(set));
+            for (key, value) in old {
+                if new.get(key) != Some(value)
+                    && let (Some((protocol, port)), Some(backend)) =
+                        (service(key), ip(&value[..value.len() - 4]))
+                {
+                    stale.push(Stale::Unpublished {
+                        protocol,
+                        port,
+                        backend,
+                    });
+                }
+            }
+            let ipv6 = [name::DNAT6, name::DNAT6_AT].contains(&set);
+            for key in new.keys().filter(|key| !old.contains_key(*key)) {
+                // A TCP client notices by itself: nobody answered it.
+                if let Some((protocol @ Protocol::Udp, port)) = service(key) {
+                    stale.push(Stale::Published {
+                        protocol,
+                        port,
+                        ipv6,
+                    });
+                }
+            }
+        }
+        stale
     }
 
     /// Whether any set has other elements.
@@ -305,6 +343,25 @@ fn port_sets(backend: IpAddr, at: bool) -> (&'static str, &'static str) {
         (IpAddr::V6(_), false) => (name::PORTS6, name::DNAT6),
         (IpAddr::V6(_), true) => (name::PORTS6_AT, name::DNAT6_AT),
     }
+}
+
+/// An address in the bytes of its registers.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    }
+}
+
+/// Protocol and port at the end of a published port's key.
+fn service(key: &[u8]) -> Option<(Protocol, u16)> {
+    let (_, &[protocol, _, _, _, high, low, _, _]) = key.split_last_chunk()?;
+    let protocol = match protocol {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        _ => return None,
+    };
+    Some((protocol, u16::from_be_bytes([high, low])))
 }
 
 fn link_key(id: &str) -> Vec<u8> {
