@@ -2,9 +2,9 @@
 //! processes are watched, frozen and killed.
 //!
 //! ```text
-//!  layout    which hierarchies there are, and our base in each
+//!  layout    which hierarchies there are, and our base in each; mounts  as found
 //!  settings  linux.resources → values for files (pure)
-//!  create    folders, controllers, limits, device rules; undone on failure
+//!  create    folders, limits, device rules; undone on failure
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
 //!  stats     usage                inner  what the container mounts
@@ -18,8 +18,11 @@
 mod create;
 mod error;
 mod file;
+mod folders;
 mod inner;
 mod layout;
+mod limits;
+mod mounts;
 mod oom;
 mod processes;
 mod settings;

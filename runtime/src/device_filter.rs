@@ -300,5 +300,4 @@ pub fn v1_writes(rules: &[Rule]) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
-#[path = "device_filter_tests.rs"]
 mod tests;

@@ -1,0 +1,200 @@
+//! Limits: in force, refused, changed.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
+
+use dyno_runtime::cgroup::{Cgroup, detect};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+
+use super::fixture::{Group, LONG, assert_nothing_left, eventually, outer, parse};
+
+#[test]
+fn exceeding_memory_kills_and_wakes_the_watch() {
+    let limit = 16 << 20;
+    let group = Group::new(json!({ "memory": { "limit": limit, "swap": limit } }));
+    let mut watch = group.cgroup.oom_watch().unwrap();
+    assert_eq!(watch.count().unwrap(), 0);
+    let hog = group.run("x=0123456789abcdef; while :; do x=$x$x; done");
+
+    let mut fds = [PollFd::new(&watch, PollFlags::IN)];
+    let timeout = Timespec::try_from(LONG).unwrap();
+    assert_eq!(
+        poll(&mut fds, Some(&timeout)).unwrap(),
+        1,
+        "the watch wakes"
+    );
+    assert_eq!(hog.end().signal(), Some(9), "the hog is killed");
+    eventually("the event is counted", || watch.count().unwrap() > 0);
+
+    let stats = group.cgroup.stats().unwrap();
+    assert_eq!(stats.memory_max_bytes, Some(limit));
+    if let Some(peak) = stats.memory_peak_bytes {
+        assert!(peak > limit / 2 && peak <= limit, "{peak}");
+    }
+    let before = watch.count().unwrap();
+    group.cgroup.remove(LONG).unwrap();
+    assert_eq!(
+        watch.count().unwrap(),
+        before,
+        "a removed group did not run out of memory"
+    );
+}
+
+#[test]
+fn memory_oom_group_is_the_kernels_or_the_monitors() {
+    let group = Group::new(json!({ "unified": { "memory.oom.group": "1" } }));
+    let v2 = group.cgroup.record().v2.clone().unwrap();
+    match std::fs::read_to_string(v2.join("memory.oom.group")) {
+        Ok(value) => {
+            assert_eq!(value.trim(), "1");
+            assert!(!group.cgroup.monitor_kills_on_oom());
+        }
+        Err(_) => assert!(group.cgroup.monitor_kills_on_oom()),
+    }
+}
+
+#[test]
+fn running_out_of_memory_ends_the_whole_group_where_that_was_asked_for() {
+    let limit = 16 << 20;
+    let group = Group::new(json!({
+        "memory": { "limit": limit, "swap": limit },
+        "unified": { "memory.oom.group": "1" },
+    }));
+    let mut watch = group.cgroup.oom_watch().unwrap();
+    let bystander = group.run("sleep 60");
+    let hog = group.run("x=0123456789abcdef; while :; do x=$x$x; done");
+    if group.cgroup.monitor_kills_on_oom() {
+        eventually("the event arrives", || watch.count().unwrap() > 0);
+        group.cgroup.kill().unwrap();
+    }
+    assert_eq!(hog.end().signal(), Some(9));
+    assert_eq!(bystander.end().signal(), Some(9));
+}
+
+#[test]
+fn a_group_cannot_have_more_processes_than_its_limit() {
+    let group = Group::new(json!({ "pids": { "limit": 4 } }));
+    let bomb = group.run("for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; wait");
+    let mut most = 0;
+    eventually("the limit is reached", || {
+        most = most.max(group.cgroup.stats().unwrap().pids.unwrap());
+        most == 4
+    });
+    group.cgroup.kill().unwrap();
+    assert!(!bomb.end().success());
+    assert!(group.cgroup.stats().unwrap().pids.unwrap() <= 4);
+}
+
+#[test]
+fn a_cpu_quota_holds_a_busy_loop_back() {
+    let group = Group::new(json!({ "cpu": { "quota": 10_000, "period": 100_000 } }));
+    let _busy = group.run("while :; do :; done");
+    let usage = || group.cgroup.stats().unwrap();
+    eventually("it was throttled", || usage().throttled_usec.unwrap() > 0);
+
+    let (start, used) = (Instant::now(), usage().cpu_usec.unwrap());
+    eventually("it used more", || usage().cpu_usec.unwrap() > used + 50_000);
+    let share = (usage().cpu_usec.unwrap() - used) as f64 / start.elapsed().as_micros() as f64;
+    assert!(share < 0.3, "10 % were granted, {share:.2} used");
+}
+
+#[test]
+fn what_cannot_be_enforced_is_refused_and_nothing_is_left() {
+    let layout = detect().unwrap();
+    let refused = [
+        (json!({ "memory": { "limit": 0 } }), "memory.limit 0"),
+        (json!({ "memory": { "limit": 1024 } }), "memory.limit 1024"),
+        (
+            json!({ "memory": { "limit": 1 << 30, "swap": 1 << 20 } }),
+            "memory.swap 1048576",
+        ),
+        (
+            json!({ "memory": { "kernel": 1 << 20 } }),
+            "memory.kernel 1048576",
+        ),
+        (
+            json!({ "memory": { "limit": 1 << 30, "useHierarchy": false } }),
+            "memory.useHierarchy",
+        ),
+        (json!({ "pids": { "limit": 0 } }), "pids.limit 0"),
+        (
+            json!({ "cpu": { "quota": 1, "period": 100_000 } }),
+            "cpu.quota",
+        ),
+        (json!({ "cpu": { "cpus": "4000" } }), "cpu.cpus"),
+        (json!({ "cpu": { "cpus": "zero" } }), "cpu.cpus zero"),
+        (
+            json!({ "blockIO": { "leafWeight": 10 } }),
+            "blockIO.leafWeight 10",
+        ),
+        (
+            json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 0 }] }),
+            "hugepageLimits[3MB]",
+        ),
+        (
+            json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] }),
+            "hugepageLimits",
+        ),
+        (json!({ "network": { "classID": 1 } }), "network"),
+        (
+            json!({ "unified": { "cgroup.procs": "1" } }),
+            "unified[cgroup.procs] 1",
+        ),
+        (
+            json!({ "unified": { "memory.no_such_file": "1" } }),
+            "unified[memory.no_such_file]",
+        ),
+        (json!({ "unified": { "../cpu.max": "max" } }), "unified"),
+    ];
+    for (resources, expected) in refused {
+        // Something valid first, so that there is something to undo.
+        let mut resources = resources;
+        if resources.get("pids").is_none() {
+            resources["pids"] = json!({ "limit": 10 });
+        }
+        let outer = outer();
+        let path = format!("{outer}/dynos/a");
+        let error = Cgroup::create(&layout, &path, &parse(resources.clone())).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(expected), "{resources}: {message}");
+        assert_nothing_left(&layout, &outer);
+    }
+}
+
+#[test]
+fn an_update_changes_limits_and_a_refused_one_changes_none() {
+    let group = Group::new(json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 10 } }));
+    let max = || group.cgroup.stats().unwrap().memory_max_bytes;
+    assert_eq!(max(), Some(64 << 20));
+    group
+        .cgroup
+        .update(&parse(json!({ "memory": { "limit": 128 << 20 } })))
+        .unwrap();
+    assert_eq!(max(), Some(128 << 20));
+
+    let bad =
+        json!({ "memory": { "limit": 32 << 20 }, "cpu": { "quota": 1, "period": 1_000_000 } });
+    let error = group.cgroup.update(&parse(bad)).unwrap_err();
+    assert!(error.to_string().contains("cpu.quota") || error.to_string().contains("cpu.period"));
+    assert_eq!(max(), Some(128 << 20), "the memory limit was put back");
+
+    group
+        .cgroup
+        .update(&parse(json!({ "memory": { "limit": -1 } })))
+        .unwrap();
+    assert_eq!(max(), None);
+}
+
+#[test]
+fn memory_and_swap_limits_can_move_up_and_down_together() {
+    let limits = |limit: i64| json!({ "memory": { "limit": limit, "swap": limit + (1 << 20) } });
+    let group = Group::new(limits(64 << 20));
+    for limit in [256_i64 << 20, 32 << 20] {
+        group.cgroup.update(&parse(limits(limit))).unwrap();
+        assert_eq!(
+            group.cgroup.stats().unwrap().memory_max_bytes,
+            u64::try_from(limit).ok()
+        );
+    }
+}
