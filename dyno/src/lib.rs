@@ -1,6 +1,6 @@
 //! The command line of dyno: a client of hostd, and nothing more.
 //!
-//! Parsing never acts: clap makes one value of a [`cli`] type from the
+//! Parsing never acts: clap makes one value of a `cli` type from the
 //! arguments, and only then that value is run.
 //!
 //! ```text

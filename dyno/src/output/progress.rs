@@ -1,7 +1,7 @@
 //! Progress of pulls, loads and imports: bars where standard error is a
 //! terminal, a line per finished step where it is not, JSON lines on request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 
 use dyno_api::client::Lines;
@@ -18,7 +18,7 @@ pub(crate) enum Told {
     /// Bars on the terminal, by step and digest.
     Bars(MultiProgress, BTreeMap<(Step, String), ProgressBar>),
     /// A line per finished step on standard error.
-    Plain(BTreeMap<(Step, String), bool>),
+    Plain(BTreeSet<(Step, String)>),
     /// JSON lines on standard output.
     Json(Output),
 }
@@ -45,7 +45,7 @@ impl Told {
         if std::io::stderr().is_terminal() {
             Self::Bars(MultiProgress::new(), BTreeMap::new())
         } else {
-            Self::Plain(BTreeMap::new())
+            Self::Plain(BTreeSet::new())
         }
     }
 
@@ -124,7 +124,7 @@ impl Told {
                 }
             }
             Self::Plain(told) if done >= total => {
-                if told.insert(key, true).is_none() {
+                if told.insert(key) {
                     let (verb, digest) = (step.verb(), short(digest));
                     self.note(&format!("{verb}ed {digest} ({})", size::human(total)));
                 }

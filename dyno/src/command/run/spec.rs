@@ -45,7 +45,7 @@ pub(super) struct SpecArgs {
     /// Host name inside [default: the name]
     #[arg(long)]
     hostname: Option<String>,
-    /// Start it again: no, on-failure[:N] or always
+    /// Start it again: no, on-failure, on-failure:N or always
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = restart::parse)]
     restart: RestartPolicy,
     /// Make the root file system read-only
