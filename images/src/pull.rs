@@ -18,7 +18,7 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Who is asking; anonymous by default.
     pub credentials: Option<Credentials>,
-    /// Allow plain http to a registry that is not on loopback (there it always may be).
+    /// Speak plain http. A registry on loopback is spoken to so unless `authorities` are given.
     pub plain_http: bool,
     /// A PEM file of certificate authorities to trust besides the machine's own.
     pub authorities: Option<PathBuf>,

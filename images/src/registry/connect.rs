@@ -77,11 +77,10 @@ impl ConnectError {
 }
 
 impl Origin {
-    /// The origin of a registry's `host[:port]`. https, unless it is on loopback with a port of
-    /// its own, or plain http was allowed.
+    /// The origin of a registry's `host[:port]`: https, unless plain http was allowed.
     pub(super) fn of_registry(registry: &str, plain_http: bool) -> Origin {
         let (host, port) = split_port(registry);
-        let https = !(plain_http || is_loopback(&host));
+        let https = !plain_http;
         let port = port.unwrap_or(if https { 443 } else { 80 });
         Origin { https, host, port }
     }
@@ -127,7 +126,9 @@ fn split_port(registry: &str) -> (String, Option<u16>) {
     (host.trim_matches(['[', ']']).to_ascii_lowercase(), port)
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a registry's `host[:port]` is this machine: what it sends crosses no wire.
+pub(super) fn is_loopback(registry: &str) -> bool {
+    let (host, _) = split_port(registry);
     host == "localhost"
         || host
             .parse::<IpAddr>()
@@ -280,22 +281,31 @@ mod tests {
 
     // P10
     #[test]
-    fn plain_http_only_on_loopback_or_when_asked_for() {
+    fn plain_http_is_never_a_guess() {
         for (registry, plain, origin) in [
             ("example.com", false, "https://example.com:443"),
             ("example.com:5000", false, "https://example.com:5000"),
             ("example.com:5000", true, "http://example.com:5000"),
-            ("localhost:5000", false, "http://localhost:5000"),
-            ("127.0.0.1:5000", false, "http://127.0.0.1:5000"),
-            ("[::1]:5000", false, "http://[::1]:5000"),
-            (
-                "localhost.example.com",
-                false,
-                "https://localhost.example.com:443",
-            ),
-            ("10.0.0.1:5000", false, "https://10.0.0.1:5000"),
+            ("[::1]:5000", true, "http://[::1]:5000"),
         ] {
             assert_eq!(Origin::of_registry(registry, plain).to_string(), origin);
+        }
+        for registry in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.1.2.3",
+            "[::1]:5000",
+        ] {
+            assert!(is_loopback(registry), "{registry}");
+        }
+        for registry in [
+            "localhost.example.com",
+            "10.0.0.1:5000",
+            "127.0.0.1.example.com",
+            "[::2]:5000",
+        ] {
+            assert!(!is_loopback(registry), "{registry}");
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::RegistryError;
 use super::auth::{self, Credentials};
-use super::connect::{Connector, Origin};
+use super::connect::{self, Connector, Origin};
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::pull::PullOptions;
 
@@ -72,8 +72,10 @@ impl Http {
         repository: &str,
         options: &PullOptions,
     ) -> Result<Http, RegistryError> {
+        // Who names an authority wants TLS, on loopback, too.
+        let local = connect::is_loopback(registry) && options.authorities.is_none();
         Ok(Http {
-            registry: Origin::of_registry(registry, options.plain_http),
+            registry: Origin::of_registry(registry, options.plain_http || local),
             repository: repository.to_owned(),
             connector: Connector::new(options.authorities.as_deref())?,
             credentials: options.credentials.clone(),
