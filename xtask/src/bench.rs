@@ -13,6 +13,7 @@
 mod contest;
 mod host;
 mod latency;
+mod peers;
 mod root;
 mod runner;
 mod stage;

@@ -1,13 +1,10 @@
-//! Who is compared with whom, by which command lines.
+//! Contestants and comparisons, and how a comparison is measured.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::host::Host;
-use super::root::Root;
 use super::runner::Commands;
 use super::stage::done;
 use super::statistics::Samples;
@@ -18,7 +15,9 @@ const WARM_UP: usize = 3;
 /// Contestants that do the same job.
 pub(super) struct Comparison {
     /// What the job is.
-    pub(super) title: &'static str,
+    pub(super) title: String,
+    /// Long jobs are done in only one of this many rounds.
+    pub(super) rounds_divisor: usize,
     /// Ours first.
     pub(super) contestants: Vec<Contestant>,
     /// The peer that the target is about, and how much of its time we may take.
@@ -34,17 +33,18 @@ pub(super) struct Contestant {
     pub(super) commands: Commands,
     /// Runs only where /sys/fs/cgroup is the v2 tree.
     pub(super) needs_v2: bool,
-    set_up: Option<Commands>,
+    /// What is done once before.
+    pub(super) set_up: Commands,
 }
 
 impl Contestant {
-    fn new(name: &'static str, shown: &'static str, commands: Commands) -> Self {
+    pub(super) fn new(name: &'static str, shown: &'static str, commands: Commands) -> Self {
         Self {
             name,
             shown,
             commands,
             needs_v2: false,
-            set_up: None,
+            set_up: Commands::new(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Contestant {
 
     /// Does what is done once.
     pub(super) fn set_up(&self) -> Result<()> {
-        for command in self.set_up.iter().flatten() {
+        for command in &self.set_up {
             let (program, arguments) = command.split_first().context("an empty command")?;
             done(Command::new(program).args(arguments))?;
         }
@@ -72,6 +72,7 @@ impl Comparison {
         rounds: usize,
         mut time: impl FnMut(&Contestant) -> Result<Duration>,
     ) -> Result<Vec<Samples>> {
+        let rounds = rounds.div_ceil(self.rounds_divisor);
         let mut samples = vec![Samples::default(); self.contestants.len()];
         for round in 0..WARM_UP + rounds {
             let first = round % self.contestants.len();
@@ -96,192 +97,6 @@ impl Comparison {
     }
 }
 
-/// All comparisons; those of the daemon only where there is a host.
-pub(super) fn comparisons(
-    programs: &Path,
-    root: &Root,
-    host: Option<&Host>,
-) -> Result<Vec<Comparison>> {
-    let bundle = text(&root.bundle_folder())?;
-    let state = |name: &str| text(&root.folder().join(name));
-    let runtime = text(&programs.join("dyno-runtime"))?;
-    let crun_options = ["--cgroup-manager=disabled"];
-    let [ours, runc, crun] = [
-        Oci {
-            program: &runtime,
-            options: &[],
-            state: state("dyno-runtime")?,
-            bundle: &bundle,
-        },
-        Oci {
-            program: "runc",
-            options: &[],
-            state: state("runc")?,
-            bundle: &bundle,
-        },
-        Oci {
-            program: "crun",
-            options: &crun_options,
-            state: state("crun")?,
-            bundle: &bundle,
-        },
-    ];
-    let podman = Podman::new(root)?;
-    let mut all = vec![Comparison {
-        title: "an OCI bundle: create, start, delete",
-        contestants: vec![
-            Contestant::new(
-                "dyno-runtime",
-                "dyno-runtime create, start, delete",
-                ours.life(),
-            ),
-            Contestant::new("runc", "runc create, start, delete", runc.life()),
-            crun.over_v2("crun create, start, delete", crun.life()),
-        ],
-        target: None,
-    }];
-    let dyno = |shown, options: &[&str]| {
-        host.map(|host| Contestant::new("dyno", shown, vec![host.run(options)]))
-    };
-    let run = ["run", "--bundle", &bundle, "bench"];
-    let mut without_network = vec![
-        Contestant::new("runc", "runc run", vec![runc.command(&run)]),
-        crun.over_v2("crun run", vec![crun.command(&run)]),
-        podman.run(
-            "podman run --rm --net none IMAGE /bin/true",
-            &["--net", "none"],
-        ),
-    ];
-    without_network.splice(
-        0..0,
-        dyno(
-            "dyno run --rm --net none IMAGE /bin/true",
-            &["--net", "none"],
-        ),
-    );
-    let mut with_network = vec![podman.run("podman run --rm IMAGE /bin/true", &[])];
-    with_network.splice(0..0, dyno("dyno run --rm IMAGE /bin/true", &[]));
-    all.push(Comparison {
-        title: "run /bin/true, without a network",
-        contestants: without_network,
-        target: Some(("runc", 0.5)),
-    });
-    all.push(Comparison {
-        title: "run /bin/true, with a network",
-        contestants: with_network,
-        target: Some(("podman", 0.15)),
-    });
-    Ok(all)
-}
-
-/// A runtime with the OCI command line.
-struct Oci<'a> {
-    program: &'a str,
-    options: &'a [&'a str],
-    state: String,
-    bundle: &'a str,
-}
-
-impl Oci<'_> {
-    fn command(&self, arguments: &[&str]) -> Vec<String> {
-        let words = [self.program, "--root", &self.state];
-        words
-            .iter()
-            .chain(self.options)
-            .chain(arguments)
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    /// A container's whole life. The payload may still run when it is deleted:
-    /// everybody kills it then.
-    fn life(&self) -> Commands {
-        vec![
-            self.command(&["create", "--bundle", self.bundle, "bench"]),
-            self.command(&["start", "bench"]),
-            self.command(&["delete", "--force", "bench"]),
-        ]
-    }
-
-    /// crun: Debian's refuses a hybrid hierarchy.
-    fn over_v2(&self, shown: &'static str, commands: Commands) -> Contestant {
-        Contestant {
-            needs_v2: true,
-            ..Contestant::new("crun", shown, commands)
-        }
-    }
-}
-
-/// Podman with a store of its own, and with runc as its runtime.
-struct Podman {
-    words: Vec<String>,
-    archive: String,
-}
-
-impl Podman {
-    fn new(root: &Root) -> Result<Self> {
-        let store = text(&root.folder().join("podman"))?;
-        let words = [
-            "podman",
-            "--root",
-            &store,
-            "--runroot",
-            "/run/podman-bench",
-            "--tmpdir",
-            "/run/podman-tmp",
-            "--storage-driver",
-            "overlay",
-            "--cgroup-manager",
-            "cgroupfs",
-            "--runtime",
-            "runc",
-            "--events-backend",
-            "none",
-        ];
-        Ok(Self {
-            words: words.map(ToOwned::to_owned).to_vec(),
-            archive: text(&root.archive())?,
-        })
-    }
-
-    fn command(&self, arguments: &[&str]) -> Vec<String> {
-        self.words
-            .iter()
-            .cloned()
-            .chain(arguments.iter().map(ToString::to_string))
-            .collect()
-    }
-
-    /// The limits are given because Podman's defaults are above this machine's.
-    fn run(&self, shown: &'static str, network: &[&str]) -> Contestant {
-        let limits = [
-            "--ulimit",
-            "nofile=1024:1024",
-            "--ulimit",
-            "nproc=1024:1024",
-        ];
-        let arguments = [
-            &["run", "--rm"],
-            network,
-            &limits,
-            &["localhost/bench", "/bin/true"],
-        ]
-        .concat();
-        let import = self.command(&["import", "--quiet", &self.archive, "localhost/bench"]);
-        Contestant {
-            set_up: Some(vec![import]),
-            ..Contestant::new("podman", shown, vec![self.command(&arguments)])
-        }
-    }
-}
-
-/// Command lines travel as JSON, which has no other bytes than text's.
-fn text(path: &Path) -> Result<String> {
-    path.to_str()
-        .map(ToOwned::to_owned)
-        .with_context(|| format!("{path:?} is no text"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,13 +105,14 @@ mod tests {
     fn every_round_runs_everybody_and_begins_with_another() {
         let contestants = ["a", "b", "c"].map(|name| Contestant::new(name, name, Vec::new()));
         let comparison = Comparison {
-            title: "",
+            title: String::new(),
+            rounds_divisor: 2,
             contestants: contestants.into(),
             target: None,
         };
         let mut order = String::new();
         let samples = comparison
-            .measure(2, |contestant| {
+            .measure(4, |contestant| {
                 order.push_str(contestant.name);
                 Ok(Duration::from_millis(1))
             })

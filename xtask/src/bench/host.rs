@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::root::Root;
+use super::runner::Commands;
 use super::stage::done;
 
 /// How long hostd may take to listen.
@@ -57,6 +58,15 @@ impl Host {
     /// `dyno run` of `/bin/true` with these options.
     pub(super) fn run(&self, options: &[&str]) -> Vec<String> {
         self.command(&[&["run", "--rm"], options, &[IMAGE, "/bin/true"]].concat())
+    }
+
+    /// A whole life of an image.
+    pub(super) fn import_and_remove(&self, archive: &str) -> Commands {
+        let tree = "localhost/bench-tree";
+        vec![
+            self.command(&["import", archive, tree]),
+            self.command(&["rmi", tree]),
+        ]
     }
 
     /// Where its API is.

@@ -12,6 +12,21 @@ use super::stage::done;
 /// Where Debian's busybox-static puts its program.
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
+/// What a larger image is made of: much text, some programs, many small files.
+const TREE: [&str; 4] = [
+    "usr/share/doc",
+    "usr/share/perl",
+    "usr/share/zoneinfo",
+    "usr/sbin",
+];
+
+/// An archive that is large enough to measure unpacking.
+pub(super) struct Tree {
+    pub(super) archive: PathBuf,
+    pub(super) megabytes: u64,
+    pub(super) files: usize,
+}
+
 /// A folder with the bench's files, removed at its end.
 pub(super) struct Root {
     folder: PathBuf,
@@ -49,6 +64,26 @@ impl Root {
     /// The OCI bundle that runs `/bin/true`.
     pub(super) fn bundle_folder(&self) -> PathBuf {
         self.folder.join("bundle")
+    }
+
+    /// An archive of some of this machine's files.
+    pub(super) fn tree(&self) -> Result<Tree> {
+        let archive = self.folder.join("tree.tar");
+        if !archive.exists() {
+            done(
+                Command::new("tar")
+                    .args(["-C", "/", "-cf"])
+                    .arg(&archive)
+                    .args(TREE),
+            )?;
+        }
+        let listing = done(Command::new("tar").arg("-tf").arg(&archive))?;
+        let megabytes = std::fs::metadata(&archive)?.len() / 1_000_000;
+        Ok(Tree {
+            archive,
+            megabytes,
+            files: listing.lines().count(),
+        })
     }
 
     fn rootfs(&self) -> PathBuf {

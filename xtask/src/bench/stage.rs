@@ -5,14 +5,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::contest::{self, Contestant};
+use super::contest::Contestant;
 use super::host::Host;
+use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
 use super::{Bench, latency, table};
 
-/// Our programs, as packages and binaries of the workspace.
-const PROGRAMS: [&str; 5] = ["dyno", "hostd", "dyno-runtime", "dyno-edge", "dyno-images"];
+/// The packages of our programs.
+const PACKAGES: [&str; 5] = [
+    "dyno",
+    "dyno-hostd",
+    "dyno-runtime",
+    "dyno-edge",
+    "dyno-images",
+];
 
 /// Builds what is measured and executes the bench again in namespaces of its
 /// own: whatever runs, is mounted or routed there ends with it.
@@ -57,7 +64,7 @@ pub(super) fn enter(bench: &Bench) -> Result<()> {
 }
 
 fn build() -> Result<PathBuf> {
-    let packages = PROGRAMS.iter().flat_map(|program| ["--package", program]);
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release"])
         .args(packages)
@@ -95,7 +102,7 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
     let mut plain = Runner::start(runner(None)?)?;
     let mut unified = Runner::start(runner(v2_tree())?)?;
     let mut results = Vec::new();
-    for mut comparison in contest::comparisons(programs, &root, host.as_ref())? {
+    for mut comparison in Peers::new(programs, &root, host.as_ref())?.comparisons()? {
         comparison
             .contestants
             .retain(|contestant| takes_part(contestant.name));

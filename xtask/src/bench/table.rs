@@ -66,14 +66,10 @@ pub(super) fn print_latency(latency: &[(&'static str, Samples)]) {
     }
 }
 
-/// Every sample, in nanoseconds.
+/// Every sample, in seconds.
 pub(super) fn write_json(path: &Path, results: &[(Comparison, Vec<Samples>)]) -> Result<()> {
-    let nanoseconds = |samples: &Samples| {
-        samples
-            .all()
-            .iter()
-            .map(|s| s.as_nanos() as f64)
-            .collect::<Vec<_>>()
+    let seconds = |samples: &Samples| -> Vec<f64> {
+        samples.all().iter().map(Duration::as_secs_f64).collect()
     };
     let comparisons: Vec<_> = results
         .iter()
@@ -82,7 +78,7 @@ pub(super) fn write_json(path: &Path, results: &[(Comparison, Vec<Samples>)]) ->
                 .contestants
                 .iter()
                 .zip(samples)
-                .map(|(c, samples)| json!({"name": c.name, "nanoseconds": nanoseconds(samples)}))
+                .map(|(c, samples)| json!({"name": c.name, "seconds": seconds(samples)}))
                 .collect();
             json!({"title": comparison.title, "contestants": contestants})
         })

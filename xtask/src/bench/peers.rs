@@ -1,0 +1,218 @@
+//! Who is compared with whom, by which command lines.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::contest::{Comparison, Contestant};
+use super::host::Host;
+use super::root::Root;
+use super::runner::Commands;
+
+/// How everybody calls the container; one after the other.
+const NAME: &str = "bench";
+/// Podman's name of the image.
+const IMAGE: &str = "localhost/bench";
+/// Podman's name of the large image.
+const TREE: &str = "localhost/bench-tree";
+
+/// Everybody, ready to be compared.
+pub(super) struct Peers<'a> {
+    root: &'a Root,
+    host: Option<&'a Host>,
+    runtime: Oci,
+    runc: Oci,
+    crun: Oci,
+    podman: Podman,
+}
+
+impl<'a> Peers<'a> {
+    /// Our programs are in `programs`; without a `host` the daemon takes no part.
+    pub(super) fn new(programs: &Path, root: &'a Root, host: Option<&'a Host>) -> Result<Self> {
+        Ok(Self {
+            runtime: Oci::new(text(&programs.join("dyno-runtime"))?, &[], root)?,
+            runc: Oci::new("runc".into(), &[], root)?,
+            crun: Oci::new("crun".into(), &["--cgroup-manager=disabled"], root)?,
+            podman: Podman::new(root)?,
+            root,
+            host,
+        })
+    }
+
+    /// All comparisons.
+    pub(super) fn comparisons(&self) -> Result<Vec<Comparison>> {
+        Ok(vec![
+            self.bundle(),
+            self.without_network(),
+            self.with_network(),
+            self.import()?,
+        ])
+    }
+
+    fn bundle(&self) -> Comparison {
+        let contestant = |name, shown, oci: &Oci| Contestant::new(name, shown, oci.life());
+        let ours = contestant(
+            "dyno-runtime",
+            "dyno-runtime create, start, delete",
+            &self.runtime,
+        );
+        let runc = contestant("runc", "runc create, start, delete", &self.runc);
+        let crun = contestant("crun", "crun create, start, delete", &self.crun);
+        Comparison {
+            title: "an OCI bundle: create, start, delete".into(),
+            rounds_divisor: 1,
+            contestants: vec![ours, runc, over_v2(crun)],
+            target: None,
+        }
+    }
+
+    fn without_network(&self) -> Comparison {
+        let options = ["--net", "none"];
+        let runc = Contestant::new("runc", "runc run", vec![self.runc.run()]);
+        let crun = Contestant::new("crun", "crun run", vec![self.crun.run()]);
+        let podman = self
+            .podman
+            .run("podman run --rm --net none IMAGE /bin/true", &options);
+        let ours = self.dyno("dyno run --rm --net none IMAGE /bin/true", |host| {
+            vec![host.run(&options)]
+        });
+        Comparison {
+            title: "run /bin/true, without a network".into(),
+            rounds_divisor: 1,
+            contestants: ours
+                .into_iter()
+                .chain([runc, over_v2(crun), podman])
+                .collect(),
+            target: Some(("runc", 0.5)),
+        }
+    }
+
+    fn with_network(&self) -> Comparison {
+        let podman = self.podman.run("podman run --rm IMAGE /bin/true", &[]);
+        let ours = self.dyno("dyno run --rm IMAGE /bin/true", |host| vec![host.run(&[])]);
+        Comparison {
+            title: "run /bin/true, with a network".into(),
+            rounds_divisor: 1,
+            contestants: ours.into_iter().chain([podman]).collect(),
+            target: Some(("podman", 0.15)),
+        }
+    }
+
+    fn import(&self) -> Result<Comparison> {
+        let tree = self.root.tree()?;
+        let archive = text(&tree.archive)?;
+        let podman = self.podman.import("podman import and rmi", &archive);
+        let ours = self.dyno("dyno import and rmi", |host| {
+            host.import_and_remove(&archive)
+        });
+        Ok(Comparison {
+            title: format!(
+                "import an archive of {} MB in {} files",
+                tree.megabytes, tree.files
+            ),
+            rounds_divisor: 8,
+            contestants: ours.into_iter().chain([podman]).collect(),
+            target: None,
+        })
+    }
+
+    fn dyno(
+        &self,
+        shown: &'static str,
+        commands: impl FnOnce(&Host) -> Commands,
+    ) -> Option<Contestant> {
+        self.host
+            .map(|host| Contestant::new("dyno", shown, commands(host)))
+    }
+}
+
+/// Debian's crun refuses a hybrid hierarchy.
+fn over_v2(contestant: Contestant) -> Contestant {
+    Contestant {
+        needs_v2: true,
+        ..contestant
+    }
+}
+
+/// A runtime with the OCI command line.
+struct Oci {
+    words: Vec<String>,
+    bundle: String,
+}
+
+impl Oci {
+    fn new(program: String, options: &[&str], root: &Root) -> Result<Self> {
+        let name = Path::new(&program).file_name().context("no program")?;
+        let state = text(&root.folder().join(name))?;
+        let mut words = vec![program, "--root".into(), state];
+        words.extend(options.iter().map(ToString::to_string));
+        let bundle = text(&root.bundle_folder())?;
+        Ok(Self { words, bundle })
+    }
+
+    fn run(&self) -> Vec<String> {
+        with(&self.words, &["run", "--bundle", &self.bundle, NAME])
+    }
+
+    /// A container's whole life. The payload may still run when it is deleted:
+    /// everybody kills it then.
+    fn life(&self) -> Commands {
+        vec![
+            with(&self.words, &["create", "--bundle", &self.bundle, NAME]),
+            with(&self.words, &["start", NAME]),
+            with(&self.words, &["delete", "--force", NAME]),
+        ]
+    }
+}
+
+/// Podman with a store of its own, and with runc as its runtime.
+struct Podman {
+    words: Vec<String>,
+    archive: String,
+}
+
+impl Podman {
+    fn new(root: &Root) -> Result<Self> {
+        let store = text(&root.folder().join("podman"))?;
+        let own = ["podman", "--root", &store, "--runroot", "/run/podman-bench"];
+        let rest = [
+            "--tmpdir=/run/podman-tmp",
+            "--storage-driver=overlay",
+            "--cgroup-manager=cgroupfs",
+            "--runtime=runc",
+            "--events-backend=none",
+        ];
+        Ok(Self {
+            words: own.iter().chain(&rest).map(ToString::to_string).collect(),
+            archive: text(&root.archive())?,
+        })
+    }
+
+    /// The limits are given because Podman's defaults may be above a machine's.
+    fn run(&self, shown: &'static str, network: &[&str]) -> Contestant {
+        let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
+        let arguments = [&["run", "--rm"], network, &limits, &[IMAGE, "/bin/true"]].concat();
+        let import = with(&self.words, &["import", "--quiet", &self.archive, IMAGE]);
+        Contestant {
+            set_up: vec![import],
+            ..Contestant::new("podman", shown, vec![with(&self.words, &arguments)])
+        }
+    }
+
+    fn import(&self, shown: &'static str, archive: &str) -> Contestant {
+        let import = with(&self.words, &["import", "--quiet", archive, TREE]);
+        let remove = with(&self.words, &["rmi", TREE]);
+        Contestant::new("podman", shown, vec![import, remove])
+    }
+}
+
+fn with(words: &[String], arguments: &[&str]) -> Vec<String> {
+    let arguments = arguments.iter().map(ToString::to_string);
+    words.iter().cloned().chain(arguments).collect()
+}
+
+/// Command lines travel as JSON, which has no other bytes than text's.
+fn text(path: &Path) -> Result<String> {
+    let text = path.to_str().map(ToOwned::to_owned);
+    text.with_context(|| format!("{} is no text", path.display()))
+}
