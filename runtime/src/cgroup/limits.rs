@@ -26,31 +26,11 @@ impl Cgroup {
             true => Some(Version::V1),
             false => v2.contains(&controller).then_some(Version::V2),
         };
-        if resources
-            .devices()
-            .as_ref()
-            .is_some_and(|devices| !devices.is_empty())
-        {
-            let reason = "device rules are fixed when the container is created";
-            return Err(Error::unenforceable("devices", "update", reason));
-        }
+        self.check_update(resources, version(Controller::Cpu))?;
         let settings = settings::plan(resources, &version)?;
-        let cpu = resources.cpu().as_ref();
-        let lone_period = cpu.is_some_and(|cpu| cpu.period().is_some() && cpu.quota().is_none());
-        if lone_period && version(Controller::Cpu) == Some(Version::V2) {
-            let reason = "on cgroup v2 both are one value: give cpu.quota too";
-            return Err(Error::unenforceable("cpu.period", "update", reason));
-        }
-        let memory = resources.memory().as_ref();
-        if memory.and_then(|memory| memory.check_before_update()) == Some(true) {
-            let limit = memory.and_then(|memory| memory.limit());
-            let used = self.stats()?.memory_bytes.unwrap_or(0);
-            if let Some(limit) = limit.and_then(|limit| u64::try_from(limit).ok())
-                && limit < used
-            {
-                let reason = format!("{used} bytes are in use");
-                return Err(Error::unenforceable("memory.limit", limit, reason));
-            }
+        if settings.monitor_kills_on_oom && !self.record.monitor_kills_on_oom {
+            let reason = "on cgroup v1 it has to be asked for when the container is created";
+            return Err(Error::unenforceable("unified[memory.oom.group]", 1, reason));
         }
         let mut undo = Vec::new();
         let result = self.apply(&settings.writes, &mut undo);
@@ -62,6 +42,35 @@ impl Cgroup {
             }
         }
         result
+    }
+
+    /// Refuses what can be had at creation only, or not at this moment.
+    fn check_update(&self, resources: &LinuxResources, cpu: Option<Version>) -> Result<()> {
+        let devices = resources.devices().as_deref().unwrap_or_default();
+        if !devices.is_empty() {
+            let reason = "device rules are fixed when the container is created";
+            return Err(Error::unenforceable("devices", "update", reason));
+        }
+        if let (Some(Version::V2), Some(time)) = (cpu, resources.cpu()) {
+            let period = time.period().filter(|period| *period != 0);
+            let quota = time.quota().filter(|quota| *quota != 0);
+            if let (Some(period), None) = (period, quota) {
+                let reason = "on cgroup v2 both are one value: give cpu.quota too";
+                return Err(Error::unenforceable("cpu.period", period, reason));
+            }
+        }
+        let memory = resources
+            .memory()
+            .filter(|memory| memory.check_before_update() == Some(true));
+        let limit = memory.and_then(|memory| u64::try_from(memory.limit()?).ok());
+        if let Some(limit) = limit {
+            let used = self.stats()?.memory_bytes.unwrap_or(0);
+            if limit < used {
+                let reason = format!("{used} bytes are in use");
+                return Err(Error::unenforceable("memory.limit", limit, reason));
+            }
+        }
+        Ok(())
     }
 
     /// Writes every setting. Some depend on another (v1 wants memory+swap above

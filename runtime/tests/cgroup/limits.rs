@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
-use dyno_runtime::cgroup::{Cgroup, detect};
+use dyno_runtime::cgroup::{Cgroup, Controller, detect};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
@@ -184,6 +184,33 @@ fn an_update_changes_limits_and_a_refused_one_changes_none() {
         .update(&parse(json!({ "memory": { "limit": -1 } })))
         .unwrap();
     assert_eq!(max(), None);
+}
+
+#[test]
+fn an_update_refuses_what_only_creation_can_have() {
+    let group = Group::new(json!({ "cpu": { "quota": 50_000, "period": 100_000 } }));
+    let _fat = group.run("x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do x=$x$x; done; sleep 60");
+    let update = |resources| group.cgroup.update(&parse(resources));
+    let device = json!({ "devices": [{ "allow": true, "type": "c", "major": 1, "minor": 11 }] });
+    let error = update(device).unwrap_err().to_string();
+    assert!(error.contains("device rules are fixed"), "{error}");
+
+    let tiny = json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } });
+    eventually("it uses memory", || {
+        group.cgroup.stats().unwrap().memory_bytes > Some(4096)
+    });
+    let error = update(tiny).unwrap_err().to_string();
+    assert!(error.contains("bytes are in use"), "{error}");
+
+    let on_v1 = group.cgroup.record().v1.contains_key(&Controller::Cpu);
+    let period = update(json!({ "cpu": { "period": 200_000 } }));
+    assert_eq!(period.is_ok(), on_v1, "v2 would drop the quota: {period:?}");
+    let group_kill = update(json!({ "unified": { "memory.oom.group": "1" } }));
+    assert_eq!(
+        group_kill.is_ok(),
+        !on_v1,
+        "nobody watches yet: {group_kill:?}"
+    );
 }
 
 #[test]
