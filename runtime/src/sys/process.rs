@@ -80,7 +80,7 @@ pub(crate) fn clone3(
     let pid = checked(result)?;
     if pid == 0 {
         let _guard = NeverReturn;
-        body();
+        match body() {}
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))

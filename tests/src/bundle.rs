@@ -1,0 +1,199 @@
+//! OCI bundles, and `dyno-runtime` on them.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::{Folder, programs, root, until};
+
+/// Host id that the containers' ids begin at.
+pub const ID_BASE: u32 = 0x5000_0000;
+
+/// A bundle with a busybox root, an overlay over it, and every namespace.
+#[derive(Debug)]
+pub struct Bundle {
+    folder: Folder,
+    /// `config.json`, to be changed before [`Bundle::run`].
+    pub config: Value,
+    id: String,
+}
+
+/// How a container ended, as far as a stranger to it can see.
+#[derive(Debug)]
+pub struct Ran {
+    /// What `create` answered.
+    pub create: Output,
+    /// What the container wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Bundle {
+    /// A bundle whose container runs a shell script.
+    pub fn script(script: &str) -> Self {
+        Self::new(&["sh", "-c", script])
+    }
+
+    /// A bundle whose container runs this.
+    pub fn new(args: &[&str]) -> Self {
+        crate::must_be_root();
+        let folder = Folder::new();
+        for name in ["rootfs", "layer", "upper", "work"] {
+            std::fs::create_dir(folder.path().join(name)).expect("make a folder");
+        }
+        root::fill(&folder.path().join("layer"));
+        let name = folder
+            .path()
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let config = config(folder.path(), &name, args);
+        Self {
+            folder,
+            config,
+            id: name,
+        }
+    }
+
+    /// The bundle's folder; below it the layer is `layer`, what was written is in `upper`.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// `dyno-runtime` with this bundle's own state folder.
+    pub fn runtime(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(programs().join("dyno-runtime"));
+        command
+            .arg("--root")
+            .arg(self.path().join("state"))
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the runtime to its end.
+    pub fn call(&self, args: &[&str]) -> Output {
+        self.runtime(args).output().expect("run dyno-runtime")
+    }
+
+    /// Creates the container, its output going to files.
+    pub fn create(&self) -> Output {
+        let config = serde_json::to_vec(&self.config).expect("JSON");
+        let mut file = File::create(self.path().join("config.json")).expect("make config.json");
+        std::io::Write::write_all(&mut file, &config).expect("write config.json");
+        let output = |name| File::create(self.path().join(name)).expect("make a file");
+        let path = self.path().to_string_lossy().into_owned();
+        let mut create = self.runtime(&["create", "--bundle", &path, &self.id]);
+        let status = create
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .status();
+        let status = status.expect("run dyno-runtime");
+        Output {
+            status,
+            stdout: Vec::new(),
+            stderr: self.read("stderr").into_bytes(),
+        }
+    }
+
+    /// Creates and starts the container, waits for its end, and deletes it.
+    pub fn run(&self) -> Ran {
+        let create = self.create();
+        if create.status.success() {
+            let start = self.call(&["start", &self.id]);
+            assert!(start.status.success(), "start: {start:?}");
+            until("the container stops", || {
+                self.state()["status"] == "stopped"
+            });
+            let delete = self.call(&["delete", &self.id]);
+            assert!(delete.status.success(), "delete: {delete:?}");
+        }
+        Ran {
+            create,
+            stdout: self.read("stdout"),
+            stderr: self.read("stderr"),
+        }
+    }
+
+    /// What the container wrote, which must have been created.
+    pub fn output(&self) -> String {
+        let ran = self.run();
+        assert!(ran.create.status.success(), "create: {ran:?}");
+        assert_eq!(ran.stderr, "", "the container complains: {ran:?}");
+        ran.stdout
+    }
+
+    /// What `state` says.
+    pub fn state(&self) -> Value {
+        let state = self.call(&["state", &self.id]);
+        assert!(state.status.success(), "state: {state:?}");
+        serde_json::from_slice(&state.stdout).expect("JSON")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // Whatever state a failed test left it in.
+        self.call(&["delete", "--force", &self.id]);
+    }
+}
+
+fn config(folder: &Path, name: &str, args: &[&str]) -> Value {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let mount = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
+    let layers = [
+        format!("lowerdir={}", path("layer")),
+        format!("upperdir={}", path("upper")),
+        format!("workdir={}", path("work")),
+        "userxattr".to_owned(),
+    ];
+    let namespaces = ["user", "pid", "mount", "network", "uts", "ipc", "cgroup"];
+    let mapping = json!([{"containerID": 0, "hostID": ID_BASE, "size": 65536}]);
+    let capabilities = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL"]);
+    json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs"},
+        "hostname": "box",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "noNewPrivileges": true,
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+            },
+        },
+        "mounts": [
+            {"destination": "/", "type": "overlay", "source": "overlay", "options": layers},
+            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
+        ],
+        "linux": {
+            "cgroupsPath": format!("/{name}"),
+            "namespaces": namespaces.map(|kind| json!({"type": kind})),
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+            "maskedPaths": ["/proc/absent", "/proc/interrupts", "/proc/keys", "/sys/firmware"],
+            "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
+        },
+    })
+}

@@ -1,0 +1,230 @@
+//! A hostd of its own for each test, in a network of its own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{DEADLINE, Folder, programs, root, until};
+
+/// A hostd with its folders. What its dynos and it leave behind goes with it.
+#[derive(Debug)]
+pub struct Host {
+    hostd: Child,
+    folder: Folder,
+    environment: Vec<(String, String)>,
+}
+
+impl Host {
+    /// Starts hostd in a network namespace that it shares with this thread only.
+    pub fn start() -> Self {
+        crate::must_be_root();
+        own_network();
+        let folder = Folder::new();
+        let hostd = spawn(folder.path());
+        let host = Self {
+            hostd,
+            folder,
+            environment: Vec::new(),
+        };
+        host.until_it_answers();
+        host
+    }
+
+    /// The same, with the image `busybox` imported.
+    pub fn with_busybox() -> Self {
+        let host = Self::start();
+        let archive = host.folder.path().join("busybox.tar");
+        root::archive(&archive);
+        host.ok(&["import", &archive.to_string_lossy(), "busybox"]);
+        host
+    }
+
+    /// The folder of all that belongs to this host: `state`, `run`, and what tests put there.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// hostd's process id.
+    pub fn pid(&self) -> u32 {
+        self.hostd.id()
+    }
+
+    /// Kills hostd as a power cut would, and starts it again. Its dynos are not asked.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.hostd = spawn(self.folder.path());
+        self.until_it_answers();
+    }
+
+    /// Kills hostd with SIGKILL.
+    pub fn kill(&mut self) {
+        self.hostd.kill().expect("kill hostd");
+        self.hostd.wait().expect("reap hostd");
+    }
+
+    /// Starts hostd again and returns at once.
+    pub fn spawn_again(&mut self) {
+        self.hostd = spawn(self.folder.path());
+    }
+
+    /// Waits until the API answers.
+    pub fn until_it_answers(&self) {
+        until("hostd answers", || {
+            self.run(&["version", "--json"]).status.success()
+        });
+    }
+
+    /// The command `dyno` for this host.
+    pub fn dyno(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(programs().join("dyno"));
+        command
+            .env("DYNO_SOCKET", self.socket())
+            .env("DYNO_AUTOSTART", "0")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .args(arguments);
+        command
+    }
+
+    /// hostd's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/hostd.sock")
+    }
+
+    /// Runs `dyno` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.dyno(arguments).output().expect("run dyno")
+    }
+
+    /// The standard output of a `dyno` that succeeds, its last line end cut off.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "dyno {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The standard error and exit code of a `dyno` that fails.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> (String, i32) {
+        let output = self.run(arguments);
+        let code = output.status.code().expect("an exit code");
+        assert_ne!(code, 0, "dyno {arguments:?}: {output:?}");
+        (String::from_utf8_lossy(&output.stderr).into_owned(), code)
+    }
+
+    /// `dyno inspect` as JSON: one dyno.
+    #[track_caller]
+    pub fn inspect(&self, dyno: &str) -> Value {
+        let text = self.ok(&["inspect", "--json", dyno]);
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        match value {
+            Value::Array(mut all) => all.remove(0),
+            one => one,
+        }
+    }
+
+    /// The ids of all dynos.
+    pub fn ids(&self) -> Vec<String> {
+        self.ok(&["ps", "-a", "-q"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Waits until a dyno is in this phase.
+    #[track_caller]
+    pub fn until_phase(&self, dyno: &str, phase: &str) {
+        until(&format!("{dyno} is {phase}"), || {
+            self.inspect(dyno)["status"]["phase"] == phase
+        });
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Ok(None) = self.hostd.try_wait() {
+            let ids = self.run(&["ps", "-a", "-q"]);
+            for id in String::from_utf8_lossy(&ids.stdout).lines() {
+                self.run(&["rm", "-f", id]);
+            }
+            if let Ok(pid) = i32::try_from(self.hostd.id()) {
+                kill_process(Pid::from_raw(pid).expect("a pid"), Signal::TERM).ok();
+            }
+            self.hostd.wait().ok();
+        }
+        end_edge(self.folder.path());
+    }
+}
+
+/// The router outlives hostd by design; a test's must not outlive the test.
+fn end_edge(folder: &Path) {
+    let tables = folder.join("run/edge/tables.json");
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let ours = command
+            .split(|byte| *byte == 0)
+            .any(|word| word == tables.as_os_str().as_encoded_bytes());
+        let pid = entry
+            .file_name()
+            .to_string_lossy()
+            .parse()
+            .ok()
+            .and_then(Pid::from_raw);
+        if let (true, Some(pid)) = (ours, pid) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+    }
+}
+
+/// Gives this thread, and what it starts from now on, an empty network with loopback.
+pub fn own_network() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    let status = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()
+        .expect("run ip");
+    assert!(status.success(), "bring up loopback");
+}
+
+fn spawn(folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("hostd.log"));
+    Command::new(programs().join("hostd"))
+        .arg("serve")
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .arg("--run-dir")
+        .arg(folder.join("run"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.expect("hostd's log"))
+        .spawn()
+        .expect("start hostd")
+}
+
+/// The body of an HTTP answer, or what went wrong.
+pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => Err(std::io::Error::other(format!("not a 200: {answer:?}"))),
+    }
+}

@@ -1,0 +1,7 @@
+//! `dyno-runtime` on OCI bundles, as containerd or Podman would call it.
+//!
+//! The truth is read from inside the container, never from its configuration (P18).
+
+mod attacks;
+mod inside;
+mod life;
