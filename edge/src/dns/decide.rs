@@ -43,9 +43,8 @@ impl Reply {
     }
 }
 
-static QUALIFIED: LazyLock<Name> = LazyLock::new(|| {
-    Name::from_labels(DOMAIN.trim_end_matches('.').split('.')).unwrap_or_else(|_| Name::root())
-});
+static QUALIFIED: LazyLock<Name> =
+    LazyLock::new(|| Name::from_ascii(DOMAIN).expect("a constant, and tested"));
 
 /// Decides about `packet` from `client`. `turn` chooses which of several
 /// addresses comes first.
@@ -108,42 +107,30 @@ struct Local {
 
 /// What the tables say; `None` if it is no matter of theirs.
 fn local(networks: &Networks, network: &Network, query: &Query, turn: usize) -> Option<Local> {
-    if query.query_type() == RecordType::PTR
-        && let Ok(block) = query.name().parse_arpa_name()
+    let (name, kind) = (query.name(), query.query_type());
+    if kind == RecordType::PTR
+        && let Ok(block) = name.parse_arpa_name()
         && block.prefix_len() == block.max_prefix_len()
         && networks.of(block.addr()).is_some()
     {
-        return Some(reverse(network, block, query.name()));
+        return Some(reverse(network, block, name));
     }
-    let zone = &*QUALIFIED;
-    let (bare, zone) = match strip(query.name(), zone) {
-        Some(bare) => (bare, zone.clone()),
-        None => (query.name().clone(), query.name().clone()),
+    let Some(bare) = strip(name, &QUALIFIED) else {
+        // A bare name that only stands above another one is public, or nobody's.
+        let addresses = network.addresses(&LowerName::new(name))?;
+        return Some(Local::addresses(addresses, kind, turn, name));
     };
-    let qualified = zone == *QUALIFIED;
-    let addresses = match network.addresses(&LowerName::new(&bare)) {
-        Some(addresses) => addresses,
-        None if qualified && bare.is_root() => &[],
-        None if qualified => {
-            return Some(Local {
-                records: Vec::new(),
-                code: ResponseCode::NXDomain,
-                zone,
-            });
+    let bare = LowerName::new(&bare);
+    Some(match network.addresses(&bare) {
+        Some(addresses) => Local::addresses(addresses, kind, turn, &QUALIFIED),
+        None if bare.is_root() || network.is_above(&bare) => {
+            Local::addresses(&[], kind, turn, &QUALIFIED)
         }
-        None => return None,
-    };
-    // A bare name that only stands above another is the public name it may be.
-    if addresses.is_empty() && !qualified {
-        return None;
-    }
-    let records = rotated(addresses, turn)
-        .filter_map(|a| data(*a, query.query_type()))
-        .collect();
-    Some(Local {
-        records,
-        code: ResponseCode::NoError,
-        zone,
+        None => Local {
+            records: Vec::new(),
+            code: ResponseCode::NXDomain,
+            zone: QUALIFIED.clone(),
+        },
     })
 }
 
@@ -195,6 +182,16 @@ fn data(address: IpAddr, wanted: RecordType) -> Option<RData> {
 }
 
 impl Local {
+    /// Those of the addresses that were asked for; none is no data, not no name.
+    fn addresses(addresses: &[IpAddr], kind: RecordType, turn: usize, zone: &Name) -> Self {
+        let wanted = |address: &IpAddr| data(*address, kind);
+        Self {
+            records: rotated(addresses, turn).filter_map(wanted).collect(),
+            code: ResponseCode::NoError,
+            zone: zone.clone(),
+        }
+    }
+
     fn into_message(self, request: &Message, query: &Query) -> Message {
         let mut message = reply(request, self.code);
         message.metadata.authoritative = true;

@@ -20,7 +20,7 @@ pub struct Networks {
 #[derive(Debug, Default)]
 pub struct Network {
     addresses: HashMap<LowerName, Vec<IpAddr>>,
-    /// Names that have none themselves but are above one that has (RFC 8020).
+    /// Names above those: they exist, whether they have addresses or not (RFC 8020).
     ancestors: HashSet<LowerName>,
     names: HashMap<IpAddr, Vec<Name>>,
 }
@@ -152,13 +152,16 @@ impl Network {
         Ok(parsed)
     }
 
-    /// The addresses of a name; `Some` of nothing for a name that exists without any.
+    /// The addresses of a name; `None` for a name that is not in the table.
     #[must_use]
     pub fn addresses(&self, name: &LowerName) -> Option<&[IpAddr]> {
-        match self.addresses.get(name) {
-            Some(addresses) => Some(addresses),
-            None => self.ancestors.contains(name).then_some(&[]),
-        }
+        self.addresses.get(name).map(Vec::as_slice)
+    }
+
+    /// Whether names below this one are in the table.
+    #[must_use]
+    pub fn is_above(&self, name: &LowerName) -> bool {
+        self.ancestors.contains(name)
     }
 
     /// The names that have this address.
@@ -216,15 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_above_another_exists() {
+    fn a_name_above_another_is_known_as_such() {
         let networks = parse(
             r#"{"version":1,"upstreams":[],"networks":{
                 "a":{"sources":["10.1.0.0/24"],"names":{"web.shop":["10.1.0.2"]}}}}"#,
         )
         .unwrap();
         let network = networks.of("10.1.0.9".parse().unwrap()).unwrap();
-        assert_eq!(network.addresses(&lower("shop.")), Some(&[][..]));
-        assert_eq!(network.addresses(&lower("other.")), None);
+        assert!(network.is_above(&lower("shop.")) && !network.is_above(&lower("web.shop.")));
+        assert_eq!(network.addresses(&lower("shop.")), None);
     }
 
     #[test]

@@ -10,7 +10,8 @@ fn networks() -> Networks {
             "a":{"sources":["10.1.0.0/24","fd00::/64"],"names":{
                 "web":["10.1.0.2","10.1.0.3","fd00::2"],
                 "api.shop":["10.1.0.4"],
-                "four":["10.1.0.5"]}},
+                "four":["10.1.0.5"],
+                "starting":[]}},
             "b":{"sources":["10.2.0.0/24"],"names":{"secret":["10.2.0.2"]}}}}"#,
     )
     .unwrap()
@@ -92,6 +93,8 @@ fn other_types_of_a_name_are_no_data_rather_than_no_name() {
     for (name, kind) in [
         ("four.", RecordType::AAAA),
         ("four.dyno.internal.", RecordType::MX),
+        ("starting.", RecordType::A),
+        ("starting.dyno.internal.", RecordType::A),
         ("shop.dyno.internal.", RecordType::A),
         ("dyno.internal.", RecordType::A),
     ] {
