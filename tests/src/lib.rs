@@ -6,7 +6,6 @@
 //! processes; where the machine lacks something, a test fails or says so by
 //! [`skip`].
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::missing_panics_doc,
     reason = "a test rig fails loudly"

@@ -80,6 +80,7 @@ pub(crate) fn clone3(
     let pid = checked(result)?;
     if pid == 0 {
         let _guard = NeverReturn;
+        #[expect(unreachable_code, reason = "it is: an `Infallible` cannot be made")]
         match body() {}
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
