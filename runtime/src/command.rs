@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::container::{Exit, StartError};
 use crate::jail::Jail;
+use crate::monitor;
 use crate::state::StateRoot;
 
 /// A container runtime for Linux (OCI runtime spec 1.2).
@@ -89,10 +90,7 @@ pub fn main() -> ExitCode {
         Command::State { id } => lifecycle::state(&states, &id),
         Command::Kill { id, signal } => lifecycle::kill(&states, &id, &signal),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
-        Command::Monitor { dir } => {
-            drop(dir);
-            return ExitCode::FAILURE;
-        }
+        Command::Monitor { dir } => return monitor::run(&dir),
         Command::Jail {
             root,
             uid_base,
