@@ -10,6 +10,7 @@
 //! model         what the caller asks for: host id, endpoints, published ports
 //! network       open, attach, detach, publish, close
 //!   reconcile   compare with the kernel and repair
+//!   watch       hear of foreign changes at once
 //!   findings    what other people's firewalls do to us
 //! subnet, pool  choose the subnets; hand out their addresses (pure)
 //! namespace     a netlink socket inside somebody else's network namespace
@@ -33,6 +34,7 @@ mod probe;
 mod reconcile;
 mod subnet;
 mod sysctl;
+mod watch;
 
 pub use error::{Error, Invalid, Result};
 pub use model::{
@@ -40,3 +42,4 @@ pub use model::{
 };
 pub use network::{Network, loopback_up};
 pub use subnet::choose_subnets;
+pub use watch::Watch;

@@ -11,6 +11,7 @@ use crate::link::{self, Link};
 use crate::model::{Config, Counters, Desired, Endpoint, Finding, Published, Repair};
 use crate::netlink::{Message, Reply, Socket};
 use crate::nft::{self, Elements};
+use crate::watch::Watch;
 use crate::{findings, namespace, probe, reconcile, sysctl};
 
 /// An open network. Every call may come from any thread; calls that change
@@ -196,6 +197,19 @@ impl Network {
         drop(kernel);
         self.forget(&stale)?;
         Ok(repairs)
+    }
+
+    /// Subscribes to changes of rules and links by others, so that
+    /// [`reconcile`](Self::reconcile) can be called at once.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn watch(&self) -> Result<Watch> {
+        let port = self.kernel().rules.others().1.port();
+        Watch::open(vec![port.map_err(|source| Error::Netlink {
+            operation: "read the port id of a netlink socket".to_owned(),
+            source,
+        })?])
     }
 
     /// Traffic of a dyno's link so far.

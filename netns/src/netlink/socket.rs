@@ -33,6 +33,8 @@ struct Raw {
     kind: u16,
     flags: u16,
     sequence: u32,
+    /// The port id of whoever caused it.
+    port: u32,
     body: Vec<u8>,
 }
 
@@ -47,13 +49,18 @@ impl Socket {
     /// Opens a socket in the calling thread's network namespace. `protocol`
     /// is `None` for rtnetlink.
     pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        Self::subscribe(protocol, 0)
+    }
+
+    /// Opens a socket that hears of the changes of these multicast groups.
+    pub(crate) fn subscribe(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
         let fd = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
             protocol,
         )?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         // A replaced ruleset is one message to the kernel, and its errors must
         // all find room. Both limits are lifted for CAP_NET_ADMIN only; without
         // it the defaults hold.
@@ -98,6 +105,29 @@ impl Socket {
             }
         }
         Err(failed(operation, rustix::io::Errno::INTR.into()))
+    }
+
+    /// The port id by which the kernel knows the socket.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        Ok(SocketAddrNetlink::try_from(address)?.pid())
+    }
+
+    /// Reads the notifications that are there: whether any, of a type and from
+    /// a port id, is of interest. Lost notifications are.
+    pub(crate) fn heard(&mut self, interesting: impl Fn(u16, u32) -> bool) -> Result<bool> {
+        const OPERATION: &str = "read notifications";
+        let mut heard = false;
+        loop {
+            match self.receive(OPERATION, RecvFlags::DONTWAIT) {
+                Ok(messages) => {
+                    heard |= messages.iter().any(|raw| interesting(raw.kind, raw.port));
+                }
+                Err(Error::Netlink { source, .. }) if is_empty(&source) => return Ok(heard),
+                Err(Error::Netlink { source, .. }) if is_overrun(&source) => heard = true,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn send(
@@ -157,9 +187,7 @@ impl Socket {
         let mut failure = None;
         loop {
             let messages = match self.receive(operation, RecvFlags::DONTWAIT) {
-                Err(Error::Netlink { source, .. })
-                    if source.kind() == io::ErrorKind::WouldBlock =>
-                {
+                Err(Error::Netlink { source, .. }) if is_empty(&source) => {
                     break;
                 }
                 other => other?,
@@ -193,6 +221,7 @@ impl Socket {
                 flags,
                 sequence,
                 body,
+                ..
             } in self.receive(operation, RecvFlags::empty())?
             {
                 if sequence != first {
@@ -233,6 +262,15 @@ impl AsFd for Socket {
     }
 }
 
+fn is_empty(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// The kernel had more to say than the socket could hold.
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+}
+
 fn failed(operation: &str, source: io::Error) -> Error {
     Error::Netlink {
         operation: operation.to_owned(),
@@ -257,6 +295,7 @@ fn split(mut bytes: &[u8]) -> Option<Vec<Raw>> {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             flags: u16::from_ne_bytes([header[6], header[7]]),
             sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
             body: body.to_vec(),
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -279,6 +318,7 @@ mod tests {
             kind,
             flags,
             sequence,
+            port: 0,
             body: body.to_vec(),
         };
         assert_eq!(messages[0], raw(20, 1, 5, &[1, 2, 3, 4]));
