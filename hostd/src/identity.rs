@@ -19,6 +19,29 @@ pub struct Identity {
     pub version: u32,
     /// 8 hexadecimal digits: part of every cgroup, link and table name.
     pub id: String,
+    /// The default network's subnets, once they were chosen.
+    #[serde(default)]
+    pub subnets: Option<Subnets>,
+}
+
+/// The subnets of the default network, as `address/prefix`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subnets {
+    /// IPv4.
+    pub ipv4: String,
+    /// IPv6, where the host has it.
+    pub ipv6: Option<String>,
+}
+
+impl Identity {
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// [`DurableError`]; the former record holds then.
+    pub fn save(&self, paths: &Paths) -> Result<(), DurableError> {
+        durable::write_json(&paths.host_record(), self, Survives::PowerCut)
+    }
 }
 
 /// The identity in the state folder; made and synced there when missing.
@@ -38,8 +61,9 @@ pub fn load_or_create(paths: &Paths) -> Result<Identity, DurableError> {
     let identity = Identity {
         version: VERSION,
         id,
+        subnets: None,
     };
-    durable::write_json(&path, &identity, Survives::PowerCut)?;
+    identity.save(paths)?;
     Ok(identity)
 }
 

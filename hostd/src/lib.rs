@@ -1,18 +1,46 @@
-//! The host engine: image → bundle → monitor → network → start, and the API
-//! over it.
+//! The host engine: image → bundle → monitor → network → start, and the HTTP
+//! API over it.
+//!
+//! ```text
+//! daemon ── builds the host, takes up its dynos, serves
+//!   │
+//! http ──▶ engine ──▶ supervisor (one task per dyno) ──▶ launch ──▶ bundle (pure)
+//!             │         machine (pure), perform            │
+//!             ▼                                            ├──▶ monitor   dyno-runtime monitor
+//!  admission (pure), images, registry                      ├──▶ network   links, ports, names
+//!                                                          └──▶ cgroups   kill, measure
+//! desired, identity, uids, events, durable       what is on disk, written so that a crash leaves it whole
+//! recovery                                       from what is on disk and in the kernel back to supervisors
+//! edge, logs, stats, systemd, config             DNS, output, measurements, units, command line
+//! ```
+//!
+//! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
+//! moment. It never forks itself, it executes the runtime.
 
 pub mod admission;
 pub mod bundle;
+pub mod cgroups;
+pub mod config;
+pub mod daemon;
 pub mod desired;
 pub mod durable;
 pub mod edge;
+pub mod engine;
 pub mod events;
 pub mod facts;
+pub mod host;
+pub mod http;
 pub mod identity;
+pub mod images;
+pub mod launch;
 pub mod logs;
 pub mod monitor;
 pub mod network;
 pub mod paths;
+pub mod recovery;
+pub mod registry;
 pub mod signal;
+pub mod stats;
 pub mod supervisor;
+pub mod systemd;
 pub mod uids;

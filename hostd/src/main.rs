@@ -1,3 +1,49 @@
-//! The daemon `hostd`.
+//! The daemon `hostd`: see the library for what it does.
 
-fn main() {}
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use dyno_hostd::config::{Action, Command};
+use dyno_hostd::durable::chain;
+use dyno_hostd::{daemon, systemd};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match run(&Command::parse().action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&*error),
+    }
+}
+
+fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
+    match action {
+        Action::Serve(options) => {
+            let filter =
+                EnvFilter::try_from_env("HOSTD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .init();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(daemon::serve(options))?)
+        }
+        Action::Install(options) => Ok(systemd::install(options)?),
+        Action::Uninstall => Ok(systemd::uninstall(Path::new("/etc/systemd/system"))?),
+        Action::Version => Ok(writeln!(
+            std::io::stdout(),
+            "hostd {}",
+            env!("CARGO_PKG_VERSION")
+        )?),
+    }
+}
+
+fn complain(error: &dyn std::error::Error) -> ExitCode {
+    match writeln!(std::io::stderr(), "hostd: {}", chain(error)) {
+        Ok(()) => ExitCode::FAILURE,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -133,6 +133,13 @@ impl DefaultNetwork {
             .insert(attached.place.id.clone(), attached);
     }
 
+    /// The dyno's first process is another one now; its namespace stays.
+    pub fn moved(&self, id: &DynoId, init: u32) {
+        if let Some(entry) = self.state().attached.get_mut(id) {
+            entry.init = init;
+        }
+    }
+
     /// Gives a created dyno its link, addresses and published ports.
     ///
     /// # Errors

@@ -129,6 +129,11 @@ impl UidPool {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::new(0, Vec::new())
+    }
+
     /// First id of the range that `dyno-edge` runs in; its own, as always.
     pub fn edge(&self) -> u32 {
         self.own[0]
@@ -216,6 +221,7 @@ mod tests {
         let identity = Identity {
             version: 1,
             id: id.to_owned(),
+            subnets: None,
         };
         fs::create_dir_all(folder).unwrap();
         durable::write_json(&folder.join("host.json"), &identity, Survives::Crash).unwrap();

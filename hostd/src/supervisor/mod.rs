@@ -1,2 +1,281 @@
-//! x
+//! One task owns one dyno: it decides by the pure machine, acts, and
+//! publishes what the dyno is by a watch channel.
+//!
+//! ```text
+//! machine   (state, input) → (state, actions)
+//! perform   the actions
+//! view      what the API shows, and which events follow
+//! ```
+
 pub mod machine;
+mod perform;
+mod view;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dyno_api::dyno::{Dyno, Phase};
+use dyno_api::error::{ApiError, ErrorKind};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::desired::Record;
+use crate::host::Host;
+use crate::launch::Running;
+use machine::{Input, Recovery, State, Traits, step};
+
+/// Requests that wait for one dyno.
+const QUEUE: usize = 64;
+/// How long a monitor may take to end after its last word.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+/// What is asked of a dyno.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Have a container that can be attached to.
+    Prepare,
+    /// Run.
+    Start,
+    /// Begin to end; the end shows in the view.
+    Stop {
+        /// Instead of the dyno's own signal.
+        signal: Option<u8>,
+        /// Instead of the dyno's own grace.
+        grace_ms: Option<u64>,
+    },
+    /// Send a signal.
+    Signal(u8),
+    /// Remove it.
+    Remove {
+        /// Also when it runs.
+        force: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Request {
+    ask: Ask,
+    reply: oneshot::Sender<Result<(), ApiError>>,
+}
+
+/// A way to one dyno's supervisor.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<Dyno>,
+}
+
+impl Handle {
+    /// Asks, and waits until it was done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn ask(&self, ask: Ask) -> Result<(), ApiError> {
+        let gone = || ApiError::new(ErrorKind::NotFound, "the dyno was removed");
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request { ask, reply }).await.is_err() {
+            return Err(gone());
+        }
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The dyno as it is now.
+    pub fn dyno(&self) -> Dyno {
+        self.view.borrow().clone()
+    }
+
+    /// The dyno as it will be.
+    pub fn view(&self) -> watch::Receiver<Dyno> {
+        self.view.clone()
+    }
+
+    /// Returns once the dyno is removed.
+    pub async fn removed(&self) {
+        self.requests.closed().await;
+    }
+}
+
+/// Whether nothing of a dyno in this phase runs or will run by itself.
+pub fn is_over(phase: Phase) -> bool {
+    matches!(phase, Phase::Exited | Phase::Failed | Phase::Lost)
+}
+
+struct Supervisor {
+    host: Arc<Host>,
+    record: Record,
+    state: State,
+    view: watch::Sender<Dyno>,
+    running: Option<Running>,
+    /// Losses in a row, which the pause before a restart grows with.
+    losses: u32,
+    /// Restarts under earlier monitors.
+    restarts: u32,
+    restart_due: Option<Instant>,
+    forgotten: bool,
+}
+
+/// Begins to supervise a dyno that has just been created.
+pub(crate) fn supervise(host: Arc<Host>, record: Record) -> Handle {
+    spawn(host, record, None, None)
+}
+
+/// Takes supervision up again.
+pub(crate) fn resume(
+    host: Arc<Host>,
+    record: Record,
+    running: Option<Running>,
+    how: Recovery,
+) -> Handle {
+    spawn(host, record, running, Some(how))
+}
+
+fn spawn(
+    host: Arc<Host>,
+    record: Record,
+    running: Option<Running>,
+    how: Option<Recovery>,
+) -> Handle {
+    let (requests, queue) = mpsc::channel(QUEUE);
+    let (view, seen) = watch::channel(view::resting(&record));
+    let mut supervisor = Supervisor {
+        host,
+        record,
+        state: State::Resting,
+        view,
+        running,
+        losses: 0,
+        restarts: 0,
+        restart_due: None,
+        forgotten: false,
+    };
+    if matches!(how, Some(Recovery::Adopt { .. })) {
+        supervisor.state = State::Live;
+        supervisor.show_running();
+    }
+    tokio::spawn(async move {
+        if let Some(how) = how {
+            supervisor.recover(how).await;
+        }
+        supervisor.run(queue).await;
+    });
+    Handle {
+        requests,
+        view: seen,
+    }
+}
+
+impl Supervisor {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while !self.forgotten {
+            let due = self.restart_due;
+            tokio::select! {
+                request = queue.recv() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => return,
+                },
+                status = news(&mut self.running) => match status {
+                    Some(status) => self.heard(status),
+                    None => self.monitor_gone().await,
+                },
+                () = until(due) => {
+                    self.restart_due = None;
+                    self.input(Input::RestartDue, None).await.unwrap_or_else(|error| {
+                        tracing::error!(dyno = %self.record.id, %error, "cannot be started again");
+                    });
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // The last word was heard and the monitor is on its way out: a request
+        // meets the dyno as it will be then.
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.last.phase.is_final())
+        {
+            self.monitor_gone().await;
+        }
+        let outcome = if self.forgotten {
+            Err(ApiError::new(ErrorKind::NotFound, "the dyno was removed"))
+        } else {
+            let input = match request.ask {
+                Ask::Prepare => Input::Prepare,
+                Ask::Start => Input::Start,
+                Ask::Stop { .. } => Input::Stop,
+                Ask::Signal(_) => Input::Signal,
+                Ask::Remove { force } => Input::Remove { force },
+            };
+            self.input(input, Some(request.ask)).await
+        };
+        if request.reply.send(outcome).is_err() {
+            tracing::debug!(dyno = %self.record.id, "whoever asked went away");
+        }
+    }
+
+    async fn input(&mut self, input: Input, ask: Option<Ask>) -> Result<(), ApiError> {
+        let (next, actions) = step(self.state, input, self.traits()).map_err(|refusal| {
+            ApiError::new(
+                ErrorKind::Conflict,
+                format!("dyno {}: {refusal}", self.record.name),
+            )
+        })?;
+        self.state = next;
+        for action in actions {
+            if let Err(error) = self.perform(action, ask).await {
+                self.failed(&error).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            rm: self.record.spec.rm,
+            restart: self.record.spec.restart,
+            wanted: self.record.wanted,
+        }
+    }
+
+    async fn monitor_gone(&mut self) {
+        let Some(running) = &self.running else { return };
+        if !running.ends_within(LAST_STEPS).await {
+            tracing::warn!(dyno = %self.record.id, "the monitor closed its stream and stays: killed");
+            running.kill();
+        }
+        let last_word = match running.last.phase.is_final() {
+            true => Some(running.last.clone()),
+            false => self.last_word(),
+        };
+        self.running = None;
+        let input = match last_word {
+            Some(status) => {
+                self.heard(status);
+                Input::Ended
+            }
+            None => {
+                self.lost();
+                Input::Lost
+            }
+        };
+        if let Err(error) = self.input(input, None).await {
+            tracing::error!(dyno = %self.record.id, %error, "not everything of an ended dyno was taken down");
+        }
+    }
+}
+
+/// The next status of a monitor that there is; waits forever without one.
+async fn news(running: &mut Option<Running>) -> Option<dyno_runtime::monitor::protocol::Status> {
+    match running {
+        Some(running) => running.watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

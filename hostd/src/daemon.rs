@@ -1,0 +1,249 @@
+//! `hostd serve`: builds the host, takes up its dynos, says where it
+//! listens, and serves until it is told to end. Dynos live on.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dyno_api::error::ApiError;
+use dyno_images::{Jail, Store, StoreError};
+use dyno_netns::{Config, choose_subnets};
+use dyno_runtime::cgroup;
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::RwLock;
+
+use crate::config::{ConfigError, Serve};
+use crate::durable::DurableError;
+use crate::edge::Edge;
+use crate::events::Events;
+use crate::facts::HostFacts;
+use crate::host::Host;
+use crate::http::{self, Access, ListenError};
+use crate::identity::{self, Identity, Subnets};
+use crate::network::{self, DefaultNetwork};
+use crate::paths::Paths;
+use crate::recovery;
+use crate::registry::Registry;
+use crate::uids::{self, UidError, UidPool};
+
+/// Between two comparisons of the network with what it shall be.
+const REPAIR: Duration = Duration::from_secs(5);
+
+/// Why hostd cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The command line cannot be followed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Not root.
+    #[error("hostd must run as root: it makes namespaces, mounts and links")]
+    NotRoot,
+    /// Another hostd has the folders.
+    #[error("another hostd uses {0}")]
+    Locked(PathBuf),
+    /// A folder or file could not be used.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A state file could not be used.
+    #[error(transparent)]
+    Record(#[from] DurableError),
+    /// No user ids could be had.
+    #[error(transparent)]
+    Uids(#[from] UidError),
+    /// The machine's cgroups cannot be used.
+    #[error("cannot use the cgroups of this machine")]
+    Cgroups(#[from] cgroup::Error),
+    /// The image store cannot be opened.
+    #[error("cannot open the image store")]
+    Images(#[from] StoreError),
+    /// The network cannot be made.
+    #[error("cannot make the network of dynos")]
+    Network(#[from] dyno_netns::Error),
+    /// The host's id or subnets are damaged.
+    #[error("host.json is damaged")]
+    Identity(#[from] dyno_netns::Invalid),
+    /// A subnet in host.json does not parse.
+    #[error("host.json names the subnet {0:?}")]
+    Subnet(String),
+    /// The dynos could not be taken up.
+    #[error("cannot take up the dynos of this host")]
+    Recovery(#[source] ApiError),
+    /// There is no socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+fn failed<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> DaemonError + 'a {
+    move |source| DaemonError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it could not begin to.
+pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    let paths = options.paths()?;
+    let access = Access {
+        group: options.group()?,
+    };
+    make_folders(&paths)?;
+    let _lock = lock(&paths)?;
+    let host = Arc::new(build(options, paths)?);
+    recovery::take_up(&host)
+        .await
+        .map_err(DaemonError::Recovery)?;
+    let socket = options
+        .socket
+        .clone()
+        .unwrap_or_else(|| host.paths.socket());
+    let listener = http::bind(&socket, access)?;
+    tracing::info!(socket = %socket.display(), host = host.identity.id, "hostd listens");
+    let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
+    let repairing = tokio::spawn(repair(host.clone()));
+    host.ready.store(true, Ordering::Relaxed);
+    let ended = until_told().await;
+    serving.abort();
+    repairing.abort();
+    ended.map_err(failed("listen for", Path::new("signals")))?;
+    tracing::info!("hostd ends; dynos run on");
+    Ok(())
+}
+
+async fn repair(host: Arc<Host>) {
+    let mut ticks = tokio::time::interval(REPAIR);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        host.repair().await;
+    }
+}
+
+async fn until_told() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
+    let make = |path: &Path, mode| {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(failed("make", path))
+    };
+    make(&paths.state_dir, 0o700)?;
+    make(&paths.dynos(), 0o700)?;
+    // The socket is inside: others may pass and see nothing.
+    make(&paths.run_dir, 0o711)?;
+    make(&paths.run_dynos(), 0o711)?;
+    make(&paths.edge(), 0o750)
+}
+
+/// One hostd per pair of folders; the lock goes with the process.
+fn lock(paths: &Paths) -> Result<File, DaemonError> {
+    let path = paths.lock();
+    let file = File::create(&path).map_err(failed("make", &path))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        rustix::io::Errno::WOULDBLOCK => DaemonError::Locked(paths.run_dir.clone()),
+        other => failed("lock", &path)(other.into()),
+    })?;
+    Ok(file)
+}
+
+fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
+    let binaries = options.binaries()?;
+    let mut identity = identity::load_or_create(&paths)?;
+    let boot = identity::boot_id().map_err(failed("read", Path::new("boot_id")))?;
+    let facts = HostFacts::read().map_err(failed("read", Path::new("/proc")))?;
+    let pool = UidPool::claim(Path::new(uids::CLAIMS), &identity, &paths.state_dir, &boot)?;
+    let layout = cgroup::detect()?;
+    let jail = Jail {
+        runtime: binaries.runtime.clone(),
+        unpack: binaries.unpack.clone(),
+        uid_base: pool.unpack(),
+    };
+    let images = Store::open(&paths.images(), jail)?;
+    let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
+    let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
+    Ok(Host {
+        events: Events::open(&paths.sequence())?,
+        layers: RwLock::new(()),
+        registry: Mutex::new(Registry::new(pool)),
+        ready: AtomicBool::new(false),
+        dns: AtomicBool::new(false),
+        paths,
+        identity,
+        facts,
+        binaries,
+        layout,
+        images,
+        network,
+        edge,
+    })
+}
+
+/// The network's subnets: chosen once, then the same for good.
+fn network_config(paths: &Paths, identity: &mut Identity) -> Result<Config, DaemonError> {
+    let host = identity.id.parse()?;
+    let subnets = match identity.subnets.clone() {
+        Some(subnets) => subnets,
+        None => {
+            let (four, six) = choose_subnets(host)?;
+            let chosen = Subnets {
+                ipv4: four.to_string(),
+                ipv6: six.map(|six| six.to_string()),
+            };
+            identity.subnets = Some(chosen.clone());
+            identity.save(paths)?;
+            chosen
+        }
+    };
+    let damaged = |text: &str| DaemonError::Subnet(text.to_owned());
+    let subnet4 = subnets
+        .ipv4
+        .parse()
+        .ok()
+        .ok_or_else(|| damaged(&subnets.ipv4))?;
+    let subnet6 = match &subnets.ipv6 {
+        Some(text) => Some(text.parse().ok().ok_or_else(|| damaged(text))?),
+        None => None,
+    };
+    Ok(Config {
+        host,
+        subnet4,
+        subnet6,
+        name: network::DEFAULT.to_owned(),
+    })
+}
+
+/// Whether a hostd has these folders now.
+pub fn is_running(paths: &Paths) -> bool {
+    fs::exists(paths.lock()).unwrap_or(false) && matches!(lock(paths), Err(DaemonError::Locked(_)))
+}

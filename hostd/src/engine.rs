@@ -1,0 +1,361 @@
+//! What can be asked of a host. The HTTP API is a thin layer over this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dyno_api::dyno::{Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase};
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::event::What;
+use dyno_api::name::{DynoId, DynoName};
+use dyno_api::query::StopQuery;
+use dyno_runtime::monitor::protocol::Request;
+use jiff::Timestamp;
+use oci_spec::runtime::{Process, Spec};
+
+use crate::desired::{self, Record, Wanted};
+use crate::durable::{self, from_io, internal};
+use crate::host::{Host, blocking};
+use crate::launch::{self, DEFAULT_GRACE_MS};
+use crate::monitor::{self, Connection};
+use crate::supervisor::{self, Ask, Handle, is_over};
+use crate::{admission, bundle, identity, images, signal};
+
+/// How long a new dyno waits for the name of one that is being removed.
+const PASSING: Duration = Duration::from_secs(5);
+/// What a stop may take beyond its grace before it is reported as failed.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
+
+/// Creates a dyno, and starts it where that is asked for. When this fails,
+/// nothing of it is left.
+///
+/// # Errors
+/// Why it cannot be, with the value and what to try.
+pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno, ApiError> {
+    admission::check(&spec, &host.facts, &host.paths)?;
+    if let Some(name) = &spec.name {
+        let passing = host.registry().is_passing(name);
+        wait_for_name(passing).await;
+    }
+    // Layers that were found stay until the record that needs them is known.
+    let finding = host.layers.read().await;
+    let shared = host.clone();
+    let record = blocking(move || reserve(&shared, spec)).await?;
+    drop(finding);
+    let (dyno, name) = (record.id.clone(), record.name.clone());
+    let handle = supervisor::supervise(host.clone(), record);
+    host.registry().open(&dyno, handle.clone());
+    host.events.emit(What::DynoCreated { dyno, name });
+    let made = handle
+        .ask(if start { Ask::Start } else { Ask::Prepare })
+        .await;
+    if let Err(error) = made {
+        if let Err(left) = handle.ask(Ask::Remove { force: true }).await {
+            tracing::error!(%left, "not everything of a failed creation was removed");
+        }
+        return Err(error);
+    }
+    Ok(handle.dyno())
+}
+
+async fn wait_for_name(passing: Option<Handle>) {
+    let Some(passing) = passing.filter(|handle| is_over(handle.dyno().status.phase)) else {
+        return;
+    };
+    if tokio::time::timeout(PASSING, passing.removed())
+        .await
+        .is_err()
+    {
+        tracing::warn!("a dyno that has ended is not removed yet");
+    }
+}
+
+/// Takes everything that is the new dyno's alone, and writes its record.
+fn reserve(host: &Host, spec: DynoSpec) -> Result<Record, ApiError> {
+    admission::check_sources(&spec, &host.paths)?;
+    admission::devices(&spec)?;
+    let image = images::find(host, &spec.image, spec.platform.as_deref())?;
+    let id = identity::new_dyno_id().map_err(|error| from_io("cannot make an id", &error))?;
+    let mut record = Record {
+        version: desired::VERSION,
+        name: spec
+            .name
+            .clone()
+            .map_or_else(|| name_after(&spec.image, &id), Ok)?,
+        id,
+        created: Timestamp::now(),
+        image: images::pin(&image),
+        wanted: Wanted::Created,
+        uid_base: 0,
+        ipv4: None,
+        ipv6: None,
+        ports: Vec::new(),
+        rest: Phase::Created,
+        reason: None,
+        exit: None,
+        spec,
+    };
+    host.registry().reserve(&mut record)?;
+    let written = address(host, &mut record)
+        .and_then(|()| launch::make_state(host, &record))
+        .and_then(|()| Ok(record.save(&host.paths)?));
+    match written {
+        Ok(()) => Ok(record),
+        Err(error) => {
+            give_back(host, &record);
+            Err(error)
+        }
+    }
+}
+
+fn address(host: &Host, record: &mut Record) -> Result<(), ApiError> {
+    if record.spec.net == NetMode::Default {
+        let (ipv4, ipv6) = host.network.reserve()?;
+        (record.ipv4, record.ipv6) = (Some(ipv4), ipv6);
+    }
+    Ok(())
+}
+
+fn give_back(host: &Host, record: &Record) {
+    let state = host.paths.dyno(&record.id).state;
+    if let Err(error) = durable::remove_tree(&state) {
+        tracing::warn!(%error, folder = %state.display(), "a half-made folder stays until the next start");
+    }
+    if let Some(ipv4) = record.ipv4 {
+        host.network.release(ipv4);
+    }
+    host.registry().forget(&record.id);
+}
+
+/// `registry/some/Image:tag` → `image-3fa2`.
+fn name_after(image: &str, id: &DynoId) -> Result<DynoName, ApiError> {
+    let last = image
+        .split(['@'])
+        .next()
+        .unwrap_or(image)
+        .rsplit('/')
+        .next()
+        .unwrap_or(image);
+    let base = last.split(':').next().unwrap_or(last).to_ascii_lowercase();
+    let label: String = base
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(50)
+        .collect();
+    let label = label.trim_matches('-');
+    let label = if label.is_empty() { "dyno" } else { label };
+    let digits = id.as_str().get(..6).unwrap_or_default();
+    format!("{label}-{digits}")
+        .parse()
+        .map_err(|error| internal(&error))
+}
+
+/// Every dyno, in order of creation.
+pub fn list(host: &Host) -> Vec<Dyno> {
+    let mut dynos: Vec<Dyno> = host.registry().handles().iter().map(Handle::dyno).collect();
+    dynos.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    dynos
+}
+
+/// The dyno that is meant.
+///
+/// # Errors
+/// NotFound.
+pub fn find(host: &Host, wanted: &str) -> Result<Handle, ApiError> {
+    host.registry().find(wanted)
+}
+
+/// Starts a dyno that does not run.
+///
+/// # Errors
+/// Why not.
+pub async fn start(host: &Host, wanted: &str) -> Result<Dyno, ApiError> {
+    let handle = find(host, wanted)?;
+    handle.ask(Ask::Start).await?;
+    Ok(handle.dyno())
+}
+
+/// Ends a dyno; it stays ended.
+///
+/// # Errors
+/// Why not.
+pub async fn stop(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, ApiError> {
+    let handle = find(host, wanted)?;
+    let signal = query.signal.as_deref().map(signal::parse).transpose()?;
+    let grace = query
+        .grace_ms
+        .or(handle.dyno().spec.stop_grace_ms)
+        .unwrap_or(DEFAULT_GRACE_MS);
+    handle
+        .ask(Ask::Stop {
+            signal,
+            grace_ms: query.grace_ms,
+        })
+        .await?;
+    let limit = Duration::from_millis(grace).saturating_add(STOP_MARGIN);
+    let mut view = handle.view();
+    let still = |dyno: &Dyno| {
+        matches!(
+            dyno.status.phase,
+            Phase::Running | Phase::Backoff | Phase::Stopping
+        )
+    };
+    let ended = tokio::time::timeout(limit, view.wait_for(|dyno| !still(dyno))).await;
+    match ended {
+        // A dyno with `rm` may be gone altogether.
+        Ok(_) => Ok(handle.dyno()),
+        Err(_) => Err(ApiError::new(
+            ErrorKind::Internal,
+            format!(
+                "dyno {} has not ended within {} s",
+                handle.dyno().name,
+                limit.as_secs()
+            ),
+        )
+        .hint("a process of it hangs in the kernel: look at its wait channel with `dyno why`")),
+    }
+}
+
+/// Stops a dyno and starts it again.
+///
+/// # Errors
+/// Why not.
+pub async fn restart(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, ApiError> {
+    stop(host, wanted, query).await?;
+    start(host, wanted).await
+}
+
+/// Sends a signal to a dyno's first process.
+///
+/// # Errors
+/// Conflict when it does not run.
+pub async fn kill(host: &Host, wanted: &str, name: Option<&str>) -> Result<Dyno, ApiError> {
+    let signal = name.map_or(Ok(signal::KILL), signal::parse)?;
+    let handle = find(host, wanted)?;
+    handle.ask(Ask::Signal(signal)).await?;
+    Ok(handle.dyno())
+}
+
+/// Removes a dyno with its layer and logs.
+///
+/// # Errors
+/// Conflict when it runs and that is not forced.
+pub async fn remove(host: &Host, wanted: &str, force: bool) -> Result<(), ApiError> {
+    let handle = find(host, wanted)?;
+    handle
+        .ask(Ask::Remove { force })
+        .await
+        .map_err(|error| match error.kind {
+            ErrorKind::Conflict => error.hint("stop it first, or remove it by force"),
+            _ => error,
+        })
+}
+
+/// Waits until a dyno has ended for good.
+///
+/// # Errors
+/// NotFound when it is removed before; Internal when it ended without a status.
+pub async fn wait(host: &Host, wanted: &str) -> Result<ExitStatus, ApiError> {
+    let handle = find(host, wanted)?;
+    let mut view = handle.view();
+    let ended = view
+        .wait_for(|dyno| is_over(dyno.status.phase))
+        .await
+        .map(|dyno| dyno.status.clone());
+    let status = ended.unwrap_or_else(|_| handle.dyno().status);
+    status
+        .exit
+        .filter(|_| status.phase != Phase::Lost)
+        .ok_or_else(|| {
+            let reason = status.reason.unwrap_or_else(|| "it was removed".to_owned());
+            ApiError::new(
+                ErrorKind::Internal,
+                format!("dyno {wanted} has no exit status: {reason}"),
+            )
+        })
+}
+
+/// Joins a dyno's streams: a connection that speaks frames from here on.
+///
+/// # Errors
+/// Conflict when there is nothing to attach to.
+pub async fn attach(
+    host: &Host,
+    wanted: &str,
+    stdin: bool,
+    size: Option<(u16, u16)>,
+) -> Result<Connection, ApiError> {
+    let handle = find(host, wanted)?;
+    handle.ask(Ask::Prepare).await?;
+    let socket = host.paths.dyno(&handle.dyno().id).monitor_socket();
+    let (_, connection) = monitor::open(&socket, &Request::Attach { stdin, size }).await?;
+    Ok(connection)
+}
+
+/// Runs one more process in a dyno: a connection that speaks frames.
+///
+/// # Errors
+/// Conflict when it does not run; what is wrong with the request.
+pub async fn exec(
+    host: &Arc<Host>,
+    wanted: &str,
+    request: ExecRequest,
+) -> Result<Connection, ApiError> {
+    let handle = find(host, wanted)?;
+    let dyno = handle.dyno();
+    if dyno.status.phase != Phase::Running {
+        return Err(ApiError::new(
+            ErrorKind::Conflict,
+            format!("dyno {} is not running", dyno.name),
+        ));
+    }
+    let (stdin, size) = (request.stdin, request.size);
+    let shared = host.clone();
+    let id = dyno.id.clone();
+    let process = blocking(move || exec_process(&shared, &id, &request)).await?;
+    let socket = host.paths.dyno(&dyno.id).monitor_socket();
+    let request = Request::Exec {
+        process: Box::new(process),
+        stdin,
+        size,
+    };
+    let (_, connection) = monitor::open(&socket, &request).await?;
+    Ok(connection)
+}
+
+fn exec_process(host: &Host, id: &DynoId, request: &ExecRequest) -> Result<Process, ApiError> {
+    let paths = host.paths.dyno(id);
+    let missing = || ApiError::new(ErrorKind::Conflict, format!("dyno {id} is not running"));
+    let record: Record = durable::read_json(&paths.record())?.ok_or_else(missing)?;
+    let spec: Spec = durable::read_json(&paths.config())?.ok_or_else(missing)?;
+    let first = spec.process().as_ref().ok_or_else(missing)?;
+    let own = first.user();
+    let user = match &request.user {
+        Some(user) => launch::identity(host, &record, user)?,
+        None => {
+            let mut user =
+                launch::identity(host, &record, &format!("{}:{}", own.uid(), own.gid()))?;
+            user.additional_gids = own.additional_gids().clone().unwrap_or_default();
+            user
+        }
+    };
+    Ok(bundle::exec_process(first, request, &user)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dyno_is_named_after_its_image() {
+        let id = DynoId::from_bytes([0xab; 6]);
+        for (image, name) in [
+            ("host", "host-ababab"),
+            ("localhost:5000/team/Web_App:1.2", "web-app-ababab"),
+            ("busybox@sha256:00", "busybox-ababab"),
+            ("___", "dyno-ababab"),
+            (&"x".repeat(300), &format!("{}-ababab", "x".repeat(50))),
+        ] {
+            assert_eq!(name_after(image, &id).unwrap().as_str(), name);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What all parts of the engine share: folders, facts, images, the network,
+//! and who is who among the dynos.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dyno_api::error::ApiError;
+use dyno_images::Store;
+use dyno_runtime::cgroup::Layout;
+use tokio::sync::RwLock;
+use tokio::task::spawn_blocking;
+
+use crate::durable::{chain, internal};
+use crate::edge::Edge;
+use crate::events::Events;
+use crate::facts::HostFacts;
+use crate::identity::Identity;
+use crate::network::{self, DefaultNetwork};
+use crate::paths::Paths;
+use crate::registry::Registry;
+
+/// The programs that hostd executes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binaries {
+    /// `dyno-runtime`.
+    pub runtime: PathBuf,
+    /// `dyno-unpack`.
+    pub unpack: PathBuf,
+    /// `dyno-edge`.
+    pub edge: PathBuf,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its folders.
+    pub paths: Paths,
+    /// Who it is.
+    pub identity: Identity,
+    /// The machine.
+    pub facts: HostFacts,
+    /// The programs it executes.
+    pub binaries: Binaries,
+    /// How the machine's cgroups are mounted.
+    pub layout: Layout,
+    /// What happened.
+    pub events: Events,
+    /// Its images.
+    pub images: Store,
+    /// Read by who takes layers into use, written by who removes unused ones.
+    pub layers: RwLock<()>,
+    /// The default network.
+    pub network: DefaultNetwork,
+    /// Where names are served.
+    pub edge: Edge,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) ready: AtomicBool,
+    pub(crate) dns: AtomicBool,
+}
+
+impl Host {
+    /// Who is who; never held across an await.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the names of all attached dynos for the edge.
+    pub(crate) fn publish_names(&self) {
+        let tables = self.network.tables(&self.facts.resolvers);
+        if let Err(error) = self.edge.write_tables(&tables) {
+            tracing::warn!(%error, "the names of dynos are not up to date");
+        }
+    }
+
+    /// Brings network, names and edge back to what they shall be.
+    pub async fn repair(&self) {
+        match self.network.repair().await {
+            Ok(repairs) => {
+                for repair in repairs {
+                    tracing::warn!(?repair, "the network was not as it should be");
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot check the network"),
+        }
+        self.ensure_edge().await;
+    }
+
+    async fn ensure_edge(&self) {
+        let (edge, gateways) = (self.edge.clone(), self.network.gateways());
+        let ensured = spawn_blocking(move || edge.ensure(network::DEFAULT, &gateways)).await;
+        let problem = match ensured {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(error) => Some(error.to_string()),
+        };
+        let was = self.dns.swap(problem.is_none(), Ordering::Relaxed);
+        match problem {
+            Some(problem) if was || !self.ready.load(Ordering::Relaxed) => {
+                tracing::error!(problem, "dynos have no DNS");
+            }
+            None if !was => tracing::info!("DNS for dynos answers"),
+            _ => {}
+        }
+    }
+}
+
+/// Runs blocking work of the engine off the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(internal(&std::io::Error::from(error))),
+    }
+}

@@ -1,0 +1,175 @@
+//! Handlers of `/v1/dynos`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus};
+use dyno_api::error::ApiError;
+use dyno_api::query::{CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery};
+use tokio::sync::mpsc;
+
+use super::answer::{Answer, Failure, bytes_stream, lines};
+use super::extract::{JsonBody, Nothing, Params};
+use super::upgrade::{self, Upgrade};
+use crate::durable::internal;
+use crate::host::Host;
+use crate::supervisor::is_over;
+use crate::{engine, logs, stats};
+
+/// Chunks that a slow reader may leave unread.
+const CHUNKS: usize = 4;
+/// Between two measurements.
+const MEASURE: Duration = Duration::from_secs(1);
+
+type Shared = State<Arc<Host>>;
+
+/// Work that goes on to its end when the client goes away.
+async fn completed<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Answer<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => done.map_err(Failure),
+        Err(error) => Err(Failure(internal(&error))),
+    }
+}
+
+pub(super) async fn create(
+    State(host): Shared,
+    Params(query): Params<CreateQuery>,
+    JsonBody(spec): JsonBody<DynoSpec>,
+) -> Answer<(StatusCode, Json<Dyno>)> {
+    let dyno = completed(engine::create(host, spec, query.start)).await?;
+    Ok((StatusCode::CREATED, Json(dyno)))
+}
+
+pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Json<Vec<Dyno>> {
+    Json(engine::list(&host))
+}
+
+pub(super) async fn inspect(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::find(&host, &dyno)?.dyno()))
+}
+
+pub(super) async fn remove(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<RemoveQuery>,
+) -> Answer<StatusCode> {
+    engine::remove(&host, &dyno, query.force).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn start(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::start(&host, &dyno).await?))
+}
+
+pub(super) async fn stop(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<StopQuery>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::stop(&host, &dyno, &query).await?))
+}
+
+pub(super) async fn restart(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<StopQuery>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(
+        completed(async move { engine::restart(&host, &dyno, &query).await }).await?,
+    ))
+}
+
+pub(super) async fn kill(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<KillQuery>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(
+        engine::kill(&host, &dyno, query.signal.as_deref()).await?,
+    ))
+}
+
+pub(super) async fn wait(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<ExitStatus>> {
+    Ok(Json(engine::wait(&host, &dyno).await?))
+}
+
+pub(super) async fn logs(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<LogsQuery>,
+) -> Answer<Response> {
+    let handle = engine::find(&host, &dyno)?;
+    let path = host.paths.dyno(&handle.dyno().id).log();
+    let view = handle.view();
+    let ended = move || view.has_changed().is_err() || is_over(view.borrow().status.phase);
+    let (to, from) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
+    tokio::spawn(logs::stream(path, query, ended, to));
+    Ok(bytes_stream(from))
+}
+
+pub(super) async fn stats(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<StatsQuery>,
+) -> Answer<Response> {
+    let handle = engine::find(&host, &dyno)?;
+    let id = handle.dyno().id;
+    let first = stats::measure(&host, &id).await?;
+    if !query.stream {
+        return Ok(Json(first).into_response());
+    }
+    let (to, from) = mpsc::channel(CHUNKS);
+    tokio::spawn(async move {
+        let mut measured = Some(first);
+        while let Some(stats) = measured {
+            if to.send(stats).await.is_err() || is_over(handle.dyno().status.phase) {
+                return;
+            }
+            tokio::time::sleep(MEASURE).await;
+            measured = stats::measure(&host, &id).await.ok();
+        }
+    });
+    Ok(lines(from))
+}
+
+pub(super) async fn attach(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+    upgrade: Upgrade,
+    JsonBody(request): JsonBody<AttachRequest>,
+) -> Answer<Response> {
+    let connection = engine::attach(&host, &dyno, request.stdin, request.size).await?;
+    Ok(upgrade::frames(upgrade, connection))
+}
+
+pub(super) async fn exec(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+    upgrade: Upgrade,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Answer<Response> {
+    let connection = engine::exec(&host, &dyno, request).await?;
+    Ok(upgrade::frames(upgrade, connection))
+}

@@ -1,0 +1,159 @@
+//! The unix socket: who may connect, and how connections are served.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// P15: connections at a time; attach, exec and followed logs hold one each.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long a client may take to send a request's head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// Who may talk to hostd besides root and hostd's own user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Members of this group.
+    pub group: Option<u32>,
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} the socket {path}")]
+pub struct ListenError {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Listens on this path, replacing what an earlier hostd left there. The
+/// socket appears with its final permissions (P14): 0660, and its group.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind(path: &Path, access: Access) -> Result<UnixListener, ListenError> {
+    let failed = |operation| {
+        move |source| ListenError {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("replace")(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&new).map_err(failed("bind"))?;
+    if access.group.is_some() {
+        chown(&new, None, access.group).map_err(failed("give a group to"))?;
+    }
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o660)).map_err(failed("protect"))?;
+    fs::rename(&new, path).map_err(failed("put in place"))?;
+    Ok(listener)
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: UnixListener, router: Router, access: Access) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = free.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => match allowed(&stream, access) {
+                Ok(true) => {
+                    tokio::spawn(connection(stream, router.clone(), permit));
+                }
+                Ok(false) => tracing::warn!("a connection of a user who may not was closed"),
+                Err(error) => tracing::warn!(%error, "a connection without credentials was closed"),
+            },
+            Err(error) => {
+                // Out of descriptors, most likely: others must end first.
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router, _permit: OwnedSemaphorePermit) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// P14: the kernel's word for who is there, besides the socket's permissions.
+fn allowed(stream: &UnixStream, access: Access) -> io::Result<bool> {
+    let peer = stream.peer_cred()?;
+    if peer.uid() == 0 || peer.uid() == rustix::process::getuid().as_raw() {
+        return Ok(true);
+    }
+    let Some(group) = access.group else {
+        return Ok(false);
+    };
+    if peer.gid() == group {
+        return Ok(true);
+    }
+    let Some(pid) = peer.pid() else {
+        return Ok(false);
+    };
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(supplementary_groups(&status).any(|member| member == group))
+}
+
+fn supplementary_groups(status: &str) -> impl Iterator<Item = u32> {
+    let groups = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .unwrap_or_default();
+    groups
+        .split_whitespace()
+        .filter_map(|group| group.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_never_open_to_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hostd.sock");
+        let _listener = bind(&path, Access::default()).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        // A second one takes its place: the first was a dead hostd's.
+        let _again = bind(&path, Access::default()).unwrap();
+        assert!(UnixStream::connect(&path).await.is_ok());
+    }
+
+    #[test]
+    fn groups_are_those_of_the_status_file() {
+        let status = "Name:\tx\nGroups:\t4 24 1000 \nNStgid:\t1\n";
+        assert_eq!(
+            supplementary_groups(status).collect::<Vec<_>>(),
+            [4, 24, 1000]
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! The HTTP API: a thin layer that parses, asks the engine, and answers.
+//!
+//! ```text
+//! listener  the unix socket: permissions, peer credentials, connections
+//! extract   query and body, bounded and strict
+//! answer    errors and streams
+//! dynos, images, host   one handler per operation of the OpenAPI document
+//! upgrade   attach and exec: bytes between client and monitor
+//! ```
+
+mod answer;
+mod dynos;
+mod extract;
+mod host;
+mod images;
+mod listener;
+mod upgrade;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::routing::{MethodRouter, delete, get, post};
+use dyno_api::error::{ApiError, ErrorKind};
+
+pub use listener::{Access, ListenError, bind, serve};
+
+use crate::host::Host;
+use answer::Failure;
+
+type Routes = Vec<(&'static str, MethodRouter<Arc<Host>>)>;
+
+/// Every route. The OpenAPI document names the same, which a test compares.
+fn routes() -> Routes {
+    vec![
+        ("/v1/version", get(host::version)),
+        ("/v1/info", get(host::info)),
+        ("/v1/health", get(host::health)),
+        ("/v1/openapi.json", get(host::document)),
+        ("/v1/events", get(host::events)),
+        ("/v1/dynos", get(dynos::list).post(dynos::create)),
+        (
+            "/v1/dynos/{dyno}",
+            get(dynos::inspect).delete(dynos::remove),
+        ),
+        ("/v1/dynos/{dyno}/start", post(dynos::start)),
+        ("/v1/dynos/{dyno}/stop", post(dynos::stop)),
+        ("/v1/dynos/{dyno}/restart", post(dynos::restart)),
+        ("/v1/dynos/{dyno}/kill", post(dynos::kill)),
+        ("/v1/dynos/{dyno}/wait", get(dynos::wait)),
+        ("/v1/dynos/{dyno}/logs", get(dynos::logs)),
+        ("/v1/dynos/{dyno}/stats", get(dynos::stats)),
+        ("/v1/dynos/{dyno}/attach", post(dynos::attach)),
+        ("/v1/dynos/{dyno}/exec", post(dynos::exec)),
+        ("/v1/images", get(images::list)),
+        ("/v1/images/pull", post(images::pull)),
+        ("/v1/images/load", post(images::load)),
+        ("/v1/images/import", post(images::import)),
+        // A reference has slashes, and may be one of the three words above.
+        ("/v1/images/{*reference}", delete(images::remove)),
+    ]
+}
+
+/// The whole API over this host.
+pub fn router(host: Arc<Host>) -> Router {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| {
+            router.route(path, methods)
+        });
+    router
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(host)
+}
+
+async fn unknown(uri: Uri) -> Failure {
+    Failure(
+        ApiError::new(
+            ErrorKind::NotFound,
+            format!("there is no {} in this API", uri.path()),
+        )
+        .hint("GET /v1/openapi.json describes what there is"),
+    )
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Failure {
+    Failure(
+        ApiError::new(
+            ErrorKind::NotFound,
+            format!("there is no {method} {} in this API", uri.path()),
+        )
+        .hint("GET /v1/openapi.json describes what there is"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn routes_and_document_name_the_same_paths() {
+        let served: BTreeSet<String> = routes()
+            .iter()
+            .map(|(path, _)| path.replace("{*", "{"))
+            .collect();
+        let documented: BTreeSet<String> = dyno_api::openapi::operations()
+            .into_iter()
+            .map(|(_, path)| path)
+            .collect();
+        assert_eq!(served, documented);
+    }
+
+    #[test]
+    fn routes_and_document_name_the_same_methods() {
+        for (path, methods) in routes() {
+            // MethodRouter tells its methods in its Debug form only.
+            let text = format!("{methods:?}");
+            let documented: BTreeSet<&str> = dyno_api::openapi::operations()
+                .into_iter()
+                .filter(|(_, documented)| *documented == path.replace("{*", "{"))
+                .map(|(method, _)| method)
+                .collect();
+            for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+                let field = format!("{}: None", method.to_lowercase());
+                let served = !text.contains(&field);
+                assert_eq!(
+                    served,
+                    documented.contains(method),
+                    "{method} {path}: {text}"
+                );
+            }
+        }
+    }
+}

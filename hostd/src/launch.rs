@@ -1,0 +1,291 @@
+//! From a record to a created container: bundle, monitor, network.
+//!
+//! ```text
+//! files ─▶ dyno-runtime monitor ─▶ created ─▶ network namespace plumbed ─▶ watched
+//! ```
+//! Whatever was made is taken down again where a later step fails.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dyno_api::dyno::{DynoSpec, Mount, NetMode, RestartPolicy};
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_images::identity::{Accounts, Identity, IdentityError};
+use dyno_runtime::cgroup::Layout;
+use dyno_runtime::monitor::protocol as monitor_protocol;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::spawn_blocking;
+
+use crate::admission;
+use crate::bundle::{self, Inputs, files};
+use crate::desired::Record;
+use crate::durable::{self, from_io, internal};
+use crate::host::{Host, blocking};
+use crate::logs;
+use crate::monitor::{self, Watch};
+use crate::network::{self, Place};
+use crate::paths::DynoPaths;
+
+/// The grace of a stop where nothing else was asked for.
+pub const DEFAULT_GRACE_MS: u64 = 10_000;
+
+/// A monitor that is listened to.
+#[derive(Debug)]
+pub struct Running {
+    /// Its statuses to come.
+    pub watch: Watch,
+    /// The latest one.
+    pub last: monitor_protocol::Status,
+    /// Host pid of the monitor.
+    pub pid: u32,
+    process: Arc<OwnedFd>,
+}
+
+impl Running {
+    /// Listens to the monitor of this dyno.
+    ///
+    /// # Errors
+    /// When there is none, or it does not answer.
+    pub async fn open(paths: &DynoPaths, pid: u32) -> Result<Self, ApiError> {
+        let (last, watch) = Watch::open(&paths.monitor_socket()).await?;
+        let process = pidfd(pid).map_err(|error| from_io("cannot watch the monitor", &error))?;
+        Ok(Self {
+            watch,
+            last,
+            pid,
+            process,
+        })
+    }
+
+    /// Whether the monitor process ends within this time.
+    pub async fn ends_within(&self, limit: Duration) -> bool {
+        let process = self.process.clone();
+        let waited = spawn_blocking(move || {
+            let limit = Timespec::try_from(limit).ok();
+            poll(&mut [PollFd::new(&*process, PollFlags::IN)], limit.as_ref())
+        });
+        matches!(waited.await, Ok(Ok(ready)) if ready > 0)
+    }
+
+    /// Kills the monitor; its dyno dies with it.
+    pub fn kill(&self) {
+        match pidfd_send_signal(&*self.process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::warn!(%error, pid = self.pid, "cannot kill the monitor"),
+        }
+    }
+}
+
+fn pidfd(pid: u32) -> io::Result<Arc<OwnedFd>> {
+    let raw = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Arc::new(pidfd_open(raw, PidfdFlags::empty())?))
+}
+
+/// Makes the folders that a dyno keeps for its whole life.
+///
+/// # Errors
+/// What the file system says.
+pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
+    let own = host.paths.dyno(&record.id);
+    make_folder(&own.state, 0o700)?;
+    // The upper folder is the dyno's `/`: its mode shows inside.
+    make_folder(&own.upper(), 0o755)?;
+    make_folder(&own.work(), 0o700)?;
+    for mount in &record.spec.mounts {
+        if let Mount::Volume { name, .. } = mount {
+            make_folder(&host.paths.volume(name), 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|error| from_io(&format!("cannot make {}", path.display()), &error))
+}
+
+/// Creates the container of a dyno: attachable, not started.
+///
+/// # Errors
+/// Why not; nothing runs and nothing is plumbed then.
+pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiError> {
+    let own = host.paths.dyno(&record.id);
+    let (shared, wanted) = (host.clone(), record.clone());
+    blocking(move || write_bundle(&shared, &wanted)).await?;
+    let mut spawned = monitor::spawn(&host.binaries.runtime, &own.run).await?;
+    let pid = spawned.monitor.id().unwrap_or_default();
+    let plumbed = match plumb(host, record, spawned.init).await {
+        Ok(()) => Running::open(&own, pid).await,
+        Err(error) => Err(error),
+    };
+    if plumbed.is_err()
+        && let Err(error) = spawned.monitor.start_kill()
+    {
+        tracing::warn!(%error, dyno = %record.id, "cannot kill the monitor");
+    }
+    // hostd is its parent as long as it lives: no zombie stays.
+    tokio::spawn(async move { spawned.monitor.wait().await });
+    plumbed
+}
+
+async fn plumb(host: &Host, record: &Record, init: u32) -> Result<(), ApiError> {
+    match (record.spec.net, place(record)) {
+        (NetMode::Default, Some(place)) => {
+            host.network.attach(place, init).await?;
+            host.publish_names();
+            Ok(())
+        }
+        (NetMode::Default, None) => Err(ApiError::new(
+            ErrorKind::Internal,
+            format!("dyno {} has no address", record.id),
+        )),
+        (NetMode::None, _) => network::loopback_up(init).await,
+        (NetMode::Host, _) => Ok(()),
+    }
+}
+
+/// Where a dyno is on the default network.
+pub fn place(record: &Record) -> Option<Place> {
+    Some(Place {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        ipv4: record.ipv4?,
+        ipv6: record.ipv6,
+        ports: record.ports.clone(),
+    })
+}
+
+/// Who the command of this spec runs as.
+///
+/// # Errors
+/// When its image does not know the user.
+pub fn identity(host: &Host, record: &Record, user: &str) -> Result<Identity, ApiError> {
+    let upper = host.paths.dyno(&record.id).upper();
+    let layers: Vec<_> = std::iter::once(upper)
+        .chain(record.image.folders.iter().cloned())
+        .collect();
+    let found = Accounts::of_layers(&layers).and_then(|accounts| accounts.identity(user));
+    found.map_err(|error| match &error {
+        IdentityError::Read { .. } => internal(&error),
+        _ => ApiError::new(ErrorKind::Invalid, durable::chain(&error)),
+    })
+}
+
+fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
+    let own = host.paths.dyno(&record.id);
+    durable::remove_tree(&own.run)
+        .map_err(|error| from_io(&format!("cannot remove {}", own.run.display()), &error))?;
+    make_folder(&own.rootfs(), 0o711)?;
+    make_folder(&own.run.join("files"), 0o711)?;
+    make_state(host, record)?;
+    let config = build(host, record)?;
+    let monitor = monitor_config(host, record)?;
+    write(
+        &own.config(),
+        &serde_json::to_vec(&config).map_err(|error| internal(&error))?,
+    )?;
+    write(
+        &own.monitor_config(),
+        &serde_json::to_vec(&monitor).map_err(|error| internal(&error))?,
+    )?;
+    write_small_files(
+        host,
+        record,
+        config.hostname().as_deref().unwrap_or_default(),
+    )
+}
+
+fn build(host: &Host, record: &Record) -> Result<oci_spec::runtime::Spec, ApiError> {
+    let spec = &record.spec;
+    admission::check_sources(spec, &host.paths)?;
+    let user = spec.user.as_ref().unwrap_or(&record.image.config.user);
+    let user = identity(host, record, user)?;
+    let devices = admission::devices(spec)?;
+    Ok(bundle::build(&Inputs {
+        record,
+        user: &user,
+        devices: &devices,
+        idmapped: &idmapped_sources(spec),
+        facts: &host.facts,
+        paths: &host.paths,
+        host: &host.identity.id,
+        unified: matches!(host.layout, Layout::Unified { .. }),
+    })?)
+}
+
+fn idmapped_sources(spec: &DynoSpec) -> Vec<String> {
+    spec.mounts
+        .iter()
+        .filter_map(|mount| match mount {
+            Mount::Bind { source, .. } if admission::idmappable(Path::new(source)) => {
+                Some(source.clone())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Config, ApiError> {
+    let spec = &record.spec;
+    Ok(monitor_protocol::Config {
+        version: monitor_protocol::VERSION,
+        id: record.id.to_string(),
+        stdin: spec.stdin,
+        restart: match spec.restart {
+            RestartPolicy::No => monitor_protocol::RestartPolicy::No,
+            RestartPolicy::OnFailure { max_retries } => {
+                monitor_protocol::RestartPolicy::OnFailure { max_retries }
+            }
+            RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
+        },
+        stop_signal: bundle::stop_signal(spec, &record.image.config)?,
+        stop_grace_ms: spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
+        log: Some(monitor_protocol::LogConfig {
+            path: host.paths.dyno(&record.id).log(),
+            max_bytes: logs::MAX_BYTES,
+            keep: logs::KEEP,
+        }),
+        monitors_cgroup: Some(bundle::monitors_cgroup(&host.identity.id)),
+    })
+}
+
+fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(), ApiError> {
+    let own = host.paths.dyno(&record.id);
+    let addresses: Vec<IpAddr> = record
+        .ipv4
+        .map(IpAddr::V4)
+        .into_iter()
+        .chain(record.ipv6.map(IpAddr::V6))
+        .collect();
+    let resolv_conf = match record.spec.net {
+        NetMode::Default => files::resolv_conf(&host.network.gateways(), Some(files::DOMAIN)),
+        NetMode::None => String::new(),
+        NetMode::Host => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+    };
+    write(
+        &own.file("hosts"),
+        files::hosts(hostname, &addresses).as_bytes(),
+    )?;
+    write(&own.file("resolv.conf"), resolv_conf.as_bytes())?;
+    write(&own.file("hostname"), format!("{hostname}\n").as_bytes())
+}
+
+/// A file of this boot: nothing reads it before the monitor that is started next.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ApiError> {
+    File::create(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(|error| from_io(&format!("cannot write {}", path.display()), &error))
+}

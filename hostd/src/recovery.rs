@@ -1,0 +1,206 @@
+//! Takes up the work of an earlier hostd: every record gets its supervisor
+//! again, and what belongs to no record goes.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use dyno_api::error::ApiError;
+use dyno_api::name::DynoId;
+use dyno_runtime::monitor::protocol::{Phase, State as MonitorState};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::desired::{self, Record};
+use crate::durable::{self, Survives, chain, from_io};
+use crate::host::{Host, blocking};
+use crate::launch::{self, Running};
+use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
+use crate::{cgroups, identity, images, supervisor};
+
+/// Adopts, restarts, or sweeps; every dyno on disk has its supervisor when
+/// this returns.
+///
+/// # Errors
+/// When the folders cannot be read.
+pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
+    let shared = host.clone();
+    let records = blocking(move || read(&shared)).await?;
+    let mut looked_at = Vec::new();
+    for record in records {
+        let host = host.clone();
+        looked_at.push(tokio::spawn(async move {
+            let (evidence, running) = look(&host, &record).await;
+            (record, evidence, running)
+        }));
+    }
+    let mut resumed = Vec::new();
+    for look in looked_at {
+        match look.await {
+            Ok((mut record, evidence, running)) => {
+                let how = decide(host, &mut record, evidence, running.as_ref())?;
+                resumed.push((record, running, how));
+            }
+            Err(error) => tracing::error!(%error, "a dyno could not be looked at"),
+        }
+    }
+    let adopted: Vec<u32> = resumed
+        .iter()
+        .filter_map(|(_, running, _)| Some(running.as_ref()?.pid))
+        .collect();
+    let shared = host.clone();
+    blocking(move || {
+        sweep(&shared, &adopted);
+        images::collect(&shared);
+        Ok(())
+    })
+    .await?;
+    for (record, running, how) in resumed {
+        tracing::info!(dyno = %record.id, name = %record.name, ?how, "taken up");
+        let id = record.id.clone();
+        let handle = supervisor::resume(host.clone(), record, running, how);
+        host.registry().open(&id, handle);
+    }
+    host.publish_names();
+    Ok(())
+}
+
+/// The records; what an earlier boot left in the run folder goes first.
+fn read(host: &Host) -> Result<Vec<Record>, ApiError> {
+    let failed = |what: &str, error: io::Error| from_io(&format!("cannot {what}"), &error);
+    let boot = identity::boot_id().map_err(|error| failed("read the boot id", error))?;
+    let known = durable::read_json::<String>(&host.paths.boot()).unwrap_or_default();
+    if known.as_ref() != Some(&boot) {
+        durable::remove_tree(&host.paths.run_dynos())
+            .map_err(|error| failed("empty the run folder", error))?;
+        durable::write_json(&host.paths.boot(), &boot, Survives::Crash)?;
+    }
+    fs::create_dir_all(host.paths.run_dynos())
+        .map_err(|error| failed("make the run folder", error))?;
+    let (records, damaged) = desired::load_all(&host.paths)
+        .map_err(|error| failed("read the records of dynos", error))?;
+    for (id, error) in damaged {
+        tracing::error!(dyno = id, error = %chain(&error), "this record is left alone and its dyno does not run");
+    }
+    Ok(records)
+}
+
+async fn look(host: &Host, record: &Record) -> (Evidence, Option<Running>) {
+    let paths = host.paths.dyno(&record.id);
+    let state = durable::read_json::<MonitorState>(&paths.monitor_state())
+        .ok()
+        .flatten();
+    if let Some(state) = state {
+        if state.status.phase.is_final() {
+            return (Evidence::LastWord, None);
+        }
+        if let Ok(running) = Running::open(&paths, state.monitor.pid).await {
+            let evidence = match running.last.phase {
+                Phase::Created => Evidence::Unstarted,
+                phase if phase.is_final() => Evidence::LastWord,
+                _ => Evidence::Started,
+            };
+            return (evidence, Some(running));
+        }
+    }
+    match paths.run.exists() {
+        true => (Evidence::Vanished, None),
+        false => (Evidence::Nothing, None),
+    }
+}
+
+/// Gives the dyno back what is its alone, and says how it goes on.
+fn decide(
+    host: &Host,
+    record: &mut Record,
+    evidence: Evidence,
+    running: Option<&Running>,
+) -> Result<Recovery, ApiError> {
+    host.registry().readmit(record)?;
+    if let Some(ipv4) = record.ipv4
+        && !host.network.claim(ipv4)
+    {
+        // The subnet is another one: a dyno that runs is not reachable any more.
+        tracing::warn!(dyno = %record.id, %ipv4, "its address is not of this network; it gets another");
+        (record.ipv4, record.ipv6) = host
+            .network
+            .reserve()
+            .map(|(four, six)| (Some(four), six))?;
+    }
+    let traits = Traits {
+        rm: record.spec.rm,
+        restart: record.spec.restart,
+        wanted: record.wanted,
+    };
+    let how = recover(evidence, traits);
+    if let (Recovery::Adopt { .. }, Some(running), Some(place)) =
+        (how, running, launch::place(record))
+    {
+        host.network.adopt(place, running.last.pid.unwrap_or(0));
+    }
+    Ok(how)
+}
+
+/// Removes what belongs to no record: monitors that nobody watches, groups,
+/// bundles.
+fn sweep(host: &Host, adopted: &[u32]) {
+    for pid in monitors(host) {
+        if !adopted.contains(&pid) {
+            tracing::warn!(pid, "a monitor that belongs to no dyno is killed");
+            kill(pid);
+        }
+    }
+    for id in cgroups::present(&host.layout, &host.identity.id) {
+        if host.registry().contains(&id) {
+            continue;
+        }
+        if let Err(error) = cgroups::kill(&host.layout, &host.identity.id, &id) {
+            tracing::error!(dyno = %id, error = %chain(&error), "a leftover cgroup stays");
+        }
+    }
+    let Ok(entries) = fs::read_dir(host.paths.run_dynos()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let known = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<DynoId>().ok());
+        if known.is_some_and(|id| host.registry().contains(&id)) {
+            continue;
+        }
+        if let Err(error) = durable::remove_tree(&entry.path()) {
+            tracing::error!(%error, folder = %entry.path().display(), "a leftover bundle stays");
+        }
+    }
+}
+
+/// The monitors of this host's run folder, by their command line: also those
+/// that a crash caught before they had a socket.
+fn monitors(host: &Host) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let run = host.paths.run_dynos();
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            let folder = words.get(2).and_then(|word| std::str::from_utf8(word).ok());
+            words.get(1) == Some(&&b"monitor"[..])
+                && folder.is_some_and(|f| std::path::Path::new(f).starts_with(&run))
+        })
+        .collect()
+}
+
+fn kill(pid: u32) {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let killed =
+        pidfd_open(raw, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(fd, Signal::KILL));
+    if let Err(error) = killed {
+        tracing::debug!(%error, pid, "a leftover monitor is gone already");
+    }
+}

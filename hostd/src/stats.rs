@@ -1,0 +1,37 @@
+//! What a dyno uses: its cgroup's counters and its link's.
+
+use dyno_api::dyno::Stats;
+use dyno_api::error::ApiError;
+use dyno_api::name::DynoId;
+use std::sync::Arc;
+
+use crate::cgroups;
+use crate::durable::internal;
+use crate::host::{Host, blocking};
+
+/// One measurement. What the kernel does not count is 0.
+///
+/// # Errors
+/// When the cgroup cannot be read.
+pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
+    let (shared, group) = (host.clone(), id.clone());
+    let used = blocking(move || {
+        cgroups::open(&shared.layout, &shared.identity.id, &group)
+            .and_then(|group| group.stats())
+            .map_err(|error| internal(&error))
+    })
+    .await?;
+    let link = host.network.counters(id).await.unwrap_or_default();
+    Ok(Stats {
+        cpu_usec: used.cpu_usec.unwrap_or(0),
+        throttled_usec: used.throttled_usec.unwrap_or(0),
+        memory_bytes: used.memory_bytes.unwrap_or(0),
+        memory_peak_bytes: used.memory_peak_bytes.unwrap_or(0),
+        memory_max_bytes: used.memory_max_bytes,
+        pids: used.pids.unwrap_or(0),
+        net_rx_bytes: link.rx_bytes,
+        net_tx_bytes: link.tx_bytes,
+        io_read_bytes: used.io_read_bytes.unwrap_or(0),
+        io_write_bytes: used.io_write_bytes.unwrap_or(0),
+    })
+}

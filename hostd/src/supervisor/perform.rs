@@ -1,0 +1,322 @@
+//! The effects of a supervisor's decisions.
+
+use std::time::{Duration, Instant};
+
+use dyno_api::dyno::Phase;
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::event::What;
+use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
+
+use super::machine::{Action, Input, Recovery, State};
+use super::{Ask, Supervisor, view};
+use crate::desired::Wanted;
+use crate::durable::{self, from_io};
+use crate::host::blocking;
+use crate::launch::{self, DEFAULT_GRACE_MS};
+use crate::{cgroups, monitor};
+
+/// The pause after the first loss; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A dyno that ran for so long begins anew with short pauses.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// What a stop may take beyond its grace.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// How long a killed monitor may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    pub(super) async fn perform(
+        &mut self,
+        action: Action,
+        ask: Option<Ask>,
+    ) -> Result<(), ApiError> {
+        match action {
+            Action::Want(wanted) => self.want(wanted).await,
+            Action::Prepare => self.prepare().await,
+            Action::Start => self.tell(&Request::Start {}).await,
+            Action::Stop => {
+                self.begin_stop(ask);
+                Ok(())
+            }
+            Action::Signal => match ask {
+                Some(Ask::Signal(signal)) => {
+                    self.tell(&Request::Signal { signal, all: false }).await
+                }
+                _ => Ok(()),
+            },
+            Action::Kill => self.kill().await,
+            Action::CleanUp => self.clean_up().await,
+            Action::Pause => {
+                self.pause();
+                Ok(())
+            }
+            Action::Forget => self.forget().await,
+        }
+    }
+
+    /// A step failed: whatever runs is taken down, and the reason is kept.
+    pub(super) async fn failed(&mut self, error: &ApiError) {
+        // A refused start ends the monitor by itself; its last word comes.
+        if self.state == State::Live && self.running.is_some() {
+            return;
+        }
+        self.record.rest = Phase::Failed;
+        self.record.reason = Some(error.message.clone());
+        self.record.wanted = Wanted::Stopped;
+        self.state = State::Resting;
+        if let Err(left) = self.clean_up().await {
+            tracing::error!(dyno = %self.record.id, error = %left, "not everything of a failed dyno was taken down");
+        }
+    }
+
+    async fn want(&mut self, wanted: Wanted) -> Result<(), ApiError> {
+        if wanted == Wanted::Running {
+            self.losses = 0;
+            self.restarts = 0;
+        }
+        let before = std::mem::replace(&mut self.record.wanted, wanted);
+        let saved = self.save().await;
+        if saved.is_err() {
+            self.record.wanted = before;
+        }
+        saved
+    }
+
+    async fn save(&self) -> Result<(), ApiError> {
+        let (record, paths) = (self.record.clone(), self.host.paths.clone());
+        blocking(move || Ok(record.save(&paths)?)).await
+    }
+
+    async fn prepare(&mut self) -> Result<(), ApiError> {
+        self.running = Some(launch::prepare(&self.host, &self.record).await?);
+        self.show_running();
+        Ok(())
+    }
+
+    async fn tell(&self, request: &Request) -> Result<(), ApiError> {
+        let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
+        monitor::ask(&socket, request).await.map(|_| ())
+    }
+
+    /// Sends the stop on a connection of its own: other requests, a kill
+    /// among them, are served meanwhile.
+    fn begin_stop(&self, ask: Option<Ask>) {
+        let (signal, grace_ms) = match ask {
+            Some(Ask::Stop { signal, grace_ms }) => (signal, grace_ms),
+            _ => (None, None),
+        };
+        let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
+        let own = self.record.spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS);
+        let limit = Duration::from_millis(grace_ms.unwrap_or(own)) + STOP_MARGIN;
+        let id = self.record.id.clone();
+        tokio::spawn(async move {
+            let request = Request::Stop { signal, grace_ms };
+            if let Err(error) = monitor::ask_within(&socket, &request, limit).await {
+                tracing::debug!(dyno = %id, %error, "the monitor did not answer a stop");
+            }
+        });
+    }
+
+    async fn kill(&mut self) -> Result<(), ApiError> {
+        let (host, id) = (self.host.clone(), self.record.id.clone());
+        let killed = blocking(move || {
+            cgroups::kill(&host.layout, &host.identity.id, &id)
+                .map_err(|error| durable::internal(&error))
+        })
+        .await;
+        if let Some(running) = self.running.take() {
+            running.kill();
+            if !running.ends_within(DYING).await {
+                return Err(ApiError::new(
+                    ErrorKind::Internal,
+                    format!(
+                        "the monitor {} of dyno {} does not die",
+                        running.pid, self.record.name
+                    ),
+                ));
+            }
+        }
+        // The monitor may have been removing the group at the same time.
+        let (host, id) = (self.host.clone(), self.record.id.clone());
+        match killed {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                blocking(move || {
+                    cgroups::kill(&host.layout, &host.identity.id, &id)
+                        .map_err(|error| durable::internal(&error))
+                })
+                .await
+            }
+        }
+    }
+
+    /// What stands for a running dyno outside of its own folder.
+    async fn clean_up(&mut self) -> Result<(), ApiError> {
+        self.running = None;
+        let detached = self.host.network.detach(&self.record.id).await;
+        self.host.publish_names();
+        let run = self.host.paths.dyno(&self.record.id).run;
+        let removed = blocking(move || {
+            durable::remove_tree(&run)
+                .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
+        })
+        .await;
+        if !self.record.spec.rm {
+            self.save().await?;
+        }
+        self.show_resting();
+        detached.and(removed)
+    }
+
+    async fn forget(&mut self) -> Result<(), ApiError> {
+        self.forgotten = true;
+        let paths = self.host.paths.dyno(&self.record.id);
+        let removed = blocking(move || {
+            // The record first: without it the rest is rubbish that a start sweeps.
+            let failed =
+                |error| from_io(&format!("cannot remove {}", paths.state.display()), &error);
+            match std::fs::remove_file(paths.record()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            durable::remove_tree(&paths.state).map_err(failed)
+        })
+        .await;
+        if let Some(ipv4) = self.record.ipv4 {
+            self.host.network.release(ipv4);
+        }
+        self.host.registry().forget(&self.record.id);
+        let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
+        self.host.events.emit(What::DynoRemoved { dyno, name });
+        removed
+    }
+
+    fn pause(&mut self) {
+        let doubled =
+            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.losses).unwrap_or(u32::MAX));
+        let pause = doubled.min(LONGEST_PAUSE);
+        self.losses = self.losses.saturating_add(1);
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_due = Some(Instant::now() + pause);
+        let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
+        let delay_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let restarts = self.restarts;
+        self.host.events.emit(What::DynoRestarting {
+            dyno,
+            name,
+            restarts,
+            delay_ms,
+        });
+        self.view
+            .send_modify(|dyno| dyno.status.phase = Phase::Backoff);
+    }
+
+    /// The monitor's final state, where it left one.
+    pub(super) fn last_word(&self) -> Option<Status> {
+        let path = self.host.paths.dyno(&self.record.id).monitor_state();
+        match durable::read_json::<MonitorState>(&path) {
+            Ok(state) => state
+                .map(|state| state.status)
+                .filter(|status| status.phase.is_final()),
+            Err(error) => {
+                tracing::warn!(dyno = %self.record.id, error = %durable::chain(&error), "the monitor's state cannot be used");
+                None
+            }
+        }
+    }
+
+    pub(super) fn lost(&mut self) {
+        tracing::warn!(dyno = %self.record.id, "the monitor is gone without a last word");
+        let started = self.view.borrow().status.started;
+        let ran = started.map(|at| jiff::Timestamp::now().duration_since(at).unsigned_abs());
+        if ran.is_some_and(|ran| ran >= HEALTHY) {
+            self.losses = 0;
+        }
+        self.record.rest = Phase::Lost;
+        self.record.reason = Some("its monitor vanished; the dyno was killed with it".to_owned());
+        let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
+        self.host.events.emit(What::DynoLost { dyno, name });
+    }
+
+    /// Takes a status of the monitor in.
+    pub(super) fn heard(&mut self, status: Status) {
+        if let Some(running) = &mut self.running {
+            if let Some(init) = status.pid
+                && running.last.pid != status.pid
+            {
+                self.host.network.moved(&self.record.id, init);
+            }
+            running.last = status.clone();
+        }
+        self.record.exit = status.exit.map(view::exit).or(self.record.exit);
+        if status.phase.is_final() {
+            self.record.rest = view::phase(status.phase);
+            self.record.reason.clone_from(&status.reason);
+        }
+        self.show(&status);
+    }
+
+    pub(super) fn show_running(&mut self) {
+        if let Some(status) = self.running.as_ref().map(|running| running.last.clone()) {
+            self.show(&status);
+        }
+    }
+
+    fn show(&self, status: &Status) {
+        let monitor = self.running.as_ref().map_or(0, |running| running.pid);
+        let dyno = view::described(&self.record, status, monitor, self.restarts);
+        let before = self.view.borrow().status.clone();
+        for event in view::events(&before, &dyno, status.next_start) {
+            self.host.events.emit(event);
+        }
+        self.view.send_replace(dyno);
+    }
+
+    fn show_resting(&self) {
+        let mut dyno = view::resting(&self.record);
+        let before = self.view.borrow().status.clone();
+        dyno.status.started = before.started;
+        dyno.status.restarts = before.restarts;
+        self.view.send_replace(dyno);
+    }
+
+    /// Goes on where an earlier hostd was.
+    pub(super) async fn recover(&mut self, how: Recovery) {
+        let outcome = match how {
+            Recovery::Adopt { stop: false } => Ok(()),
+            Recovery::Adopt { stop: true } => self.input(Input::Stop, None).await,
+            Recovery::Ended => {
+                if let Some(status) = self.last_word() {
+                    self.heard(status);
+                }
+                self.running = None;
+                self.input(Input::Ended, None).await
+            }
+            Recovery::Lost => {
+                self.lost();
+                self.state = State::Live;
+                self.input(Input::Lost, None).await
+            }
+            Recovery::Start => match self.take_down().await {
+                Ok(()) => self.input(Input::Start, None).await,
+                Err(error) => Err(error),
+            },
+            Recovery::Rest => self.take_down().await,
+            Recovery::Forget => match self.take_down().await {
+                Ok(()) => self.forget().await,
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = outcome {
+            tracing::error!(dyno = %self.record.id, %error, ?how, "supervision could not be taken up again");
+        }
+    }
+
+    async fn take_down(&mut self) -> Result<(), ApiError> {
+        self.kill().await?;
+        self.clean_up().await
+    }
+}

@@ -1,0 +1,212 @@
+//! `hostd install`: the systemd units of a host.
+//!
+//! ```text
+//! dyno.service    a delegated cgroup in which monitors and dynos live; it
+//!                 holds a process that does nothing, and outlives hostd
+//! hostd.service   the daemon; killing or restarting it touches no dyno
+//! ```
+//! Slices cannot delegate and hostd.service goes when hostd does, hence a
+//! unit of its own for dynos.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::config::{ConfigError, Install, Serve};
+use crate::durable::{self, Survives};
+use crate::paths::text;
+
+const DYNOS: &str = "dyno.service";
+const HOSTD: &str = "hostd.service";
+
+/// Why units could not be installed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The options cannot be followed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A unit could not be written or removed.
+    #[error("cannot write {path}")]
+    Write {
+        /// The unit.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// systemctl could not be executed.
+    #[error("cannot execute systemctl; is this machine run by systemd?")]
+    Systemctl(#[source] io::Error),
+    /// systemctl failed.
+    #[error("systemctl {0} failed; `journalctl -u hostd` says why")]
+    Failed(String),
+}
+
+/// Writes the units, and starts hostd unless told not to.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn install(options: &Install) -> Result<(), InstallError> {
+    options.serve.paths()?;
+    options.serve.binaries()?;
+    options.serve.group()?;
+    let exe = Path::new("/proc/self/exe");
+    let hostd = std::fs::read_link(exe).map_err(|source| ConfigError::Read {
+        path: exe.to_owned(),
+        source,
+    })?;
+    write(&options.units.join(DYNOS), &dynos_unit())?;
+    write(
+        &options.units.join(HOSTD),
+        &hostd_unit(&hostd, &options.serve),
+    )?;
+    if options.no_start {
+        return Ok(());
+    }
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--now", DYNOS, HOSTD])
+}
+
+/// Stops hostd and removes its units. `dyno.service`, and with it every
+/// dyno, is stopped too: nobody would look after them.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn uninstall(units: &Path) -> Result<(), InstallError> {
+    systemctl(&["disable", "--now", HOSTD, DYNOS])?;
+    for unit in [HOSTD, DYNOS] {
+        let path = units.join(unit);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(InstallError::Write {
+                    path,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+    }
+    systemctl(&["daemon-reload"])
+}
+
+fn write(path: &Path, unit: &str) -> Result<(), InstallError> {
+    durable::write_mode(path, unit.as_bytes(), 0o644, Survives::PowerCut).map_err(|source| {
+        InstallError::Write {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+fn systemctl(arguments: &[&str]) -> Result<(), InstallError> {
+    let status = Command::new("systemctl")
+        .args(arguments)
+        .status()
+        .map_err(InstallError::Systemctl)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(InstallError::Failed(arguments.join(" ")))
+    }
+}
+
+fn dynos_unit() -> String {
+    "[Unit]\n\
+     Description=Dynos of this host\n\
+     Documentation=man:hostd(8)\n\
+     \n\
+     [Service]\n\
+     ExecStart=/bin/sleep infinity\n\
+     # Monitors and dynos live below this unit's cgroup, in one that hostd makes.\n\
+     Delegate=yes\n\
+     DelegateSubgroup=holder\n\
+     KillMode=control-group\n\
+     TasksMax=infinity\n\
+     LimitNOFILE=infinity\n\
+     \n\
+     [Install]\n\
+     WantedBy=multi-user.target\n"
+        .to_owned()
+}
+
+fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
+    let mut command = vec![text(hostd), "serve".to_owned()];
+    command.extend(["--state-dir".to_owned(), text(&serve.state_dir)]);
+    command.extend(["--run-dir".to_owned(), text(&serve.run_dir)]);
+    if let Some(socket) = &serve.socket {
+        command.extend(["--socket".to_owned(), text(socket)]);
+    }
+    if let Some(group) = &serve.group {
+        command.extend(["--group".to_owned(), group.clone()]);
+    }
+    if let Some(programs) = &serve.programs {
+        command.extend(["--programs".to_owned(), text(programs)]);
+    }
+    let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+    format!(
+        "[Unit]\n\
+         Description=Host daemon of dyno\n\
+         Documentation=man:hostd(8)\n\
+         Requires={DYNOS}\n\
+         After={DYNOS} network-pre.target local-fs.target\n\
+         \n\
+         [Service]\n\
+         ExecStart={}\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         # Monitors and the edge outlive the daemon.\n\
+         KillMode=process\n\
+         Delegate=yes\n\
+         LimitNOFILE=infinity\n\
+         TasksMax=infinity\n\
+         OOMScoreAdjust=-900\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        command.join(" ")
+    )
+}
+
+/// One word of a command line, as systemd.service(5) reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let escaped = word
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%")
+        .replace('$', "$$");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve() -> Serve {
+        Serve {
+            state_dir: "/srv/my dynos".into(),
+            run_dir: "/run/dyno".into(),
+            socket: None,
+            group: Some("dyno".into()),
+            programs: None,
+        }
+    }
+
+    #[test]
+    fn a_restart_of_hostd_touches_no_dyno() {
+        let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve());
+        assert!(unit.contains("KillMode=process\n"));
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno\n"), "{unit}");
+        assert!(dynos_unit().contains("Delegate=yes\n"));
+    }
+
+    #[test]
+    fn words_are_quoted_as_systemd_reads_them() {
+        assert_eq!(quoted("/a/b"), "/a/b");
+        assert_eq!(quoted("a b"), "\"a b\"");
+        assert_eq!(quoted("50%$"), "\"50%%$$\"");
+        assert_eq!(quoted(""), "\"\"");
+    }
+}
