@@ -6,7 +6,7 @@ use dyno_api::host::Version;
 use serde::Serialize;
 
 use super::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use crate::output::Table;
 
 /// Show the versions of dyno and hostd; starts nothing
@@ -26,13 +26,15 @@ impl VersionCommand {
             Err(error) if error.is_absent() => None,
             Err(error) => return Err(error.into()),
         };
+        // Half an answer is written, and told by the exit code.
+        let code = if hostd.is_some() { 0 } else { code::NO_HOSTD };
         let versions = Versions {
             dyno: env!("CARGO_PKG_VERSION"),
             hostd,
         };
         if context.output.json {
             context.output.document(&versions)?;
-            return Ok(0);
+            return Ok(code);
         }
         let mut table = Table::facts();
         table.fact("dyno", versions.dyno);
@@ -41,6 +43,6 @@ impl VersionCommand {
             None => table.fact("hostd", "not running"),
         }
         context.output.table(&table)?;
-        Ok(0)
+        Ok(code)
     }
 }

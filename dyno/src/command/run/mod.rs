@@ -133,20 +133,20 @@ async fn create(client: &Client, spec: &DynoSpec, when: PullWhen) -> Result<Dyno
         Err(error) => Failure::from(error),
     };
     let not_found = refusal.kind() == Some(ErrorKind::NotFound) && !built_in;
-    if when != PullWhen::Missing || !not_found || is_there(client, &spec.image).await? {
+    if when != PullWhen::Missing || !not_found || is_there(client, spec).await? {
         return Err(refusal);
     }
     pull_image(client, spec).await?;
     Ok(client.create(spec, unstarted).await?)
 }
 
-async fn is_there(client: &Client, image: &str) -> Result<bool, Failure> {
-    let wanted = reference::full(image);
-    Ok(client
-        .images()
-        .await?
-        .iter()
-        .any(|image| image.reference == wanted))
+async fn is_there(client: &Client, spec: &DynoSpec) -> Result<bool, Failure> {
+    let wanted = reference::full(&spec.image);
+    let here = client.images().await?;
+    Ok(here.iter().any(|image| {
+        let platform = spec.platform.as_ref();
+        image.reference == wanted && platform.is_none_or(|platform| *platform == image.platform)
+    }))
 }
 
 /// Starts what was created. What cannot be started is removed again.
