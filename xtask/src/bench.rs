@@ -13,6 +13,7 @@
 mod contest;
 mod host;
 mod latency;
+mod leftovers;
 mod peers;
 mod root;
 mod runner;
@@ -42,6 +43,10 @@ pub(crate) struct Bench {
     /// Leave this contestant out: dyno, dyno-runtime, runc, crun or podman
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+
+    /// Where the stage writes the id of its host
+    #[arg(long, hide = true)]
+    host_file: Option<PathBuf>,
 
     /// Which part of the bench this process is
     #[arg(long, hide = true, value_enum, default_value_t = Part::Outside)]

@@ -55,6 +55,16 @@ impl Host {
         Ok(host)
     }
 
+    /// The id that its names on the machine carry.
+    pub(super) fn id(&self) -> Result<String> {
+        let info = self.command(&["info", "--json"]);
+        let (program, arguments) = info.split_first().context("an empty command")?;
+        let info: serde_json::Value =
+            serde_json::from_str(&done(Command::new(program).args(arguments))?)?;
+        let id = info["id"].as_str().context("an info without id")?;
+        Ok(id.to_owned())
+    }
+
     /// `dyno run` of `/bin/true` with these options.
     pub(super) fn run(&self, options: &[&str]) -> Vec<String> {
         self.command(&[&["run", "--rm"], options, &[IMAGE, "/bin/true"]].concat())

@@ -1,5 +1,6 @@
 //! The namespaces that the bench plays in, and the order of the play.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::contest::Contestant;
 use super::host::Host;
+use super::leftovers::Leftovers;
 use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
@@ -56,9 +58,10 @@ pub(super) fn enter(bench: &Bench) -> Result<()> {
     if let Some(file) = &bench.json {
         command.arg("--json").arg(std::path::absolute(file)?);
     }
-    let leftovers = Cgroups::now()?;
+    let leftovers = Leftovers::expect()?;
+    command.arg("--host-file").arg(leftovers.host_file());
     let status = command.status().context("cannot execute unshare(1)")?;
-    leftovers.restore()?;
+    leftovers.remove()?;
     ensure!(status.success(), "the bench failed: {status}");
     Ok(())
 }
@@ -94,7 +97,13 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
     let root = Root::make()?;
     let takes_part = |name: &str| !bench.without.iter().any(|out| out == name);
     let host = if takes_part("dyno") {
-        Some(Host::start(programs, &root)?)
+        let host = Host::start(programs, &root)?;
+        let file = bench
+            .host_file
+            .as_deref()
+            .context("the stage needs --host-file")?;
+        std::fs::File::create(file)?.write_all(host.id()?.as_bytes())?;
+        Some(host)
     } else {
         None
     };
@@ -181,53 +190,4 @@ pub(super) fn done(command: &mut Command) -> Result<String> {
         text(&output.stderr)
     );
     Ok(text(&output.stdout))
-}
-
-/// The cgroups of the machine, which no namespace takes away again.
-struct Cgroups(Vec<PathBuf>);
-
-impl Cgroups {
-    /// Those directly below each hierarchy's root.
-    fn now() -> Result<Self> {
-        let mut found = Vec::new();
-        for hierarchy in folders(Path::new("/sys/fs/cgroup"))? {
-            found.extend(folders(&hierarchy)?);
-        }
-        Ok(Self(found))
-    }
-
-    /// Removes those that were made since and are Podman's or a host's of ours.
-    fn restore(self) -> Result<()> {
-        for cgroup in Self::now()?.0 {
-            let name = cgroup
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let made_here =
-                !self.0.contains(&cgroup) && (name == "libpod_parent" || name.starts_with("dyno-"));
-            if made_here {
-                remove(&cgroup)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn remove(cgroup: &Path) -> Result<()> {
-    for child in folders(cgroup)? {
-        remove(&child)?;
-    }
-    std::fs::remove_dir(cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
-}
-
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
