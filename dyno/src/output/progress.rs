@@ -111,6 +111,9 @@ impl Told {
     }
 
     fn step(&mut self, step: Step, digest: &str, done: u64, total: u64) {
+        if total == 0 {
+            return;
+        }
         let key = (step, digest.to_owned());
         match self {
             Self::Bars(bars, known) => {

@@ -1,11 +1,12 @@
 //! A run that a person waits for.
 
+use std::io;
 use std::time::Duration;
 
 use dyno_api::client::{self, Attached, Client};
 use dyno_api::dyno::{AttachRequest, Dyno, ExitStatus, Phase};
 use dyno_api::error::ErrorKind;
-use dyno_api::query::{KillQuery, StopQuery};
+use dyno_api::query::{KillQuery, RemoveQuery, StopQuery};
 use tokio::time::{Instant, sleep};
 
 use crate::command::attach::{exit_code, left, lost};
@@ -73,7 +74,12 @@ async fn ended(
 ) -> Result<u8, Failure> {
     let (id, name) = (dyno.id.as_str(), dyno.name.as_str());
     match end {
-        End::Exit(status) => Ok(exit_code(&status, name)),
+        End::Exit(status) => {
+            if dyno.spec.rm {
+                gone(client, id).await;
+            }
+            Ok(exit_code(&status, name))
+        }
         End::Detached => Ok(left(name)),
         End::Impatient => {
             let kill = KillQuery {
@@ -101,6 +107,22 @@ async fn ended(
 
 /// 128 + SIGKILL.
 const KILLED: u8 = 137;
+
+/// Returns once a dyno with `rm` that has ended is gone: its name and ports are
+/// free for whoever comes next.
+async fn gone(client: &Client, id: &str) {
+    let removed = async {
+        // The last word came from the monitor: hostd may not have heard it yet.
+        client.wait(id).await?;
+        client.remove(id, RemoveQuery { force: false }).await
+    };
+    match removed.await.map_err(Failure::from) {
+        Ok(()) => {}
+        // hostd was faster.
+        Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => {}
+        Err(failure) => failure.render(&mut io::stderr().lock()).unwrap_or_default(),
+    }
+}
 
 /// hostd went away and the dyno did not: takes part again once it is back.
 async fn again(

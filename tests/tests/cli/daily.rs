@@ -1,0 +1,186 @@
+//! The life of dynos, hostd's included, by the commands of every day.
+
+use std::io::Write;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use dyno_tests::host::Host;
+use dyno_tests::{Folder, until};
+
+use crate::rig::{Lines, bare, spawn, text, wait};
+
+#[test]
+fn a_dyno_is_listed_followed_entered_stopped_started_and_removed() {
+    let host = Host::start();
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-l",
+        "tier=front",
+        "host",
+        "sh",
+        "-c",
+        LINES,
+    ]);
+    let id = id.trim();
+    assert_eq!(host.ids(), [id]);
+    let table = host.ok(&["ps"]);
+    assert!(
+        table.starts_with("ID ") && table.contains("web") && table.contains("running"),
+        "{table}"
+    );
+    assert!(!table.contains('\x1b'), "no colour in a pipe: {table}");
+
+    until("three lines are logged", || {
+        host.ok(&["logs", "web"]).lines().count() >= 3
+    });
+    let last = host.ok(&["logs", "-n", "1", "web"]);
+    assert_eq!(last, "line-3");
+    let line: Value =
+        serde_json::from_str(&host.ok(&["--json", "logs", "-n", "1", "web"])).unwrap();
+    assert_eq!(line["stream"], "stdout");
+
+    let inside = host.run(&["exec", "web", "sh", "-c", "echo $HELLO; exit 3"]);
+    assert_eq!(inside.status.code(), Some(3), "{inside:?}");
+    let inside = host.ok(&[
+        "exec",
+        "-e",
+        "HELLO=there",
+        "web",
+        "sh",
+        "-c",
+        "echo $HELLO",
+    ]);
+    assert_eq!(inside, "there");
+    let missing = host.run(&["exec", "web", "no-such-program"]);
+    assert_eq!(missing.status.code(), Some(127), "{missing:?}");
+
+    let stats: Value = serde_json::from_str(&host.ok(&["--json", "stats", "--no-stream"])).unwrap();
+    assert!(stats[0]["pids"].as_u64().unwrap() >= 1, "{stats}");
+
+    assert_eq!(host.ok(&["stop", "-t", "0", "web"]), "web");
+    assert_eq!(host.inspect("web")["status"]["phase"], "exited");
+    assert_eq!(host.ok(&["ps", "-q"]), "");
+    assert_eq!(host.ids(), [id], "stopped is not removed");
+    assert_eq!(host.ok(&["wait", "web"]), "137");
+    host.ok(&["start", "web"]);
+    assert_eq!(host.inspect("web")["status"]["phase"], "running");
+    host.ok(&["kill", "web"]);
+    assert_eq!(host.ok(&["wait", "web"]), "137");
+    assert_eq!(host.ok(&["rm", "web"]), "web");
+    assert_eq!(host.ids(), [] as [&str; 0]);
+}
+
+/// Writes three lines and goes on.
+const LINES: &str = "for i in 1 2 3; do echo line-$i; done; sleep 1000";
+
+#[test]
+fn events_tell_a_dynos_life_in_order() {
+    let host = Host::start();
+    host.ok(&["run", "--rm", "--name", "brief", "host", "true"]);
+    let mut seen = Vec::new();
+    until("the removal is told", || {
+        let events = host.ok(&["--json", "events", "--since", "0", "--no-follow"]);
+        seen = events
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| event["name"] == "brief")
+            .map(|event| event["event"].as_str().unwrap().to_owned())
+            .collect();
+        seen.last().is_some_and(|last| last == "dyno_removed")
+    });
+    assert_eq!(
+        seen,
+        [
+            "dyno_created",
+            "dyno_started",
+            "dyno_exited",
+            "dyno_removed"
+        ]
+    );
+}
+
+#[test]
+fn environment_files_flags_and_our_own_variables_reach_the_dyno() {
+    let host = Host::start();
+    let folder = Folder::new();
+    let file = folder.path().join("env");
+    let mut written = std::fs::File::create(&file).unwrap();
+    written
+        .write_all(b"# comment\nA=file\nB=two words\nMINE\n")
+        .unwrap();
+    let output = host
+        .dyno(&["run", "--rm", "-e", "A=flag", "--env-file"])
+        .arg(&file)
+        .args(["host", "sh", "-c", "echo $A/$B/$MINE"])
+        .env("MINE", "inherited")
+        .output()
+        .unwrap();
+    assert_eq!(
+        text(&output.stdout),
+        "flag/two words/inherited\n",
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_foreground_run_outlives_hostd() {
+    let mut host = Host::start();
+    let script = "echo ready; until test -e /tmp/end; do sleep 0.05; done; exit 9";
+    let mut child = spawn(
+        &host,
+        &["run", "--name", "long", "host", "sh", "-c", script],
+    );
+    let mut lines = Lines::of(child.stdout.take().unwrap());
+    lines.wait_for("ready");
+    host.kill_and_restart();
+    until("hostd is back", || {
+        host.run(&["exec", "long", "touch", "/tmp/end"])
+            .status
+            .success()
+    });
+    assert_eq!(wait(&mut child), Some(9));
+}
+
+#[test]
+fn a_missing_hostd_is_started_once_and_outlives_us() {
+    let folder = Folder::new();
+    let dyno = |arguments: &[&str]| {
+        let mut command = bare();
+        command
+            .env("DYNO_RUN_DIR", folder.path().join("run"))
+            .env("DYNO_STATE_DIR", folder.path().join("state"))
+            .args(arguments);
+        command.output().unwrap()
+    };
+    let pid = || {
+        let output = dyno(&["--json", "info"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let info: Value = serde_json::from_slice(&output.stdout).unwrap();
+        i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
+    };
+    let first = pid();
+    let _hostd = Killed(first);
+    assert_eq!(pid(), first);
+    let stat = std::fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
+    let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
+    assert_eq!(session, first.to_string(), "a session of its own: {stat}");
+    assert!(folder.path().join("run/hostd.log").exists());
+}
+
+/// Kills a process that is no child of ours when dropped.
+struct Killed(i32);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.0).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        until("hostd has ended", || {
+            !Path::new(&format!("/proc/{}", self.0)).exists()
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! Runs at a terminal: size, raw mode, detaching and coming back.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+use dyno_tests::host::Host;
+use dyno_tests::{DEADLINE, until};
+
+use crate::rig::{signal, wait};
+
+#[test]
+fn a_terminal_has_our_size_and_follows_it() {
+    let host = Host::start();
+    let terminal = Terminal::new(33, 99);
+    let mut child = terminal.spawn(host.dyno(&["run", "--rm", "-it", "host", "sh"]));
+    terminal.enter("stty size");
+    terminal.wait_for("33 99");
+    terminal.resize(44, 88);
+    signal(&child, Signal::WINCH);
+    until("the new size arrives", || {
+        terminal.enter("stty size");
+        thread::sleep(Duration::from_millis(50));
+        terminal.shown().contains("44 88")
+    });
+    terminal.enter("exit 5");
+    assert_eq!(wait(&mut child), Some(5));
+}
+
+#[test]
+fn the_terminal_is_restored_after_an_exit_and_after_a_signal() {
+    let host = Host::start();
+    for ending in [
+        "exit 0",
+        "kill -9 $$ # sent to init from inside: ignored\nexit 0",
+    ] {
+        let terminal = Terminal::new(24, 80);
+        let before = terminal.mode();
+        let mut child = terminal.spawn(host.dyno(&["run", "--rm", "-it", "host", "sh"]));
+        until("the terminal is raw", || terminal.mode() != before);
+        terminal.enter(ending);
+        wait(&mut child);
+        assert_eq!(terminal.mode(), before, "after {ending}");
+    }
+    let terminal = Terminal::new(24, 80);
+    let before = terminal.mode();
+    let mut child = terminal.spawn(host.dyno(&["run", "--rm", "-it", "host", "sleep", "1000"]));
+    until("the terminal is raw", || terminal.mode() != before);
+    // init ignores what it does not handle; the third request kills the dyno.
+    for _ in 0..3 {
+        signal(&child, Signal::TERM);
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(wait(&mut child), Some(137));
+    assert_eq!(terminal.mode(), before);
+}
+
+#[test]
+fn the_detach_keys_leave_the_dyno_running() {
+    let host = Host::start();
+    let terminal = Terminal::new(24, 80);
+    let before = terminal.mode();
+    let mut child = terminal.spawn(host.dyno(&["run", "-it", "--name", "shell", "host", "sh"]));
+    terminal.enter("echo ready-$((40 + 2))");
+    terminal.wait_for("ready-42");
+    terminal.send(&[16, 17]);
+    assert_eq!(wait(&mut child), Some(0));
+    assert_eq!(terminal.mode(), before);
+    assert_eq!(host.inspect("shell")["status"]["phase"], "running");
+
+    let terminal = Terminal::new(24, 80);
+    let mut child = terminal.spawn(host.dyno(&["attach", "shell"]));
+    until("it answers the one who came back", || {
+        terminal.enter("echo back-$((40 + 3))");
+        thread::sleep(Duration::from_millis(50));
+        terminal.shown().contains("back-43")
+    });
+    terminal.enter("exit 6");
+    assert_eq!(wait(&mut child), Some(6));
+}
+
+/// A terminal that a person would sit at.
+struct Terminal {
+    master: OwnedFd,
+    slave: OwnedFd,
+    shown: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn new(rows: u16, columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        let slave = options
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap()
+            .into();
+        let shown = Arc::new(Mutex::new(String::new()));
+        let mut reader = std::fs::File::from(master.try_clone().unwrap());
+        let seen = Arc::clone(&shown);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A pty whose last user is gone says EIO.
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                seen.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        let terminal = Self {
+            master,
+            slave,
+            shown,
+        };
+        terminal.resize(rows, columns);
+        terminal
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let stdio = || Stdio::from(self.slave.try_clone().unwrap());
+        command
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .spawn()
+            .unwrap()
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&self.master, size).unwrap();
+    }
+
+    fn mode(&self) -> String {
+        let mode = tcgetattr(&self.slave).unwrap();
+        format!(
+            "{:?} {:?} {:?}",
+            mode.input_modes, mode.output_modes, mode.local_modes
+        )
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        let mut master = std::fs::File::from(self.master.try_clone().unwrap());
+        master.write_all(bytes).unwrap();
+    }
+
+    fn enter(&self, line: &str) {
+        self.send(format!("{line}\n").as_bytes());
+    }
+
+    fn shown(&self) -> String {
+        self.shown.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, text: &str) {
+        let begin = Instant::now();
+        while !self.shown().contains(text) {
+            assert!(
+                begin.elapsed() < DEADLINE,
+                "no {text:?} in {:?}",
+                self.shown()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
