@@ -72,28 +72,31 @@ impl Store {
         if name.is_some_and(Reference::is_built_in) {
             return Err(LoadError::BuiltIn);
         }
-        let nothing = Digest::of(b"");
-        let watch = |phase, done| {
-            progress(Progress {
-                layer: nothing,
-                phase,
-                done,
-                total: None,
-            })
-        };
-        let file = self
-            .spool(archive, &|done| watch(Phase::Fetching, done))
-            .await?;
-        let folder = self.scratch_folder()?;
-        let unpacked = |done| watch(Phase::Unpacking, done);
+        let received = |done| progress(of_archive(Phase::Fetching, done));
+        let file = self.spool(archive, &received).await?;
+        let folder = self.inner.scratch_folder()?;
+        let loaded = self
+            .load_spooled(file, folder.path(), name, &progress)
+            .await;
+        folder.discard().await;
+        loaded
+    }
+
+    async fn load_spooled(
+        &self,
+        archive: std::fs::File,
+        folder: &Path,
+        name: Option<&Reference>,
+        watch: Watcher<'_>,
+    ) -> Result<Vec<Image>, LoadError> {
+        let unpacked = |done| watch(of_archive(Phase::Unpacking, done));
         let inner = &self.inner;
         inner
             .jail
-            .unpack(file, &folder.path, inner.limits(), &unpacked)
+            .unpack(archive, folder, inner.limits(), &unpacked)
             .await?;
-        watch(Phase::Ready, 0);
-        self.ingest_folder(Folder::open(&folder.path)?, name, &progress)
-            .await
+        watch(of_archive(Phase::Ready, 0));
+        self.ingest_folder(Folder::open(folder)?, name, watch).await
     }
 
     /// Imports the images of an OCI image layout (a folder with `index.json` and `blobs`).
@@ -128,7 +131,6 @@ impl Store {
             return Err(LoadError::BuiltIn);
         }
         let inner = &self.inner;
-        let nothing = Digest::of(b"");
         let watch = |layer, phase, done| {
             progress(Progress {
                 layer,
@@ -139,7 +141,7 @@ impl Store {
         };
         let mut writer = inner.new_blob()?;
         copy(tar, &mut writer, &|done| {
-            watch(nothing, Phase::Fetching, done)
+            progress(of_archive(Phase::Fetching, done))
         })
         .await?;
         // Pinned before it gets its name; see `Claims::pin`.
@@ -271,25 +273,15 @@ impl Store {
         file.rewind().await.map_err(failed("rewind", &path))?;
         Ok(file.into_std().await)
     }
-
-    fn scratch_folder(&self) -> Result<ScratchFolder, StoreError> {
-        let path = durable::unique(&self.inner.scratch());
-        durable::create_dir(&path).map_err(failed("create folder", &path))?;
-        Ok(ScratchFolder { path })
-    }
 }
 
-/// A folder in `tmp` that is removed when it is done with.
-#[derive(Debug)]
-struct ScratchFolder {
-    path: std::path::PathBuf,
-}
-
-impl Drop for ScratchFolder {
-    fn drop(&mut self) {
-        if let Err(error) = store::remove_tree(&self.path) {
-            tracing::warn!(%error, "an unpacked archive stays until the next start");
-        }
+/// Progress of an archive whose layers are not known yet.
+fn of_archive(phase: Phase, done: u64) -> Progress {
+    Progress {
+        layer: Digest::of(b""),
+        phase,
+        done,
+        total: None,
     }
 }
 

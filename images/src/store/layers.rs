@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::records::{VERSION, read_versioned, write_json};
-use super::{Inner, Pin, StoreError, failed, remove_tree};
+use super::{Inner, Pin, Scratch, StoreError, blocking, failed};
 use crate::digest::LayerId;
 use crate::durable;
 use crate::jail::UnpackError;
@@ -47,20 +47,6 @@ pub(crate) struct LayerRecord {
     pub(crate) opaque_root: bool,
 }
 
-/// A layer's future folder in `tmp`; removed if not published.
-#[derive(Debug)]
-struct Unfinished {
-    folder: PathBuf,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Err(error) = remove_tree(&self.folder) {
-            tracing::warn!(%error, "an unfinished layer stays until the next start");
-        }
-    }
-}
-
 impl Inner {
     /// What is known of a layer, if it is there. Its record is written before the folder gets
     /// its final name: one without a readable record is not ours.
@@ -84,18 +70,37 @@ impl Inner {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(LayerId, Pin), LayerError> {
         let unfinished = self.unfinished()?;
-        let tree = unfinished.folder.join("fs");
+        let tree = unfinished.path().join("fs");
+        let summary = match self.unpack_checked(layer, &tree, expected, progress).await {
+            Ok(summary) => summary,
+            Err(error) => {
+                unfinished.discard().await;
+                return Err(error);
+            }
+        };
+        let id = LayerId(summary.diff_id);
+        let pin = self.pin(id.0);
+        self.publish_layer(unfinished, id, &summary).await?;
+        Ok((id, pin))
+    }
+
+    /// P9: the digest of what was really unpacked is the one that was promised.
+    async fn unpack_checked(
+        &self,
+        layer: File,
+        tree: &Path,
+        expected: Option<LayerId>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Summary, LayerError> {
         let summary = self
             .jail
-            .unpack(layer, &tree, self.limits(), progress)
+            .unpack(layer, tree, self.limits(), progress)
             .await?;
         let actual = LayerId(summary.diff_id);
-        if let Some(expected) = expected.filter(|expected| *expected != actual) {
-            return Err(LayerError::DiffId { expected, actual });
+        match expected.filter(|expected| *expected != actual) {
+            Some(expected) => Err(LayerError::DiffId { expected, actual }),
+            None => Ok(summary),
         }
-        let pin = self.pin(actual.0);
-        self.publish_layer(unfinished, actual, &summary).await?;
-        Ok((actual, pin))
     }
 
     /// Publishes a tree that `fill` writes, under an id that the caller chose (the built-in
@@ -106,24 +111,22 @@ impl Inner {
         fill: impl FnOnce(&Path) -> Result<u64, StoreError>,
     ) -> Result<(), StoreError> {
         let unfinished = self.unfinished()?;
-        let bytes = fill(&unfinished.folder.join("fs"))?;
+        let bytes = fill(&unfinished.path().join("fs"))?;
         let summary = Summary {
             bytes,
             ..Summary::new(id.0)
         };
         publish(
-            &unfinished.folder,
+            unfinished.path(),
             &self.layer_folder(&id),
             &self.scratch(),
             &record(id, &summary),
         )
     }
 
-    fn unfinished(&self) -> Result<Unfinished, StoreError> {
-        let folder = durable::unique(&self.scratch());
-        durable::create_dir(&folder).map_err(failed("create folder", &folder))?;
-        let unfinished = Unfinished { folder };
-        let tree = unfinished.folder.join("fs");
+    fn unfinished(&self) -> Result<Scratch, StoreError> {
+        let unfinished = self.scratch_folder()?;
+        let tree = unfinished.path().join("fs");
         // The layer's own "./" entry may say otherwise; 0755 is what a root folder should be.
         std::fs::create_dir(&tree).map_err(failed("create folder", &tree))?;
         set_mode(&tree, 0o755)?;
@@ -132,12 +135,12 @@ impl Inner {
 
     async fn publish_layer(
         &self,
-        unfinished: Unfinished,
+        unfinished: Scratch,
         id: LayerId,
         summary: &Summary,
     ) -> Result<(), StoreError> {
         let (to, scratch, record) = (self.layer_folder(&id), self.scratch(), record(id, summary));
-        super::blobs::blocking(move || publish(&unfinished.folder, &to, &scratch, &record)).await
+        blocking(move || publish(unfinished.path(), &to, &scratch, &record)).await
     }
 
     pub(super) fn layer_folder(&self, id: &LayerId) -> PathBuf {

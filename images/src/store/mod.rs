@@ -33,6 +33,7 @@ mod claims;
 mod collect;
 mod layers;
 mod records;
+mod scratch;
 
 pub use blobs::BlobError;
 pub(crate) use blobs::{BlobWriter, blocking};
@@ -41,6 +42,7 @@ pub use collect::Collected;
 pub use layers::LayerError;
 pub(crate) use layers::set_mode;
 pub(crate) use records::Record;
+pub(crate) use scratch::Scratch;
 
 /// An image store in a folder. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -241,7 +243,8 @@ impl Inner {
         let entries = std::fs::read_dir(&scratch).map_err(failed("read folder", &scratch))?;
         for entry in entries {
             let path = entry.map_err(failed("read folder", &scratch))?.path();
-            remove_tree(&path)?;
+            // The helper of a process that was killed a moment ago may still be dying.
+            scratch::remove_patiently(&path)?;
         }
         Ok(())
     }
@@ -267,7 +270,7 @@ fn lock(root: &Path) -> Result<File, StoreError> {
 /// Removes a file or a tree that an image may have made.
 ///
 /// P1: std walks by folder fds with O_NOFOLLOW (CVE-2022-21658), so no symlink in it leads out.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let is_dir = match path.symlink_metadata() {
         Ok(metadata) => metadata.is_dir(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

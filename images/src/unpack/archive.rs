@@ -400,3 +400,103 @@ fn or_blank<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
         false => parsed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Walks an archive to its end, reading every byte of data.
+    fn walk(bytes: &[u8]) -> Result<Vec<Member>, Refusal> {
+        let input = io::Cursor::new(bytes.to_vec());
+        let stream = Stream::new(input, 1 << 30, |_| Ok(())).map_err(Refusal::Stream)?;
+        let mut archive = Archive::new(stream);
+        let mut members = Vec::new();
+        while let Some(member) = archive.next()? {
+            while archive.read(&mut [0; 100])? > 0 {}
+            members.push(member);
+        }
+        archive.finish()?;
+        Ok(members)
+    }
+
+    fn honest() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(700);
+        header.set_mode(0o644);
+        let long = "long/".repeat(60);
+        builder
+            .append_data(&mut header.clone(), "short", &[1; 700][..])
+            .unwrap();
+        builder
+            .append_data(&mut header.clone(), format!("{long}a"), &[2; 700][..])
+            .unwrap();
+        builder
+            .append_pax_extensions([("SCHILY.xattr.user.x", &b"y"[..])])
+            .unwrap();
+        builder
+            .append_data(&mut header, "with-pax", &[3; 700][..])
+            .unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn members_come_with_all_that_precedes_them() {
+        let members = walk(&honest()).unwrap();
+        let paths: Vec<_> = members.iter().map(|member| member.path.len()).collect();
+        assert_eq!(paths, [5, 301, 8]);
+        assert_eq!(members[2].xattrs, [(b"user.x".to_vec(), b"y".to_vec())]);
+        assert_eq!(
+            members[1].extents,
+            [Extent {
+                offset: 0,
+                length: 700
+            }]
+        );
+    }
+
+    #[test]
+    fn sparse_maps_must_add_up() {
+        let extent = |offset, length| Extent { offset, length };
+        assert!(check_map(&[extent(0, 5), extent(10, 5)], 20, 10).is_ok());
+        for (map, size, stored) in [
+            (vec![extent(10, 5), extent(0, 5)], 20, 10),
+            (vec![extent(0, 5), extent(4, 5)], 20, 10),
+            (vec![extent(0, 5)], 20, 6),
+            (vec![extent(10, 11)], 20, 11),
+            (vec![extent(u64::MAX, 2)], 20, 2),
+        ] {
+            assert!(check_map(&map, size, stored).is_err(), "{map:?}");
+        }
+    }
+
+    proptest! {
+        // Confined or refused, never a panic, whatever is damaged; checksums are set right so
+        // that the damage gets past them.
+        #[test]
+        fn no_damage_makes_it_panic(changes in prop::collection::vec((0_usize..5000, any::<u8>()), 1..12)) {
+            let mut bytes = honest();
+            for (at, value) in changes {
+                let length = bytes.len();
+                bytes[at % length] = value;
+            }
+            for block in bytes.chunks_exact_mut(512) {
+                let mut header = Header::new_old();
+                header.as_mut_bytes().copy_from_slice(block);
+                if &header.as_ustar().map_or([0; 6], |ustar| ustar.magic)[..5] == b"ustar"
+                    || header.as_gnu().is_some()
+                {
+                    header.set_cksum();
+                    block.copy_from_slice(header.as_bytes());
+                }
+            }
+            walk(&bytes).ok();
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            walk(&bytes).ok();
+        }
+    }
+}

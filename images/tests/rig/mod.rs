@@ -4,14 +4,17 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+pub(crate) mod server;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use dyno_images::{Digest, Jail, Limits, Store};
+use dyno_images::{Digest, Jail, Limits, Progress, Reference, Store};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -63,10 +66,15 @@ impl Rig {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Nothing unfinished is left lying about.
+    /// Nothing unfinished is left lying about; what is removed in the background may take a
+    /// moment.
+    #[track_caller]
     pub(crate) fn assert_tidy(&self) {
-        let left: Vec<_> = fs::read_dir(self.root.join("tmp")).unwrap().collect();
-        assert!(left.is_empty(), "{left:?}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.count("tmp") > 0 {
+            assert!(Instant::now() < deadline, "tmp is not empty");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn count(&self, folder: &str) -> usize {
@@ -407,4 +415,27 @@ pub(crate) fn unpack(layer: &[u8], limits: Limits) -> Unpacked {
         folder,
         success,
     }
+}
+
+pub(crate) fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+/// A layer as (stored, tar).
+pub(crate) fn layer(tar: Tar) -> (Vec<u8>, Vec<u8>) {
+    let tar = tar.end();
+    (gzip(&tar), tar)
+}
+
+pub(crate) fn ignore(_: Progress) {}
+
+/// The error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
