@@ -111,22 +111,20 @@ impl Told {
     }
 
     fn step(&mut self, step: Step, digest: &str, done: u64, total: u64) {
-        if total == 0 {
-            return;
-        }
         let key = (step, digest.to_owned());
         match self {
             Self::Bars(bars, known) => {
+                let sized = total > 0;
                 let bar = known
                     .entry(key)
-                    .or_insert_with(|| bars.add(bar(step, digest)));
+                    .or_insert_with(|| bars.add(bar(step, digest, sized)));
                 bar.set_length(total);
                 bar.set_position(done);
-                if done >= total {
+                if sized && done >= total {
                     bar.finish();
                 }
             }
-            Self::Plain(told) if done >= total => {
+            Self::Plain(told) if total > 0 && done >= total => {
                 if told.insert(key) {
                     let (verb, digest) = (step.verb(), short(digest));
                     self.note(&format!("{verb}ed {digest} ({})", size::human(total)));
@@ -153,14 +151,25 @@ impl Told {
     }
 }
 
-fn bar(step: Step, digest: &str) -> ProgressBar {
-    let template = "{prefix} {msg} {bar:30} {bytes:>10}/{total_bytes:<10}";
+/// A bar; only a count of bytes where nobody knows how many there will be, as
+/// of an archive that is read from a pipe.
+fn bar(step: Step, digest: &str, sized: bool) -> ProgressBar {
+    let template = if sized {
+        "{prefix} {msg} {bar:30} {bytes:>10}/{total_bytes:<10}"
+    } else {
+        "{prefix} {msg} {bytes:>10}"
+    };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_template| ProgressStyle::default_bar());
+    let what = if sized {
+        short(digest)
+    } else {
+        "archive".to_owned()
+    };
     ProgressBar::new(0)
         .with_style(style)
         .with_prefix(format!("{:<8}", step.verb()))
-        .with_message(short(digest))
+        .with_message(what)
 }
 
 /// The first digits of a digest, enough to tell layers apart.
