@@ -11,6 +11,7 @@ mod tests {
         ("dyno", &["dyno-api"]),
         ("dyno-api", &[]),
         ("dyno-edge", &["dyno-api"]),
+        ("dyno-example-web", &[]),
         (
             "dyno-hostd",
             &["dyno-api", "dyno-images", "dyno-netns", "dyno-runtime"],
