@@ -22,6 +22,7 @@ const RTM_GETNEIGH: u16 = 30;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_QDISC: u16 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
@@ -297,6 +298,9 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     pub(crate) group: u32,
     pub(crate) up: bool,
+    /// Sends; a link that is up drops what it is given until the kernel's link
+    /// watch has seen its carrier and given it a queue.
+    pub(crate) active: bool,
     pub(crate) counters: Counters,
 }
 
@@ -312,6 +316,7 @@ impl Link {
             match kind {
                 IFLA_IFNAME => link.name = text(value),
                 IFLA_IFALIAS => link.alias = text(value),
+                IFLA_QDISC => link.active = text(value) != "noop",
                 IFLA_GROUP => link.group = number(value)?,
                 IFLA_STATS64 => link.counters = counters(value)?,
                 _ => {}
@@ -446,4 +451,28 @@ fn number(bytes: &[u8]) -> Option<u32> {
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernels_fifteen_bytes() {
+        assert_eq!(outer_name("0123456789ab"), "dv-0123456789ab");
+        assert_eq!(outer_name("0123456789ab").len(), 15);
+    }
+
+    proptest! {
+        #[test]
+        fn replies_of_any_bytes_are_survived(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let reply = Reply { kind: RTM_NEWLINK, body };
+            Link::parse(&reply);
+            parse_address(&reply);
+            parse_route(&reply);
+            parse_neighbour(&reply);
+        }
+    }
 }

@@ -392,3 +392,151 @@ fn is_lower_hex(text: &str, digits: usize) -> bool {
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            host: "00c0ffee".parse().unwrap(),
+            subnet4: "10.128.0.0/24".parse().unwrap(),
+            subnet6: Some("fd00::/64".parse().unwrap()),
+            name: "default".to_owned(),
+        }
+    }
+
+    fn endpoint(number: u8) -> Endpoint {
+        Endpoint {
+            id: format!("{number:012x}"),
+            ipv4: Ipv4Addr::new(10, 128, 0, number),
+            ipv6: None,
+        }
+    }
+
+    fn published(number: u8, address: Option<&str>) -> Published {
+        Published {
+            endpoint: endpoint(number).id,
+            address: address.map(|address| address.parse().unwrap()),
+            host_port: 8080,
+            dyno_port: 80,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn host_ids_are_eight_lower_case_digits_and_not_zero() {
+        assert_eq!(
+            "00c0ffee".parse::<HostId>().unwrap().to_string(),
+            "00c0ffee"
+        );
+        for refused in [
+            "",
+            "c0ffee",
+            "00C0FFEE",
+            "00000000",
+            "+0c0ffee",
+            "00c0ffee0",
+        ] {
+            assert!(refused.parse::<HostId>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn endpoint_ids_are_twelve_lower_case_digits() {
+        for id in [
+            "",
+            "00000000000",
+            "0000000000000",
+            "00000000000G",
+            "../../../etc",
+        ] {
+            let refused = Endpoint {
+                id: id.to_owned(),
+                ..endpoint(2)
+            };
+            let error = refused.validate(&config()).unwrap_err();
+            assert_eq!(error, Invalid::EndpointId(id.to_owned()));
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_no_dynos_are_refused() {
+        for last in [0, 1, 255] {
+            assert!(endpoint(last).validate(&config()).is_err(), "{last}");
+        }
+        let elsewhere = Endpoint {
+            ipv4: Ipv4Addr::new(10, 129, 0, 2),
+            ..endpoint(2)
+        };
+        assert!(elsewhere.validate(&config()).is_err());
+        for six in ["fd00::", "fd00::1", "fd01::2"] {
+            let six = Endpoint {
+                ipv6: Some(six.parse().unwrap()),
+                ..endpoint(2)
+            };
+            assert!(six.validate(&config()).is_err(), "{six:?}");
+        }
+        assert!(endpoint(2).validate(&config()).is_ok());
+    }
+
+    #[test]
+    fn ports_conflict_where_a_packet_could_mean_both() {
+        let cases = [
+            (None, None, true),
+            (None, Some("127.0.0.1"), true),
+            (Some("127.0.0.1"), Some("127.0.0.1"), true),
+            (Some("127.0.0.1"), Some("127.0.0.2"), false),
+            (Some("0.0.0.0"), Some("127.0.0.2"), true),
+            (Some("0.0.0.0"), None, true),
+        ];
+        for (first, second, conflict) in cases {
+            let desired = Desired {
+                endpoints: vec![endpoint(2), endpoint(3)],
+                published: vec![published(2, first), published(3, second)],
+            };
+            let refused = matches!(
+                desired.validate(&config()),
+                Err(Invalid::PortConflict { .. })
+            );
+            assert_eq!(refused, conflict, "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let of = |endpoints: &[Endpoint], published: &[Published]| {
+            let desired = Desired {
+                endpoints: endpoints.to_vec(),
+                published: published.to_vec(),
+            };
+            desired.validate(&config()).unwrap_err().to_string()
+        };
+        let twin = Endpoint {
+            id: endpoint(3).id,
+            ..endpoint(2)
+        };
+        assert_eq!(
+            of(&[endpoint(2), twin], &[]),
+            "10.128.0.2 belongs to two endpoints"
+        );
+        assert_eq!(
+            of(&[endpoint(2)], &[published(3, None)]),
+            "port 8080 is published for 000000000003, which is not among the endpoints"
+        );
+        assert_eq!(
+            of(
+                &[endpoint(2)],
+                &[Published {
+                    dyno_port: 0,
+                    ..published(2, None)
+                }]
+            ),
+            "port 0 of 000000000002 cannot be published"
+        );
+        assert_eq!(
+            of(&[endpoint(2)], &[published(2, Some("::1"))]),
+            "000000000002 has no IPv6 address, so port 8080 cannot be published on ::1"
+        );
+    }
+}

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::conntrack::{Conntrack, Stale};
 use crate::error::{Error, Invalid, Result};
@@ -14,8 +16,12 @@ use crate::nft::{self, Elements};
 use crate::watch::Watch;
 use crate::{findings, namespace, probe, reconcile, sysctl};
 
-/// An open network. Every call may come from any thread; calls that change
-/// the kernel's state wait for each other.
+/// The kernel's work queue may be late on a busy machine.
+const ACTIVATION: Duration = Duration::from_secs(5);
+
+/// An open network. Every call may come from any thread of the network
+/// namespace it was opened in; calls that change the kernel's state wait for
+/// each other.
 #[derive(Debug)]
 pub struct Network {
     config: Config,
@@ -112,7 +118,8 @@ impl Network {
             .create_pair(&mut kernel.route, netns, endpoint)
             .and_then(|outer| {
                 self.raise_inner(&mut inside, endpoint)?;
-                self.raise_outer(&mut kernel.route, outer, endpoint)
+                self.raise_outer(&mut kernel.route, outer, endpoint)?;
+                wait_until_active(&mut inside, link::INNER_NAME)
             });
         drop(kernel);
         let attached = attached.and_then(|()| self.forget(&stale));
@@ -280,6 +287,9 @@ impl Network {
             }
             other => other?,
         };
+        if self.kernel_ipv6 {
+            sysctl::distrust(&name)?;
+        }
         Ok(found(&operation, &replies)?.index)
     }
 
@@ -390,6 +400,27 @@ pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
 /// An endpoint's addresses, IPv4 first.
 pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
     std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(endpoint.ipv6.map(IpAddr::V6))
+}
+
+/// Waits until a link whose other end has just come up sends, or its first
+/// packets would be lost: a second for a TCP connection. Since Linux 6.8 the
+/// question itself makes it so.
+fn wait_until_active(socket: &mut Socket, name: &str) -> Result<()> {
+    let operation = format!("wait for link {name}");
+    let deadline = Instant::now() + ACTIVATION;
+    while !found(
+        &operation,
+        &socket.request(&operation, [link::read_link(name)])?,
+    )?
+    .active
+    {
+        if Instant::now() > deadline {
+            let source = io::ErrorKind::TimedOut.into();
+            return Err(Error::Netlink { operation, source });
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 fn open_socket() -> Result<Socket> {

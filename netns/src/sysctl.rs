@@ -37,6 +37,15 @@ pub(crate) fn forward(config: &Config) -> Result<Vec<Repair>> {
     Ok(repairs)
 }
 
+/// P13: the host takes no router's word from a dyno. The rules drop it, too;
+/// this holds while somebody has flushed them.
+pub(crate) fn distrust(link: &str) -> Result<()> {
+    for setting in ["accept_ra", "accept_redirects"] {
+        write(&format!("/proc/sys/net/ipv6/conf/{link}/{setting}"), "0")?;
+    }
+    Ok(())
+}
+
 /// A forwarding host ignores router advertisements unless told otherwise, and
 /// would lose the default route it has learnt from one.
 fn keep_router_advertisements() -> Result<()> {

@@ -286,10 +286,13 @@ impl Elements {
         for set in [name::DNAT4, name::DNAT4_AT, name::DNAT6, name::DNAT6_AT] {
             let (old, new) = (self.contents(set), wanted.contents(set));
             for (key, value) in old {
-                if new.get(key) != Some(value)
-                    && let (Some((protocol, port)), Some(backend)) =
-                        (service(key), ip(&value[..value.len() - 4]))
-                {
+                if new.get(key) == Some(value) {
+                    continue;
+                }
+                let backend = value
+                    .split_last_chunk::<4>()
+                    .and_then(|(address, _)| ip(address));
+                if let (Some((protocol, port)), Some(backend)) = (service(key), backend) {
                     stale.push(Stale::Unpublished {
                         protocol,
                         port,
@@ -372,4 +375,121 @@ fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
     let mut padded = bytes.to_vec();
     padded.resize(length, 0);
     padded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn endpoint(number: u8) -> Endpoint {
+        Endpoint {
+            id: format!("{number:012x}"),
+            ipv4: Ipv4Addr::new(10, 128, 0, number),
+            ipv6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())),
+        }
+    }
+
+    fn port(number: u8, host_port: u16, protocol: Protocol) -> Published {
+        Published {
+            endpoint: endpoint(number).id,
+            address: None,
+            host_port,
+            dyno_port: 80,
+            protocol,
+        }
+    }
+
+    #[test]
+    fn detaching_and_unpublishing_make_flows_stale() {
+        let before = Elements::of(&[endpoint(2)], &[port(2, 8080, Protocol::Tcp)]);
+        let stale = before.stale(&Elements::fixed());
+        let [four, six] = [
+            IpAddr::V4(endpoint(2).ipv4),
+            endpoint(2).ipv6.unwrap().into(),
+        ];
+        for backend in [four, six] {
+            let protocol = Protocol::Tcp;
+            assert!(stale.contains(&Stale::Address(backend)));
+            assert!(stale.contains(&Stale::Unpublished {
+                protocol,
+                port: 8080,
+                backend
+            }));
+        }
+        assert_eq!(stale.len(), 4);
+    }
+
+    #[test]
+    fn attaching_makes_nothing_stale() {
+        let before = Elements::of(&[endpoint(2)], &[port(2, 8080, Protocol::Udp)]);
+        let mut after = before.clone();
+        after.attach(&endpoint(3));
+        assert_eq!(before.stale(&after), []);
+        assert_eq!(before.stale(&before), []);
+    }
+
+    #[test]
+    fn port_of_another_endpoint_is_not_free() {
+        let mut elements = Elements::of(&[endpoint(2), endpoint(3)], &[]);
+        let backends = |number| addresses(&endpoint(number)).collect::<Vec<_>>();
+        assert!(elements.publish(&backends(2), &port(2, 8080, Protocol::Tcp)));
+        assert!(elements.publish(&backends(3), &port(3, 8080, Protocol::Udp)));
+        assert!(!elements.publish(&backends(3), &port(3, 8080, Protocol::Tcp)));
+    }
+
+    #[test]
+    fn elements_of_a_foreign_make_are_survived() {
+        let mut elements = Elements::fixed();
+        for set in SETS {
+            for length in 0..40 {
+                elements.add(set.name, vec![6; length], vec![1; length % 7]);
+            }
+        }
+        elements.stale(&Elements::fixed());
+        Elements::fixed().stale(&elements);
+        elements.detach("0123456789ab");
+    }
+
+    proptest! {
+        /// Step by step is the same as all at once.
+        #[test]
+        fn changes_add_up_to_the_whole(
+            steps in prop::collection::vec((0..4u8, 2..6u8, 1..5u16), 0..40),
+        ) {
+            let mut elements = Elements::fixed();
+            let mut dynos: BTreeMap<u8, Vec<Published>> = BTreeMap::new();
+            for (step, number, host_port) in steps {
+                // Ports of different dynos never meet.
+                let wanted = port(number, u16::from(number) * 100 + host_port, Protocol::Udp);
+                match step {
+                    0 => {
+                        elements.detach(&endpoint(number).id);
+                        elements.attach(&endpoint(number));
+                        dynos.insert(number, Vec::new());
+                    }
+                    1 => {
+                        elements.detach(&endpoint(number).id);
+                        dynos.remove(&number);
+                    }
+                    2 => {
+                        elements.unpublish(&endpoint(number).id);
+                        dynos.entry(number).and_modify(Vec::clear);
+                    }
+                    _ => {
+                        let backends = elements.addresses(&endpoint(number).id);
+                        prop_assert_eq!(backends.is_empty(), !dynos.contains_key(&number));
+                        if let Some(ports) = dynos.get_mut(&number) {
+                            elements.publish(&backends, &wanted);
+                            ports.push(wanted);
+                        }
+                    }
+                }
+            }
+            let endpoints: Vec<_> = dynos.keys().map(|number| endpoint(*number)).collect();
+            let published: Vec<_> = dynos.into_values().flatten().collect();
+            prop_assert!(!elements.differs(&Elements::of(&endpoints, &published)));
+        }
+    }
 }

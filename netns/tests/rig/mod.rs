@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_netns::{Config, Desired, Endpoint, Network, Protocol, Published, pool};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -133,6 +133,12 @@ impl Host {
         outside.command("ip addr add 192.0.2.2/24 dev eth0");
         outside.command("ip addr add fd00:2::2/64 dev eth0 nodad");
         outside.command("ip link set eth0 addrgenmode none up");
+        // The end that came up first drops packets for a moment.
+        let deadline = Instant::now() + ANSWER;
+        while command("ip link show out0").contains("qdisc noop ") {
+            assert!(Instant::now() < deadline, "out0 does not come up");
+            thread::sleep(Duration::from_millis(1));
+        }
         Self { outside, own }
     }
 }
@@ -282,24 +288,62 @@ pub(crate) fn assert_same(now: &str, before: &str) {
     );
 }
 
-/// Everything that a network could leave behind in this namespace.
+/// Everything that a network could leave behind in this namespace, once it
+/// has settled: the kernel puts IPv6 routes in place with a delay.
 pub(crate) fn traces() -> String {
-    let mut text = String::new();
-    for line in [
+    let deadline = Instant::now() + ANSWER;
+    let mut before = snapshot();
+    while Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+        let now = snapshot();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+    before
+}
+
+/// The state of a carrier follows with a delay and leaves nothing behind.
+fn snapshot() -> String {
+    let text: String = [
         "ip -o link",
         "ip -o addr",
         "ip route show table all",
         "ip -6 route show table all",
         "ip neigh show nud permanent",
         "nft list ruleset",
-    ] {
-        text += &command(line);
+    ]
+    .map(command)
+    .concat();
+    [
+        "NO-CARRIER,",
+        ",LOWER_UP",
+        "linkdown ",
+        "state UP ",
+        "state DOWN ",
+        "state LOWERLAYERDOWN ",
+    ]
+    .iter()
+    .fold(text, |text, carrier| text.replace(carrier, ""))
+}
+
+/// A new IPv6 address can be bound to with a delay.
+fn bound(address: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                assert!(Instant::now() < deadline, "{address}: {error}");
+                thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.unwrap(),
+        }
     }
-    text
 }
 
 fn serve(label: &'static str, address: SocketAddr) {
-    let listener = TcpListener::bind(address).unwrap();
+    let listener = bound(address);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
