@@ -16,8 +16,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::digest::LayerId;
 use crate::durable;
@@ -250,6 +252,11 @@ impl Inner {
     }
 }
 
+/// A process that was killed while it started a helper leaves the lock to that child, until the
+/// child executes the helper or dies of its parent's death.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 fn lock(root: &Path) -> Result<File, StoreError> {
     let path = root.join("lock");
     let file = File::options()
@@ -258,12 +265,18 @@ fn lock(root: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked {
-            root: root.to_owned(),
-        }),
-        Err(errno) => Err(failed("lock", &path)(errno.into())),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked {
+                    root: root.to_owned(),
+                });
+            }
+            Err(errno) => return Err(failed("lock", &path)(errno.into())),
+        }
     }
 }
 
