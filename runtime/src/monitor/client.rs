@@ -200,12 +200,18 @@ impl Client {
 
     /// Its last frame: how the process ended.
     pub(super) fn exit(&mut self, exit: &ExitStatus, now: Instant) {
+        if self.closing {
+            return;
+        }
         self.outbox.push_frames(Kind::Exit, &json(exit), now);
         self.closing = true;
     }
 
     /// Its last frame, or its last line: what went wrong.
     pub(super) fn fail(&mut self, failure: Failure, now: Instant) {
+        if self.closing {
+            return;
+        }
         match self.role {
             Role::Attached { .. } | Role::Executing { .. } => {
                 self.outbox.push_frames(Kind::Error, &json(&failure), now);

@@ -119,13 +119,6 @@ impl Monitor {
     fn sources(&self, now: Instant) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let mut sources = vec![(Source::Signals, self.signals.as_fd(), PollFlags::IN)];
         let mut add = |source, fd, flags| sources.push((source, fd, flags));
-        if let Some(listener) = self
-            .listener
-            .as_ref()
-            .filter(|listener| listener.is_open(now))
-        {
-            add(Source::Listener, listener.as_fd(), PollFlags::IN);
-        }
         if let Some(oom) = self.oom.as_ref().filter(|_| self.listener.is_some()) {
             add(Source::Oom, oom.as_fd(), PollFlags::IN);
         }
@@ -162,6 +155,14 @@ impl Monitor {
             if let Some(fd) = exec.streams.blocked_input() {
                 add(Source::ExecInput(id), fd, PollFlags::OUT);
             }
+        }
+        // Last: whoever left has made room by then.
+        if let Some(listener) = self
+            .listener
+            .as_ref()
+            .filter(|listener| listener.is_open(now))
+        {
+            add(Source::Listener, listener.as_fd(), PollFlags::IN);
         }
         sources
     }

@@ -403,8 +403,13 @@ impl Monitor {
     /// The end for good.
     fn finish(&mut self) {
         if let Some(failures) = self.machine.gave_up_after() {
+            let last = self
+                .dyno
+                .reason
+                .take()
+                .map_or_else(String::new, |last| format!("; {last}"));
             self.dyno.reason = Some(format!(
-                "given up after it failed {failures} times in a row"
+                "given up after it failed {failures} times in a row{last}"
             ));
         }
         if let Err(error) = self.container.cgroup().remove(REMOVAL) {

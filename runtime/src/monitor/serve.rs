@@ -34,7 +34,13 @@ impl Monitor {
         };
         self.next_client += 1;
         let mut client = Client::new(self.next_client, socket, now);
-        if self.clients.len() >= MAX_CLIENTS {
+        if self
+            .clients
+            .iter()
+            .filter(|client| !client.is_over())
+            .count()
+            >= MAX_CLIENTS
+        {
             let message = format!("the monitor has {MAX_CLIENTS} connections already");
             client.fail(Failure::new(FailureKind::Exhausted, message), now);
             // Not kept: what its socket does not take at once is lost.
