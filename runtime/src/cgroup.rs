@@ -28,6 +28,7 @@ mod processes;
 mod settings;
 mod stats;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub use stats::Stats;
 pub struct Cgroup {
     record: Record,
     v2: Option<OwnedFd>,
+    /// `cgroup.kill` was written: see [`Cgroup::v2_dir_fd`].
+    killed: Cell<bool>,
 }
 
 /// Where a cgroup is, to be kept in a state file.
@@ -74,7 +77,11 @@ impl Cgroup {
             Err(Error::File { source, .. }) if file::is_gone(&source) => None,
             opened => opened?,
         };
-        Ok(Self { record, v2 })
+        Ok(Self {
+            record,
+            v2,
+            killed: Cell::new(false),
+        })
     }
 
     /// Where this cgroup is.
@@ -85,9 +92,17 @@ impl Cgroup {
 
     /// The folder in the v2 tree, for `CLONE_INTO_CGROUP` of clone3(2). None on a legacy
     /// host, or if it was gone already when it was opened.
+    ///
+    /// None as well once the group was killed: the kernel counts the kills of a group,
+    /// and takes a child that is cloned into one with another count than its parent's
+    /// for one that escaped a kill (Linux 6.18, `cgroup_post_fork`). Such a child is
+    /// moved by [`Cgroup::add`] instead.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2.as_ref().map(AsFd::as_fd)
+        self.v2
+            .as_ref()
+            .filter(|_| !self.killed.get())
+            .map(AsFd::as_fd)
     }
 
     /// Whether somebody has to watch [`Cgroup::oom_watch`] and kill the group, since

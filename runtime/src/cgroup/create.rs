@@ -4,6 +4,7 @@
 //! folders, outermost first, with the controllers handed down on v2; then the
 //! limits; then the device rules. A failure removes what was made, and only that.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -187,7 +188,11 @@ fn build(
         record.v1.insert(*controller, done[base].clone());
     }
     let v2 = record.v2.as_deref().map(open_folder).transpose()?;
-    let cgroup = Cgroup { record, v2 };
+    let cgroup = Cgroup {
+        record,
+        v2,
+        killed: Cell::new(false),
+    };
     cgroup.apply(&settings.writes, &mut Vec::new())?;
     Ok(cgroup)
 }

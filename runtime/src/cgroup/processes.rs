@@ -80,6 +80,7 @@ impl Cgroup {
         let Some(folder) = &self.record.v2 else {
             return self.kill_one_by_one();
         };
+        self.killed.set(true);
         let path = folder.join("cgroup.kill");
         file::gone_is_none(file::write(&path, "1")).map_err(Error::file("write", &path))?;
         Ok(())
