@@ -129,18 +129,20 @@ impl Place {
         Ok(())
     }
 
+    /// hostd, and its log from where it begins to write.
     fn spawn(&self, program: &Path, log_path: &Path) -> io::Result<(File, Child)> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(&self.run_dir)?;
-        let mut log = OpenOptions::new()
-            .read(true)
+        let log = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o640)
             .open(log_path)?;
-        log.seek(SeekFrom::End(0))?;
+        // Opened on its own: a duplicate would move on with what hostd writes.
+        let mut said = File::open(log_path)?;
+        said.seek(SeekFrom::End(0))?;
         // Flags rather than variables: hostd shows them in the process list.
         let mut command = Command::new("/proc/self/exe");
         command
@@ -155,9 +157,9 @@ impl Place {
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log.try_clone()?)
+            .stderr(log)
             .spawn()?;
-        Ok((log, child))
+        Ok((said, child))
     }
 
     async fn await_socket(&self, mut child: Child, log: &mut File) -> Result<(), Failure> {

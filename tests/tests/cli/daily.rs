@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -144,6 +145,42 @@ fn a_foreground_run_outlives_hostd() {
             .success()
     });
     assert_eq!(wait(&mut child), Some(9));
+}
+
+#[test]
+fn what_is_typed_after_hostd_was_killed_still_arrives() {
+    let mut host = Host::start();
+    let mut command = host.dyno(&["run", "--rm", "-i", "host", "cat"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut lines = Lines::of(child.stdout.take().unwrap());
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\n").unwrap();
+    lines.wait_for("one");
+    host.kill_and_restart();
+    stdin.write_all(b"two\n").unwrap();
+    lines.wait_for("two");
+    drop(stdin);
+    assert_eq!(wait(&mut child), Some(0));
+    assert_eq!(host.ids(), [] as [&str; 0], "--rm leaves nothing");
+}
+
+#[test]
+fn a_hostd_that_cannot_start_is_told_in_its_own_words() {
+    let folder = Folder::new();
+    let output = bare()
+        .env("DYNO_RUN_DIR", folder.path().join("run"))
+        .env("DYNO_STATE_DIR", "/dev/null")
+        .arg("ps")
+        .output()
+        .unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(9), "{stderr}");
+    assert!(
+        stderr.contains("hostd ended at once") && stderr.contains("/dev/null"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("hostd.log"), "{stderr}");
 }
 
 #[test]

@@ -73,35 +73,36 @@ async fn ended(
     end: End,
 ) -> Result<u8, Failure> {
     let (id, name) = (dyno.id.as_str(), dyno.name.as_str());
-    match end {
-        End::Exit(status) => {
-            if dyno.spec.rm {
-                gone(client, id).await;
-            }
-            Ok(exit_code(&status, name))
-        }
-        End::Detached => Ok(left(name)),
-        End::Impatient => {
-            let kill = KillQuery {
-                signal: Some("KILL".to_owned()),
-            };
-            client.kill(id, &kill).await?;
-            match client.wait(id).await {
-                Ok(status) => Ok(exit_code(&status, name)),
-                // It was removed as soon as it had ended.
-                Err(client::Error::Api(gone)) if gone.kind == ErrorKind::NotFound => Ok(KILLED),
-                Err(error) => Err(error.into()),
-            }
-        }
+    let end = match end {
+        End::Lost => again(client, dyno, streams, input).await?,
+        end => end,
+    };
+    let outcome = match end {
+        End::Exit(status) => Ok(exit_code(&status, name)),
+        End::Detached => return Ok(left(name)),
+        End::Impatient => Ok(kill(client, dyno).await?),
         End::ReaderGone => {
             client.stop(id, &StopQuery::default()).await?;
             Err(Failure::silent(code::PIPE))
         }
-        End::Lost => match again(client, dyno, streams, input).await? {
-            End::Exit(status) => Ok(exit_code(&status, name)),
-            End::Detached => Ok(left(name)),
-            _ => Err(lost(name)),
-        },
+        End::Lost => return Err(lost(name)),
+    };
+    if dyno.spec.rm {
+        gone(client, id).await;
+    }
+    outcome
+}
+
+/// Kills a dyno whose person has lost patience; its exit code.
+async fn kill(client: &Client, dyno: &Dyno) -> Result<u8, Failure> {
+    let id = dyno.id.as_str();
+    let signal = Some("KILL".to_owned());
+    client.kill(id, &KillQuery { signal }).await?;
+    match client.wait(id).await {
+        Ok(status) => Ok(exit_code(&status, dyno.name.as_str())),
+        // It was removed as soon as it had ended.
+        Err(client::Error::Api(gone)) if gone.kind == ErrorKind::NotFound => Ok(KILLED),
+        Err(error) => Err(error.into()),
     }
 }
 
