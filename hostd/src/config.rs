@@ -24,8 +24,10 @@ pub enum Action {
     Serve(Serve),
     /// Write and start the systemd units of hostd
     Install(Install),
-    /// Stop hostd and remove its systemd units; state and dynos stay
+    /// Stop hostd and its dynos and remove the systemd units; state stays
     Uninstall,
+    /// Take down what a host without dynos has in this kernel: network, DNS, cgroups
+    Teardown(Serve),
     /// Print the version
     Version,
 }

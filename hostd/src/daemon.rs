@@ -1,7 +1,7 @@
 //! `hostd serve`: builds the host, takes up its dynos, says where it
 //! listens, and serves until it is told to end. Dynos live on.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use crate::facts::HostFacts;
 use crate::host::Host;
 use crate::http::{self, Access, ListenError};
 use crate::identity::{self, Identity, Subnets};
+use crate::images;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::recovery;
@@ -80,12 +81,15 @@ pub enum DaemonError {
     /// The dynos could not be taken up.
     #[error("cannot take up the dynos of this host")]
     Recovery(#[source] ApiError),
+    /// Dynos are there still.
+    #[error("{0} dynos are there still; remove them first: `dyno rm -f NAME`")]
+    Dynos(usize),
     /// There is no socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
-fn failed<'a>(
+pub(crate) fn failed<'a>(
     operation: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> DaemonError + 'a {
@@ -123,6 +127,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
     let repairing = tokio::spawn(repair(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
+    tokio::spawn(tidy_images(host.clone()));
     let ended = until_told().await;
     serving.abort();
     repairing.abort();
@@ -137,6 +142,15 @@ async fn repair(host: Arc<Host>) {
     loop {
         ticks.tick().await;
         host.repair().await;
+    }
+}
+
+/// Makes the built-in image ready and removes content that nobody needs.
+async fn tidy_images(host: Arc<Host>) {
+    let _collecting = host.layers.write().await;
+    let shared = host.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || images::collect(&shared)).await {
+        tracing::error!(%error, "images could not be tidied");
     }
 }
 
@@ -167,7 +181,7 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
 }
 
 /// One hostd per pair of folders; the lock goes with the process.
-fn lock(paths: &Paths) -> Result<File, DaemonError> {
+pub(crate) fn lock(paths: &Paths) -> Result<File, DaemonError> {
     let path = paths.lock();
     let file = File::create(&path).map_err(failed("make", &path))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
@@ -210,7 +224,10 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
 }
 
 /// The network's subnets: chosen once, then the same for good.
-fn network_config(paths: &Paths, identity: &mut Identity) -> Result<Config, DaemonError> {
+pub(crate) fn network_config(
+    paths: &Paths,
+    identity: &mut Identity,
+) -> Result<Config, DaemonError> {
     let host = identity.id.parse()?;
     let subnets = match identity.subnets.clone() {
         Some(subnets) => subnets,
@@ -241,9 +258,4 @@ fn network_config(paths: &Paths, identity: &mut Identity) -> Result<Config, Daem
         subnet6,
         name: network::DEFAULT.to_owned(),
     })
-}
-
-/// Whether a hostd has these folders now.
-pub fn is_running(paths: &Paths) -> bool {
-    fs::exists(paths.lock()).unwrap_or(false) && matches!(lock(paths), Err(DaemonError::Locked(_)))
 }

@@ -123,6 +123,17 @@ impl Edge {
         self.listen(network, gateways)
     }
 
+    /// Ends the edge, where one runs; it finishes what is in flight.
+    ///
+    /// # Errors
+    /// When one runs and does not want to.
+    pub fn stop(&self) -> Result<(), EdgeError> {
+        if UnixStream::connect(self.control()).is_err() {
+            return Ok(());
+        }
+        self.ask(r#"{"op":"stop"}"#, &[]).map(|_| ())
+    }
+
     fn start(&self, replace: bool) -> Result<(), EdgeError> {
         fs::create_dir_all(&self.folder)
             .map_err(failed(format!("make {}", self.folder.display())))?;

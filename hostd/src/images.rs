@@ -133,6 +133,10 @@ pub async fn remove(host: &std::sync::Arc<Host>, name: &str) -> Result<(), ApiEr
 /// Removes content that no image and no dyno needs. Blocks; whoever calls
 /// holds `layers` for writing.
 pub fn collect(host: &Host) {
+    // Its layer belongs to no record: the store must know that it is wanted.
+    if let Err(error) = host.images.host_image() {
+        tracing::error!(error = %chain(&error), "the built-in image cannot be made");
+    }
     let in_use = host.registry().layers_in_use();
     match host.images.collect(&in_use) {
         Ok(collected) => tracing::info!(?collected, "image content removed"),

@@ -5,11 +5,11 @@
 //! ```
 //! Whatever was made is taken down again where a later step fails.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,13 +193,13 @@ fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     make_state(host, record)?;
     let config = build(host, record)?;
     let monitor = monitor_config(host, record)?;
-    write(
-        &own.config(),
-        &serde_json::to_vec(&config).map_err(|error| internal(&error))?,
-    )?;
+    // Variables are often secrets: root's alone.
+    let json = |bytes: serde_json::Result<Vec<u8>>| bytes.map_err(|error| internal(&error));
+    write(&own.config(), &json(serde_json::to_vec(&config))?, 0o600)?;
     write(
         &own.monitor_config(),
-        &serde_json::to_vec(&monitor).map_err(|error| internal(&error))?,
+        &json(serde_json::to_vec(&monitor))?,
+        0o600,
     )?;
     write_small_files(
         host,
@@ -278,14 +278,23 @@ fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(),
     write(
         &own.file("hosts"),
         files::hosts(hostname, &addresses).as_bytes(),
+        0o644,
     )?;
-    write(&own.file("resolv.conf"), resolv_conf.as_bytes())?;
-    write(&own.file("hostname"), format!("{hostname}\n").as_bytes())
+    write(&own.file("resolv.conf"), resolv_conf.as_bytes(), 0o644)?;
+    write(
+        &own.file("hostname"),
+        format!("{hostname}\n").as_bytes(),
+        0o644,
+    )
 }
 
 /// A file of this boot: nothing reads it before the monitor that is started next.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), ApiError> {
-    File::create(path)
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ApiError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
         .and_then(|mut file| file.write_all(bytes))
         .map_err(|error| from_io(&format!("cannot write {}", path.display()), &error))
 }

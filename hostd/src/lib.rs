@@ -11,7 +11,8 @@
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, identity, uids, events, durable       what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
-//! edge, logs, stats, systemd, config             DNS, output, measurements, units, command line
+//! edge, logs, stats                              DNS, output, measurements
+//! config, systemd, teardown                      command line, units, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -43,4 +44,5 @@ pub mod signal;
 pub mod stats;
 pub mod supervisor;
 pub mod systemd;
+pub mod teardown;
 pub mod uids;

@@ -1,13 +1,13 @@
 //! The daemon `hostd`: see the library for what it does.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use dyno_hostd::config::{Action, Command};
 use dyno_hostd::durable::chain;
-use dyno_hostd::{daemon, systemd};
+use dyno_hostd::{daemon, systemd, teardown};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
                 EnvFilter::try_from_env("HOSTD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
+                .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,6 +32,7 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
                 .build()?;
             Ok(runtime.block_on(daemon::serve(options))?)
         }
+        Action::Teardown(options) => Ok(teardown::teardown(options)?),
         Action::Install(options) => Ok(systemd::install(options)?),
         Action::Uninstall => Ok(systemd::uninstall(Path::new("/etc/systemd/system"))?),
         Action::Version => Ok(writeln!(

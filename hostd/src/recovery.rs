@@ -15,7 +15,7 @@ use crate::durable::{self, Survives, chain, from_io};
 use crate::host::{Host, blocking};
 use crate::launch::{self, Running};
 use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
-use crate::{cgroups, identity, images, supervisor};
+use crate::{cgroups, identity, supervisor};
 
 /// Adopts, restarts, or sweeps; every dyno on disk has its supervisor when
 /// this returns.
@@ -50,7 +50,6 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     let shared = host.clone();
     blocking(move || {
         sweep(&shared, &adopted);
-        images::collect(&shared);
         Ok(())
     })
     .await?;
