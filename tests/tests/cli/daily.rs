@@ -7,8 +7,8 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use dyno_tests::host::Host;
-use dyno_tests::{Folder, until};
+use dyno_tests::host::{Host, own_network};
+use dyno_tests::{Folder, must_be_root, until};
 
 use crate::rig::{Lines, bare, spawn, text, wait};
 
@@ -185,6 +185,8 @@ fn a_hostd_that_cannot_start_is_told_in_its_own_words() {
 
 #[test]
 fn a_missing_hostd_is_started_once_and_outlives_us() {
+    must_be_root();
+    own_network();
     let folder = Folder::new();
     let dyno = |arguments: &[&str]| {
         let mut command = bare();
@@ -201,7 +203,7 @@ fn a_missing_hostd_is_started_once_and_outlives_us() {
         i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
     };
     let first = pid();
-    let _hostd = Killed(first);
+    let _hostd = Started(folder.path());
     assert_eq!(pid(), first);
     let stat = std::fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
     let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
@@ -209,15 +211,32 @@ fn a_missing_hostd_is_started_once_and_outlives_us() {
     assert!(folder.path().join("run/hostd.log").exists());
 }
 
-/// Kills a process that is no child of ours when dropped.
-struct Killed(i32);
+/// The processes that a started hostd consists of: they are no children of
+/// ours, and name its folder. Killed when dropped.
+struct Started<'a>(&'a Path);
 
-impl Drop for Killed {
+impl Started<'_> {
+    fn pids(&self) -> Vec<Pid> {
+        let folder = self.0.as_os_str().as_encoded_bytes();
+        let processes = std::fs::read_dir("/proc").unwrap().map(Result::unwrap);
+        let named = processes.filter(|process| {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            command.windows(folder.len()).any(|window| window == folder)
+        });
+        let pids = named.filter_map(|process| process.file_name().to_str()?.parse().ok());
+        pids.filter_map(Pid::from_raw).collect()
+    }
+}
+
+impl Drop for Started<'_> {
     fn drop(&mut self) {
-        let pid = Pid::from_raw(self.0).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        until("hostd has ended", || {
-            !Path::new(&format!("/proc/{}", self.0)).exists()
+        until("hostd and its router have ended", || {
+            let pids = self.pids();
+            for pid in &pids {
+                // One that ends by itself meanwhile is as good.
+                kill_process(*pid, Signal::KILL).ok();
+            }
+            pids.is_empty()
         });
     }
 }
