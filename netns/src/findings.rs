@@ -5,8 +5,8 @@
 use std::fs;
 
 use crate::error::Result;
-use crate::model::{Finding, Hook};
 use crate::nft::{BaseChain, Rules, base_chains};
+use crate::report::{Finding, Hook};
 
 /// Looks at every foreign chain that judges packets of dynos.
 pub(crate) fn foreign_firewalls(rules: &mut Rules) -> Result<Vec<Finding>> {

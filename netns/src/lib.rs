@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! model         what the caller asks for: host id, endpoints, published ports
+//! report        what it gets told: counters, repairs, findings
 //! network       open, attach, detach, publish, close
 //!   reconcile   compare with the kernel and repair
 //!   watch       hear of foreign changes at once
@@ -32,14 +33,14 @@ mod nft;
 pub mod pool;
 mod probe;
 mod reconcile;
+mod report;
 mod subnet;
 mod sysctl;
 mod watch;
 
 pub use error::{Error, Invalid, Result};
-pub use model::{
-    Config, Counters, Desired, Endpoint, Finding, Hook, HostId, Protocol, Published, Repair,
-};
+pub use model::{Config, Desired, Endpoint, HostId, Protocol, Published};
 pub use network::{Network, loopback_up};
+pub use report::{Counters, Finding, Hook, Repair};
 pub use subnet::choose_subnets;
 pub use watch::Watch;

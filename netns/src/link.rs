@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::model::{Config, Counters, Endpoint};
+use crate::model::{Config, Endpoint};
 use crate::netlink::{Attributes, Message, Reply, flags, parse_attributes};
+use crate::report::Counters;
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

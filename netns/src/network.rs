@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use crate::conntrack::{Conntrack, Stale};
 use crate::error::{Error, Invalid, Result};
 use crate::link::{self, Link};
-use crate::model::{Config, Counters, Desired, Endpoint, Finding, Published, Repair};
+use crate::model::{Config, Desired, Endpoint, Published};
 use crate::netlink::{Message, Reply, Socket};
 use crate::nft::{self, Elements};
+use crate::report::{Counters, Finding, Repair};
 use crate::watch::Watch;
 use crate::{findings, namespace, probe, reconcile, sysctl};
 

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 
 use crate::error::{Error, Result};
 use crate::link::{self, Link, Mac};
-use crate::model::{Config, Desired, Endpoint, Repair};
+use crate::model::{Config, Desired, Endpoint};
 use crate::netlink::Socket;
 use crate::network::{Network, addresses, delete_link};
+use crate::report::Repair;
 
 /// What the kernel holds of routes, addresses and neighbours, by link.
 struct Actual {

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::model::{Config, Repair};
+use crate::model::Config;
+use crate::report::Repair;
 
 const FORWARD4: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";

@@ -1,17 +1,20 @@
 //! nftables: our table as data, its encoding, and the transactions that put
 //! it into the kernel.
 
+mod elements;
 mod expression;
 mod read;
+mod rule;
 mod rules;
 mod ruleset;
-mod sets;
+mod schema;
 mod table;
 
+pub(crate) use elements::Elements;
 pub(crate) use read::{BaseChain, base_chains};
+use rule::Rule;
 pub(crate) use rules::Rules;
-use ruleset::{Chain, Rule, chains};
-pub(crate) use sets::Elements;
+use ruleset::{Chain, chains};
 
 /// `NFT_MSG_*` of `linux/netfilter/nf_tables.h`, with the subsystem's number
 /// in the upper byte.

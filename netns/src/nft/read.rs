@@ -1,6 +1,6 @@
 //! What the kernel says about nft tables, ours and other people's.
 
-use super::sets::Contents;
+use super::elements::Contents;
 use super::table::is_missing;
 use super::{INET, family, kind};
 use crate::error::Result;

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::expression::{Expression, Field, Meta, Register, Verdict, field};
-use super::sets::name;
+use super::expression::{Expression, Meta, Verdict, field};
+use super::rule::{R0, Rule, destination, source};
+use super::schema::name;
 use crate::model::Config;
 
 /// Where the kernel calls a base chain.
@@ -29,12 +30,6 @@ pub(crate) struct Chain {
     pub(crate) rules: Vec<Rule>,
 }
 
-/// A list of expressions; each must match for the next to be looked at.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) expressions: Vec<Expression>,
-}
-
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
@@ -49,9 +44,6 @@ const SRCNAT: i32 = 100;
 /// After NAT has put the answer's source address back.
 const LAST: i32 = 300;
 
-const R0: Register = Register(0);
-
-const ARPHRD_ETHER: u16 = 1;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const RTN_LOCAL: u32 = 2;
@@ -314,233 +306,9 @@ fn postrouting(config: &Config) -> Vec<Rule> {
     rules
 }
 
-impl Rule {
-    pub(crate) fn then(mut self, expression: Expression) -> Self {
-        self.expressions.push(expression);
-        self
-    }
-
-    fn verdict(self, verdict: Verdict) -> Self {
-        self.then(Expression::Verdict(verdict))
-    }
-
-    fn compare(self, register: Register, value: &[u8]) -> Self {
-        self.then(Expression::Compare {
-            register,
-            equal: true,
-            value: value.to_vec(),
-        })
-    }
-
-    fn compare_meta(self, key: Meta, value: &[u8]) -> Self {
-        self.then(Expression::Meta { key, into: R0 })
-            .compare(R0, value)
-    }
-
-    fn compare_field(self, field: Field, value: &[u8]) -> Self {
-        self.load(field).compare(R0, value)
-    }
-
-    fn load(self, field: Field) -> Self {
-        self.then(Expression::Payload { field, into: R0 })
-    }
-
-    fn ipv4(self) -> Self {
-        self.compare_meta(Meta::Family, &[2])
-    }
-
-    fn ipv6(self) -> Self {
-        self.compare_meta(Meta::Family, &[10])
-    }
-
-    fn family(self, address: &IpAddr) -> Self {
-        if address.is_ipv4() {
-            self.ipv4()
-        } else {
-            self.ipv6()
-        }
-    }
-
-    /// The link is (or is not) one of this host's.
-    fn group(self, key: Meta, equal: bool, config: &Config) -> Self {
-        let value = config.host.group().to_ne_bytes().to_vec();
-        self.then(Expression::Meta { key, into: R0 })
-            .then(Expression::Compare {
-                register: R0,
-                equal,
-                value,
-            })
-    }
-
-    fn not_loopback(self, key: Meta) -> Self {
-        let mut value = b"lo".to_vec();
-        value.resize(16, 0);
-        self.then(Expression::Meta { key, into: R0 })
-            .then(Expression::Compare {
-                register: R0,
-                equal: false,
-                value,
-            })
-    }
-
-    fn address(self, field: Field, address: IpAddr) -> Self {
-        self.compare_field(field, &octets(address))
-    }
-
-    /// The address is in the net; a prefix of whole bytes is compared as such.
-    fn within(self, field: Field, net: IpNet) -> Self {
-        let network = octets(net.network());
-        if net.prefix_len().is_multiple_of(8) {
-            let prefix = &network[..usize::from(net.prefix_len() / 8)];
-            return self.compare_field(field.first(net.prefix_len() / 8), prefix);
-        }
-        self.load(field)
-            .then(Expression::And {
-                register: R0,
-                mask: octets(net.netmask()),
-            })
-            .compare(R0, &network)
-    }
-
-    fn state(self, bits: u32) -> Self {
-        self.bits(Expression::ConntrackState { into: R0 }, bits)
-    }
-
-    /// Some of the bits that an expression loads are set.
-    fn bits(self, load: Expression, bits: u32) -> Self {
-        self.then(load)
-            .then(Expression::And {
-                register: R0,
-                mask: bits.to_ne_bytes().to_vec(),
-            })
-            .then(Expression::Compare {
-                register: R0,
-                equal: false,
-                value: 0u32.to_ne_bytes().to_vec(),
-            })
-    }
-
-    /// `iifname . ether saddr . ip saddr` from register 0 on.
-    fn link_and_source(self, ethertype: u16, source: Field) -> Self {
-        self.compare_meta(Meta::InType, &ARPHRD_ETHER.to_ne_bytes())
-            .compare_field(field::ETHER_TYPE, &ethertype.to_be_bytes())
-            .then(Expression::Meta {
-                key: Meta::InName,
-                into: R0,
-            })
-            .then(Expression::Payload {
-                field: field::ETHER_SOURCE,
-                into: Register(4),
-            })
-            .then(Expression::Payload {
-                field: source,
-                into: Register(6),
-            })
-    }
-
-    /// `ip saddr . ip daddr` from register 0 on.
-    fn both_addresses(self, family: &IpAddr) -> Self {
-        let source = source(family);
-        self.load(source).then(Expression::Payload {
-            field: destination(family),
-            into: Register(source.length / 4),
-        })
-    }
-
-    /// `[ip daddr .] meta l4proto . th dport` from register 0 on.
-    fn service(self, at: Option<Field>) -> Self {
-        let first = at.map_or(0, |field| field.length / 4);
-        let rule = match at {
-            Some(field) => self.load(field),
-            None => self,
-        };
-        rule.then(Expression::Meta {
-            key: Meta::Protocol,
-            into: Register(first),
-        })
-        .then(Expression::Payload {
-            field: field::DESTINATION_PORT,
-            into: Register(first + 1),
-        })
-    }
-
-    fn found(self, set: &'static str) -> Self {
-        self.then(Expression::Lookup {
-            set,
-            key: R0,
-            value: None,
-        })
-    }
-
-    /// `dnat` to what the map holds for the service in register 0.
-    fn translate(self, map: &'static str, ipv6: bool) -> Self {
-        let port = Register(if ipv6 { 4 } else { 1 });
-        self.then(Expression::Lookup {
-            set: map,
-            key: R0,
-            value: Some(R0),
-        })
-        .then(Expression::Nat {
-            source: false,
-            ipv6,
-            address: R0,
-            port: Some(port),
-        })
-    }
-
-    fn source_nat(self, address: IpAddr) -> Self {
-        self.then(Expression::Load {
-            into: R0,
-            value: octets(address),
-        })
-        .then(Expression::Nat {
-            source: true,
-            ipv6: address.is_ipv6(),
-            address: R0,
-            port: None,
-        })
-    }
-
-    fn rewrite(self, field: Field, address: IpAddr) -> Self {
-        const IP_CHECKSUM: u32 = 10;
-        self.then(Expression::Load {
-            into: R0,
-            value: octets(address),
-        })
-        .then(Expression::SetPayload {
-            field,
-            from: R0,
-            checksum: address.is_ipv4().then_some(IP_CHECKSUM),
-        })
-    }
-}
-
-fn source(family: &IpAddr) -> Field {
-    if family.is_ipv4() {
-        field::IP_SOURCE
-    } else {
-        field::IP6_SOURCE
-    }
-}
-
-fn destination(family: &IpAddr) -> Field {
-    if family.is_ipv4() {
-        field::IP_DESTINATION
-    } else {
-        field::IP6_DESTINATION
-    }
-}
-
 fn loopback_net(family: &IpAddr) -> IpNet {
     match family {
         IpAddr::V4(_) => IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8),
         IpAddr::V6(_) => IpNet::new_assert(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 128),
-    }
-}
-
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }

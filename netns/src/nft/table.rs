@@ -5,8 +5,9 @@ use std::io;
 
 use rustix::net::netlink::NETFILTER;
 
+use super::elements::{Contents, Elements};
 use super::read::{self, Fingerprint};
-use super::sets::{Contents, Elements, SETS, Set};
+use super::schema::{SETS, Set};
 use super::{Chain, INET, Rule, family, kind};
 use crate::error::{Error, Result};
 use crate::netlink::{Attributes, Message, Socket, flags};
