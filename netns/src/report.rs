@@ -27,13 +27,13 @@ pub enum Repair {
     /// The host's side of a dyno's link had lost its route, neighbour or up
     /// flag; it was put back.
     Link {
-        /// The dyno's [`Endpoint::id`].
+        /// The dyno's [`Endpoint::id`](crate::Endpoint::id).
         endpoint: String,
     },
     /// A dyno's link is gone and only [`Network::attach`](crate::Network::attach),
     /// which needs the dyno's namespace, can bring it back.
     LinkMissing {
-        /// The dyno's [`Endpoint::id`].
+        /// The dyno's [`Endpoint::id`](crate::Endpoint::id).
         endpoint: String,
     },
     /// A link with this host's mark that nobody wants was removed.
