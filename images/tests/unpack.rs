@@ -179,6 +179,47 @@ fn archives_of_gnu_tar_unpack_to_the_same_files() {
     }
 }
 
+/// A real system's files: setuid programs, hard links, symlinks of all kinds.
+#[test]
+fn a_real_tree_unpacks_as_gnu_tar_unpacks_it() {
+    let system = [
+        "-C",
+        "/",
+        "etc",
+        "-C",
+        "/usr",
+        "sbin",
+        "-C",
+        "/usr/share",
+        "zoneinfo",
+    ];
+    let tar = run("tar", &[&["-cf", "-"], &system[..]].concat());
+    let result = unpack(&zstd(&tar), limits());
+    let reference = tempfile::tempdir().unwrap();
+    rig::write(&reference.path().join("layer"), &tar);
+    let folder = reference.path().join("tree");
+    fs::create_dir(&folder).unwrap();
+    let archive = reference.path().join("layer");
+    let (archive, tree) = (archive.to_str().unwrap(), folder.to_str().unwrap());
+    run("tar", &["-C", tree, "--numeric-owner", "-xpf", archive]);
+    // Kind, mode, owner, links, time, target; a folder's link count is its file system's affair.
+    let script = "cd $1 && find . -mindepth 1 \\( -type d -printf '%P d %m %U %G %T@\\n' \\) \
+        -o -printf '%P %y %m %U %G %n %s %T@ %l\\n' | sort";
+    let listing = |tree: &str| String::from_utf8(run("sh", &["-c", script, "sh", tree])).unwrap();
+    let ours = result.path("");
+    let (expected, actual) = (listing(tree), listing(ours.to_str().unwrap()));
+    assert!(expected.lines().count() > 1000);
+    let differing = expected
+        .lines()
+        .zip(actual.lines())
+        .find(|(expected, actual)| expected != actual);
+    assert!(expected == actual, "{differing:?}");
+    run(
+        "diff",
+        &["-r", "--no-dereference", tree, ours.to_str().unwrap()],
+    );
+}
+
 #[test]
 fn whiteouts_become_what_overlayfs_heeds() {
     let tar = Tar::default()
