@@ -80,6 +80,57 @@ fn a_dyno_is_listed_followed_entered_stopped_started_and_removed() {
 const LINES: &str = "for i in 1 2 3; do echo line-$i; done; sleep 1000";
 
 #[test]
+fn an_imported_image_is_listed_run_kept_while_used_and_removed() {
+    let host = Host::with_busybox();
+    let images: Value = serde_json::from_str(&host.ok(&["--json", "images"])).unwrap();
+    let references: Vec<&str> = images
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| image["reference"].as_str().unwrap())
+        .collect();
+    assert_eq!(references, ["host", "docker.io/library/busybox:latest"]);
+    assert_eq!(host.ok(&["images", "-q"]), references.join("\n"));
+    let greeting = host.ok(&[
+        "run",
+        "--rm",
+        "--entrypoint",
+        "/bin/echo",
+        "busybox",
+        "hello",
+    ]);
+    assert_eq!(greeting, "hello");
+
+    host.ok(&["run", "-d", "--name", "user", "busybox", "sleep", "1000"]);
+    let (why, code) = host.fails(&["rmi", "busybox"]);
+    assert!(code == 4 && why.contains("user"), "{code}: {why}");
+    host.ok(&["rm", "-f", "user"]);
+    assert_eq!(host.ok(&["rmi", "busybox"]), "busybox");
+    let (why, code) = host.fails(&["run", "--rm", "--pull", "never", "busybox", "true"]);
+    assert!(code == 125 && why.contains("busybox"), "{code}: {why}");
+}
+
+#[test]
+fn progress_as_json_is_one_value_per_line_and_ends_with_the_image() {
+    let host = Host::start();
+    let folder = Folder::new();
+    let archive = folder.path().join("root.tar");
+    dyno_tests::root::archive(&archive);
+    let told = host.ok(&["--json", "import", archive.to_str().unwrap(), "box:1"]);
+    let lines: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["progress"], "done");
+    assert_eq!(last["image"]["reference"], "docker.io/library/box:1");
+    assert!(
+        lines.iter().all(|line| line["progress"].is_string()),
+        "{told}"
+    );
+}
+
+#[test]
 fn events_tell_a_dynos_life_in_order() {
     let host = Host::start();
     host.ok(&["run", "--rm", "--name", "brief", "host", "true"]);
