@@ -12,6 +12,7 @@
 //!  frame     attached streams        policy   whether and when to restart (pure)
 //!  log       lines, rotation         driver   the loop     listener, client, outbox
 //!  dyno      what is decided, done   serve    requests     exec, streams
+//!  ending    after init's end        status   what is told
 //!  record    state.json              failure  errors as answers
 //! ```
 //!
@@ -29,11 +30,13 @@ pub mod protocol;
 mod client;
 mod driver;
 mod dyno;
+mod ending;
 mod exec;
 mod failure;
 mod listener;
 mod record;
 mod serve;
+mod status;
 mod streams;
 
 use std::fmt::Display;

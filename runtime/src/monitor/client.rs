@@ -267,3 +267,96 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     // Plain structs of numbers and strings: serialising cannot fail.
     serde_json::to_vec(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn connected(now: Instant) -> (Client, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Client::new(1, ours.into(), now), theirs)
+    }
+
+    fn told(mut client: Client, mut theirs: UnixStream, now: Instant) -> String {
+        client.flush(now);
+        assert!(client.is_over());
+        drop(client);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_request_that_does_not_come_in_time_is_refused() {
+        let begin = Instant::now();
+        let (mut client, mut theirs) = connected(begin);
+        let second = begin + Duration::from_secs(20);
+        theirs.write_all(b"{\"op\":").unwrap();
+        client.receive(&mut [0; 64], second);
+        let due = client.deadline().unwrap();
+        assert_eq!(due, second + REQUEST_LIMIT);
+        client.tick(due - Duration::from_millis(1));
+        assert!(!client.is_over() && client.next_request().is_none());
+        client.tick(due);
+        assert!(told(client, theirs, due).contains("no request within 30 s"));
+    }
+
+    #[test]
+    fn a_watcher_may_be_silent_for_ever() {
+        let (mut client, _theirs) = connected(Instant::now());
+        client.become_part(Role::Watching, Patience::Observer);
+        assert_eq!(client.deadline(), None);
+    }
+
+    #[test]
+    fn the_last_word_is_said_once() {
+        let now = Instant::now();
+        let (mut client, theirs) = connected(now);
+        client.become_part(Role::Attached { stdin: false }, Patience::Observer);
+        client.fail(Failure::new(FailureKind::Exhausted, "slow"), now);
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        client.exit(
+            &ExitStatus {
+                code: 0,
+                signal: None,
+                oom: false,
+                at,
+            },
+            now,
+        );
+        let text = told(client, theirs, now);
+        assert!(text.contains("slow") && !text.contains("code"), "{text:?}");
+    }
+
+    #[test]
+    fn a_request_longer_than_allowed_is_refused_before_it_ends() {
+        let now = Instant::now();
+        let (mut client, mut theirs) = connected(now);
+        let mut buffer = [0; 64 * 1024];
+        let refused = (0..10).find_map(|_| {
+            theirs.write_all(&[b'x'; 40_000]).unwrap();
+            client.receive(&mut buffer, now);
+            client.next_request()
+        });
+        assert_eq!(refused.unwrap().unwrap_err().kind, FailureKind::Invalid);
+        assert!(client.inbox.len() < MAX_REQUEST + buffer.len());
+    }
+
+    #[test]
+    fn what_follows_a_request_on_its_line_is_kept_for_the_next() {
+        let now = Instant::now();
+        let (mut client, mut theirs) = connected(now);
+        theirs
+            .write_all(b"{\"op\":\"status\"}\n{\"op\":\"sta")
+            .unwrap();
+        client.receive(&mut [0; 64], now);
+        assert_eq!(client.next_request(), Some(Ok(Request::Status {})));
+        assert_eq!(client.next_request(), None);
+        theirs.write_all(b"rt\"}\n").unwrap();
+        client.receive(&mut [0; 64], now);
+        assert_eq!(client.next_request(), Some(Ok(Request::Start {})));
+    }
+}

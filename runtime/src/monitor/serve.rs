@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::client::{Client, Role};
 use super::driver::Monitor;
-use super::dyno::exit_status;
+use super::ending::exit_status;
 use super::exec::Exec;
 use super::failure::words;
 use super::frame::Input;
