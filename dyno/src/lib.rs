@@ -29,6 +29,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -41,14 +42,10 @@ pub fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(refusal) if refusal.use_stderr() => {
+        Err(refusal) if is_wrong(&refusal) => {
             return report(&Failure::from_clap(&refusal, &arguments));
         }
-        Err(help) => {
-            return help
-                .print()
-                .map_or_else(|error| report(&error.into()), |()| ExitCode::SUCCESS);
-        }
+        Err(help) => return show(&help),
     };
     match run(cli) {
         Ok(code) => ExitCode::from(code),
@@ -65,6 +62,21 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     // Nothing that still reads a pipe holds up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Whether the arguments are wrong, rather than asking for help or absent.
+fn is_wrong(refusal: &clap::Error) -> bool {
+    let absent = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    refusal.use_stderr() && refusal.kind() != absent
+}
+
+/// Writes help or version to where it belongs.
+fn show(help: &clap::Error) -> ExitCode {
+    match help.print() {
+        Ok(()) if help.use_stderr() => ExitCode::from(failure::code::USAGE),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error.into()),
+    }
 }
 
 fn report(failure: &Failure) -> ExitCode {

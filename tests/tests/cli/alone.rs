@@ -58,6 +58,22 @@ fn a_wrong_value_is_named_with_what_is_accepted_and_exit_code_2() {
 }
 
 #[test]
+fn no_arguments_at_all_show_the_help() {
+    let output = bare().output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("Usage: dyno") && !stderr.contains("error:"),
+        "{stderr}"
+    );
+    let help = bare().arg("--help").output().unwrap();
+    assert!(
+        help.status.success() && text(&help.stdout) == stderr,
+        "{help:?}"
+    );
+}
+
+#[test]
 fn a_missing_hostd_is_told_with_its_socket_and_what_to_try() {
     let folder = Folder::new();
     let output = bare()
