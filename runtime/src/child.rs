@@ -97,6 +97,7 @@ impl Walk<'_> {
             Step::RootAttributes(attributes) => {
                 sys::mount::mount_setattr(CWD, c"/", false, *attributes)
             }
+            Step::FindProgram { .. } => self.find_program(),
             Step::AwaitStart => {
                 self.close_others()?;
                 self.reporter.await_start(self.start)
@@ -106,6 +107,8 @@ impl Walk<'_> {
                 Ok(())
             }
             Step::WorkingDirectory(path) => working_directory(path),
+            // P4: whatever was inherited or forgotten ends with execve.
+            Step::CloseOnExec => sys::process::close_range_cloexec(3),
             Step::Identity {
                 uid,
                 gid,
@@ -147,13 +150,26 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether one of the candidates is there. A relative one depends on the
+    /// working folder, and only `execve(2)` knows all about permissions.
+    fn find_program(&self) -> Result<()> {
+        let ProgramFile::Candidates(candidates) = &self.program.file else {
+            return Ok(());
+        };
+        let follow = rustix::fs::AtFlags::empty();
+        for candidate in candidates {
+            let there = candidate.to_bytes().first() != Some(&b'/')
+                || rustix::fs::statat(CWD, candidate, follow).is_ok();
+            if there {
+                return Ok(());
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
     /// Returns only when no candidate could be executed. As `execvp(3)` does, a
     /// permission problem is reported over a missing file.
     fn execute(&self) -> Errno {
-        // P4: whatever was inherited or forgotten ends here.
-        if let Err(errno) = sys::process::close_range_cloexec(3) {
-            return errno;
-        }
         let program = self.program;
         match &program.file {
             ProgramFile::Open(file) => {

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::container::{Exit, StartError};
 use crate::jail::Jail;
 use crate::monitor;
+use crate::own_file;
 use crate::state::StateRoot;
 
 /// A container runtime for Linux (OCI runtime spec 1.2).
@@ -84,6 +85,12 @@ const FAILED: u8 = 125;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let states = StateRoot::new(cli.root);
+    if matches!(cli.command, Command::Create(_) | Command::Monitor { .. })
+        && let Err(error) = own_file::put_out_of_reach()
+    {
+        eprintln!("dyno-runtime: keep its own program from containers: {error}");
+        return ExitCode::FAILURE;
+    }
     let done = match cli.command {
         Command::Create(args) => create::create(&states, &args),
         Command::Start { id } => lifecycle::start(&states, &id),
@@ -122,6 +129,12 @@ fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> ExitCode {
 
 /// Prints an error with all its causes, on one line.
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("dyno-runtime: {}", words(error));
+    ExitCode::from(code)
+}
+
+/// An error with all its causes.
+fn words(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
@@ -129,8 +142,7 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
         message.push_str(&source.to_string());
         cause = source.source();
     }
-    eprintln!("dyno-runtime: {message}");
-    ExitCode::from(code)
+    message
 }
 
 /// An error of any of the modules that a command calls.

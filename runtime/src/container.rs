@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use oci_spec::runtime as oci;
+use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
@@ -29,6 +30,13 @@ use crate::plan::{self, InitParts, PlanError};
 use crate::spec::{Bundle, SpecError, check_process};
 use crate::sys;
 use namespaces::Namespaces;
+
+/// How long an init may take to set itself up, its many mounts on a slow machine.
+const INIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a further process may take. It walks among those of the container,
+/// who can stop it; its parent has others to look after.
+const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a container could not be made, or a process in it.
 #[derive(Debug, thiserror::Error)]
@@ -116,8 +124,8 @@ pub struct Container {
 impl Container {
     /// Makes the cgroup and the namespaces that outlive an init.
     ///
-    /// The calling process gets a mount namespace of its own and becomes
-    /// non-dumpable. It must have one thread, and stay so.
+    /// The calling process gets a mount namespace of its own, the umask 022, and
+    /// becomes non-dumpable. It must have one thread, and stay so.
     ///
     /// # Errors
     /// [`Error`]; the cgroup is removed again.
@@ -171,6 +179,7 @@ impl Container {
             cgroup: Some(&self.cgroup),
             start,
             process: limits.as_ref(),
+            patience: INIT_PATIENCE,
         };
         spawn.run(plan)
     }
@@ -197,6 +206,7 @@ impl Container {
             cgroup: Some(&self.cgroup),
             start: None,
             process: Some(process),
+            patience: EXEC_PATIENCE,
         };
         spawn.run(plan)?.start()
     }
@@ -222,6 +232,9 @@ impl Container {
 /// `/proc` entry, our executable among it, from processes that share a
 /// namespace with a child of ours (P5).
 pub(crate) fn confine_caller() -> Result<(), Error> {
+    // What is made for containers has the modes that are asked for, whatever
+    // the caller's mask; children inherit this one.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     let undumpable = rustix::process::DumpableBehavior::NotDumpable;
     rustix::process::set_dumpable_behavior(undumpable)
         .map_err(Error::system("become non-dumpable"))?;

@@ -9,6 +9,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
@@ -27,6 +28,9 @@ const ID_RANGE: u32 = 1 << 16;
 
 /// Address space of the program, in bytes.
 const ADDRESS_SPACE_MAX: u64 = 2 << 30;
+
+/// How long the jail may take to be built.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Files that the program may have open.
 const OPEN_FILES_MAX: u64 = 1024;
@@ -80,6 +84,7 @@ impl Jail {
             cgroup: None,
             start: None,
             process: Some(&process),
+            patience: PATIENCE,
         };
         let process = spawn.run(plan)?.start()?;
         let exit = process.wait();

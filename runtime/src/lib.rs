@@ -9,6 +9,7 @@
 //!  seccomp   profile → BPF            device_filter  rules → eBPF
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
+//!  own_file  keeps the file that we run from out of a container's reach
 //!  signal    names and numbers
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
@@ -30,5 +31,6 @@ pub mod spec;
 pub mod state;
 
 mod child;
+mod own_file;
 mod plan;
 mod sys;

@@ -7,12 +7,14 @@
 
 mod devices;
 mod identity;
+mod ids;
 mod mounts;
 mod options;
 mod program;
 mod rootfs;
 mod setup;
 mod target;
+mod tree;
 
 pub(crate) use identity::Capabilities;
 pub(crate) use mounts::{MountStep, Source};
@@ -134,12 +136,19 @@ pub(crate) enum Step {
     PivotRoot,
     /// Attributes of the root mount.
     RootAttributes(crate::sys::mount::Attributes),
+    /// Fail unless the program is where it is searched.
+    FindProgram {
+        /// Its name, as it was given.
+        name: String,
+    },
     /// Report that all is ready and wait to be started.
     AwaitStart,
     /// `umask(2)`.
     Umask(u32),
     /// `chdir(2)`, and check that the folder is inside the root (P4).
     WorkingDirectory(CString),
+    /// Let execve close every descriptor but 0, 1 and 2 (P4).
+    CloseOnExec,
     /// Supplementary groups, gid, uid, and the five capability sets (P11).
     Identity {
         /// User id.
@@ -182,9 +191,11 @@ impl fmt::Display for Step {
             Self::ReadOnly(target) => write!(f, "make {target} read-only"),
             Self::PivotRoot => f.write_str("change the root"),
             Self::RootAttributes(_) => f.write_str("set the attributes of the root"),
+            Self::FindProgram { name } => write!(f, "find its program {name:?}"),
             Self::AwaitStart => f.write_str("be started"),
             Self::Umask(mask) => write!(f, "set the umask {mask:o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the folder {path:?}"),
+            Self::CloseOnExec => f.write_str("close its descriptors"),
             Self::Identity { uid, gid, .. } => {
                 write!(f, "become uid {} and gid {}", uid.as_raw(), gid.as_raw())
             }

@@ -1,12 +1,16 @@
 //! A bundle's `config.json` (OCI runtime spec, config.md), read and checked.
 
+mod check;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
-/// No `config.json` is larger than this, in bytes.
+pub(crate) use check::check_process;
+
+/// No `config.json` is larger than this, in bytes (P15).
 const MAX_CONFIG: u64 = 4 << 20;
 
 /// Why a bundle cannot be used.
@@ -19,6 +23,12 @@ pub enum SpecError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{path} is larger than {MAX_CONFIG} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is not a valid configuration.
     #[error("parse {path}")]
@@ -68,8 +78,11 @@ impl Bundle {
         };
         let mut text = Vec::new();
         File::open(&path)
-            .and_then(|file| file.take(MAX_CONFIG).read_to_end(&mut text))
+            .and_then(|file| file.take(MAX_CONFIG + 1).read_to_end(&mut text))
             .map_err(read)?;
+        if text.len() as u64 > MAX_CONFIG {
+            return Err(SpecError::TooLarge { path });
+        }
         let spec = serde_json::from_slice(&text).map_err(|source| SpecError::Parse {
             path: path.clone(),
             source,
@@ -83,7 +96,7 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::load`].
     pub fn new(dir: PathBuf, spec: Spec) -> Result<Self, SpecError> {
-        check(&spec)?;
+        check::check(&spec)?;
         Ok(Self { dir, spec })
     }
 
@@ -141,106 +154,5 @@ impl Bundle {
         linux
             .and_then(|linux| linux.gid_mappings().as_deref())
             .unwrap_or_default()
-    }
-}
-
-/// Refuses what is malformed and what would silently be less than asked for (P18).
-fn check(spec: &Spec) -> Result<(), SpecError> {
-    if !spec.version().starts_with("1.") {
-        return Err(SpecError::Invalid {
-            property: "ociVersion",
-            value: spec.version().clone(),
-            expected: "a version 1.x of the runtime spec",
-        });
-    }
-    if spec.root().is_none() {
-        return Err(SpecError::Missing("root"));
-    }
-    let process = spec
-        .process()
-        .as_ref()
-        .ok_or(SpecError::Missing("process"))?;
-    check_process(process)?;
-    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
-    let unsupported = [
-        (spec.hooks().is_some(), "hooks"),
-        (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
-        (linux.personality().is_some(), "linux.personality"),
-        (linux.time_offsets().is_some(), "linux.timeOffsets"),
-        (linux.net_devices().is_some(), "linux.netDevices"),
-        (
-            linux
-                .mount_label()
-                .as_ref()
-                .is_some_and(|label| !label.is_empty()),
-            "linux.mountLabel",
-        ),
-    ];
-    refuse_first(&unsupported)?;
-    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
-    for (index, namespace) in namespaces.iter().enumerate() {
-        if namespaces
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.typ() == namespace.typ())
-        {
-            return Err(SpecError::Invalid {
-                property: "linux.namespaces",
-                value: namespace.typ().to_string(),
-                expected: "each type once",
-            });
-        }
-    }
-    let has = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind);
-    if !has(LinuxNamespaceType::Mount) {
-        return Err(SpecError::Unsupported(
-            "a container without a mount namespace",
-        ));
-    }
-    let user_namespace = namespaces
-        .iter()
-        .find(|n| n.typ() == LinuxNamespaceType::User);
-    let mapped = linux.uid_mappings().is_some() && linux.gid_mappings().is_some();
-    if user_namespace.is_some_and(|namespace| namespace.path().is_none()) && !mapped {
-        return Err(SpecError::Missing(
-            "linux.uidMappings and linux.gidMappings",
-        ));
-    }
-    Ok(())
-}
-
-/// The checks that also bind a process executed in a running container.
-pub(crate) fn check_process(process: &oci_spec::runtime::Process) -> Result<(), SpecError> {
-    if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(SpecError::Missing("process.args"));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(SpecError::Invalid {
-            property: "process.cwd",
-            value: process.cwd().display().to_string(),
-            expected: "an absolute path",
-        });
-    }
-    let labelled = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
-    refuse_first(&[
-        (
-            labelled(process.apparmor_profile()),
-            "process.apparmorProfile",
-        ),
-        (labelled(process.selinux_label()), "process.selinuxLabel"),
-        (process.scheduler().is_some(), "process.scheduler"),
-        (process.io_priority().is_some(), "process.ioPriority"),
-        (
-            process.exec_cpu_affinity().is_some(),
-            "process.execCPUAffinity",
-        ),
-    ])
-}
-
-fn refuse_first(asked: &[(bool, &'static str)]) -> Result<(), SpecError> {
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(SpecError::Unsupported(what)),
-        None => Ok(()),
     }
 }

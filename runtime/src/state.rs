@@ -5,8 +5,9 @@
 //! container's life.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -14,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::spec::Bundle;
 
 /// Why a container's state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ pub struct Record {
     pub bundle: PathBuf,
     /// Annotations of its configuration.
     pub annotations: HashMap<String, String>,
-    /// Its first process.
+    /// Its first process; 0 while there is none yet.
     pub pid: i32,
     /// When that process started, in clock ticks since boot
     /// (`/proc/pid/stat`, field 22): tells it from a later one of the same id.
@@ -108,14 +110,17 @@ impl StateRoot {
     /// [`StateError::Id`], [`StateError::Exists`], or a failure to make it.
     pub fn create(&self, id: &str) -> Result<StateDir, StateError> {
         let path = self.path_of(id)?;
-        fs::create_dir_all(&self.0).map_err(io_error("make", &self.0))?;
-        match fs::create_dir(&path) {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        let made = builder.recursive(true).create(&self.0);
+        made.map_err(io_error("make", &self.0))?;
+        match builder.recursive(false).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StateError::Exists(id.to_owned()));
             }
             made => made.map_err(io_error("make", &path))?,
         }
-        StateDir::lock(path)
+        StateDir::lock(path, id)
     }
 
     /// Opens the folder of a container that exists.
@@ -127,7 +132,7 @@ impl StateRoot {
         if !path.is_dir() {
             return Err(StateError::NotFound(id.to_owned()));
         }
-        StateDir::lock(path)
+        StateDir::lock(path, id)
     }
 
     fn path_of(&self, id: &str) -> Result<PathBuf, StateError> {
@@ -142,13 +147,23 @@ impl StateRoot {
 }
 
 impl StateDir {
-    fn lock(path: PathBuf) -> Result<Self, StateError> {
+    fn lock(path: PathBuf, id: &str) -> Result<Self, StateError> {
         // Not flock(2): that lock would live on in a container's init, which
         // gets a copy of every descriptor when it is cloned.
         let file = path.join("lock");
-        let lock = File::create(&file).map_err(io_error("open", &file))?;
-        fcntl_lock(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| io_error("lock", &file)(errno.into()))?;
+        let lock = match File::create(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::NotFound(id.to_owned()));
+            }
+            made => made.map_err(io_error("open", &file))?,
+        };
+        let locked = rustix::io::retry_on_intr(|| fcntl_lock(&lock, FlockOperation::LockExclusive));
+        locked.map_err(|errno| io_error("lock", &file)(errno.into()))?;
+        // Whoever held it before may have deleted the container.
+        let links = lock.metadata().map_err(io_error("look at", &file))?.nlink();
+        if links == 0 {
+            return Err(StateError::NotFound(id.to_owned()));
+        }
         Ok(Self { path, _lock: lock })
     }
 
@@ -194,24 +209,28 @@ impl StateDir {
 }
 
 impl Record {
-    /// The record of a container whose first process is `pid`.
-    ///
-    /// # Errors
-    /// When the process cannot be found.
-    pub fn new(
-        id: &str,
-        bundle: &crate::spec::Bundle,
-        pid: Pid,
-        cgroup: cgroup::Record,
-    ) -> io::Result<Self> {
-        Ok(Self {
+    /// The record of a container that has no process yet.
+    pub fn new(id: &str, bundle: &Bundle, cgroup: cgroup::Record) -> Self {
+        Self {
             version: VERSION,
             id: id.to_owned(),
             bundle: bundle.dir().to_owned(),
             annotations: bundle.spec().annotations().clone().unwrap_or_default(),
+            pid: 0,
+            start_time: 0,
+            cgroup,
+        }
+    }
+
+    /// The same with its first process.
+    ///
+    /// # Errors
+    /// When the process cannot be found.
+    pub fn with_init(self, pid: Pid) -> io::Result<Self> {
+        Ok(Self {
             pid: pid.as_raw_nonzero().get(),
             start_time: start_time(pid)?.ok_or(io::ErrorKind::NotFound)?,
-            cgroup,
+            ..self
         })
     }
 
@@ -285,6 +304,23 @@ mod tests {
             assert!(matches!(root.path_of(bad), Err(StateError::Id(_))), "{bad}");
         }
         assert!(root.path_of("web-1.2_x+y").is_ok());
+    }
+
+    #[test]
+    fn who_waited_for_a_container_that_is_deleted_meanwhile_finds_none() {
+        let folder = std::env::temp_dir().join(format!("dyno-state-{}", std::process::id()));
+        let root = StateRoot::new(folder.clone());
+        let state = root.create("x").unwrap();
+        let lock = File::create(state.path.join("lock")).unwrap();
+        assert_ne!(lock.metadata().unwrap().nlink(), 0);
+        state.remove().unwrap();
+        assert_eq!(
+            lock.metadata().unwrap().nlink(),
+            0,
+            "the sign that is looked for"
+        );
+        assert!(matches!(root.open("x"), Err(StateError::NotFound(_))));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSlice, IoSliceMut, Result};
@@ -99,13 +100,11 @@ impl Reporter {
     /// Fails if the parent's end is closed: it died before the death signal was set.
     pub(crate) fn parent_lives(&self) -> Result<()> {
         let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
-        poll(
-            &mut polled,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        )?;
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
         let gone = polled[0]
             .revents()
             .intersects(PollFlags::HUP | PollFlags::RDHUP);
@@ -150,8 +149,9 @@ impl Receiver {
         rustix::net::send(&self.0, &[GO], SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// The next report; blocks until there is one.
-    pub(crate) fn report(&self) -> Result<Report> {
+    /// The next report; `ETIMEDOUT` when there is none within `patience`.
+    pub(crate) fn report(&self, patience: Duration) -> Result<Report> {
+        self.await_packet(patience)?;
         let mut packet = [0; PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -189,6 +189,22 @@ impl Receiver {
                 errno: Errno::from_raw_os_error(value),
             }),
             _ => Err(Errno::BADMSG),
+        }
+    }
+}
+
+impl Receiver {
+    fn await_packet(&self, patience: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let left = patience.saturating_sub(begin.elapsed());
+            let timeout = Timespec::try_from(left).unwrap_or_default();
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return Err(Errno::TIMEDOUT),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
         }
     }
 }

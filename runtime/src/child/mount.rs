@@ -18,6 +18,9 @@ use crate::sys::mount::{Attributes, mount_setattr};
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
+/// How often a path is looked up while renames disturb it.
+const LOOK_UP_TRIES: u32 = 1000;
+
 /// Sets the propagation of every mount.
 pub(super) fn propagation(propagation: u64) -> Result<()> {
     let attributes = Attributes {
@@ -68,12 +71,13 @@ pub(super) fn resolve(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd> 
         let last = index + 1 == target.depth();
         parent = match look_up(root, target, prefix) {
             Err(Errno::NOENT) => {
-                make(
-                    parent.as_fd(),
-                    name,
-                    if last { target.kind } else { Kind::Folder },
-                )?;
-                look_up(root, target, prefix)?
+                let kind = if last { target.kind } else { Kind::Folder };
+                match make(parent.as_fd(), name, kind) {
+                    // Somebody else on a shared folder was faster, or it is a
+                    // link to nowhere, which the next look says.
+                    Ok(()) | Err(Errno::EXIST) => look_up(root, target, prefix)?,
+                    Err(errno) => return Err(errno),
+                }
             }
             found => found?,
         };
@@ -86,13 +90,16 @@ fn look_up(root: BorrowedFd<'_>, target: &Target, path: &CStr) -> Result<OwnedFd
     if target.no_symlinks {
         rules |= ResolveFlags::NO_SYMLINKS;
     }
-    openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        rules,
-    )
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    // While something is renamed anywhere, the kernel cannot tell whether `..`
+    // of a link leads out of the root, and says so.
+    let mut tries = 0;
+    loop {
+        match openat2(root, path, flags, Mode::empty(), rules) {
+            Err(Errno::AGAIN) if tries < LOOK_UP_TRIES => tries += 1,
+            found => return found,
+        }
+    }
 }
 
 fn make(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> Result<()> {

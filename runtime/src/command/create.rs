@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::{Failure, GONE};
-use crate::cgroup;
-use crate::container::{Container, Created, Parent, Stdio};
+use super::{Failure, GONE, words};
+use crate::cgroup::{self, Cgroup};
+use crate::container::{Container, Parent, Stdio};
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot};
 
@@ -36,65 +36,81 @@ pub(super) struct Args {
 pub(super) fn create(states: &StateRoot, args: &Args) -> Result<(), Failure> {
     let bundle = Bundle::load(&args.bundle)?;
     let bundle = bundle.default_cgroups_path(&format!("/dyno-runtime/{}", args.id));
-    let terminal = bundle
-        .spec()
-        .process()
-        .as_ref()
-        .and_then(|process| process.terminal());
-    if terminal == Some(true) && args.console_socket.is_none() {
+    if wants_terminal(&bundle) && args.console_socket.is_none() {
         return Err("process.terminal is true: give --console-socket".into());
     }
     let state = states.create(&args.id)?;
-    match make(&state, bundle, terminal == Some(true), args) {
+    match make(&state, bundle, args) {
         Ok(()) => Ok(()),
-        Err(error) => {
-            state.remove()?;
-            Err(error)
-        }
+        Err(error) => Err(after(error, state.remove().map_err(Failure::from))),
     }
 }
 
-fn make(state: &StateDir, bundle: Bundle, terminal: bool, args: &Args) -> Result<(), Failure> {
+fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
     let start = fifo(&state.start_fifo())?;
     let layout = cgroup::detect()?;
     let container = Container::new(bundle, &layout)?;
-    let stdio = if terminal {
+    match make_init(state, &container, start, args) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(after(error, clear(container.cgroup()))),
+    }
+}
+
+fn make_init(
+    state: &StateDir,
+    container: &Container,
+    start: OwnedFd,
+    args: &Args,
+) -> Result<(), Failure> {
+    // P18: nobody stays here to watch.
+    if container.cgroup().monitor_kills_on_oom() {
+        return Err(
+            "linux.resources asks for the whole group to be killed when it runs out of \
+                    memory, which this host's cgroup v1 cannot do and `create` does not stay to do"
+                .into(),
+        );
+    }
+    // Before there is any process, so that `delete` finds all of them even if
+    // we are killed on the way.
+    let record = container.cgroup().record().clone();
+    let record = Record::new(&args.id, container.bundle(), record);
+    state.write(&record)?;
+    let stdio = if wants_terminal(container.bundle()) {
         Stdio::Terminal
     } else {
         inherited()?
     };
-    let made = container
-        .create(stdio, Parent::Detached { start })
-        .map_err(Failure::from)
-        .and_then(|created| hand_over(state, &container, created, args));
-    if made.is_err() {
-        container.cgroup().kill()?;
-        container.cgroup().remove(GONE)?;
-    }
-    made
-}
-
-fn hand_over(
-    state: &StateDir,
-    container: &Container,
-    created: Created,
-    args: &Args,
-) -> Result<(), Failure> {
+    let created = container.create(stdio, Parent::Detached { start })?;
     if let (Some(socket), Some(master)) = (&args.console_socket, &created.terminal) {
         send_terminal(socket, master.as_fd())?;
     }
-    let record = container.cgroup().record().clone();
-    state.write(&Record::new(
-        &args.id,
-        container.bundle(),
-        created.pid,
-        record,
-    )?)?;
+    state.write(&record.with_init(created.pid)?)?;
     if let Some(path) = &args.pid_file {
         write!(File::create(path)?, "{}", created.pid.as_raw_nonzero())?;
     }
     drop(created.detach());
     Ok(())
+}
+
+fn clear(cgroup: &Cgroup) -> Result<(), Failure> {
+    cgroup.kill()?;
+    Ok(cgroup.remove(GONE)?)
+}
+
+/// The failure that counts, with the one to clean up where there is one, too.
+fn after(error: Failure, cleaned: Result<(), Failure>) -> Failure {
+    match cleaned {
+        Ok(()) => error,
+        Err(cleaning) => {
+            let (error, cleaning) = (words(error.as_ref()), words(cleaning.as_ref()));
+            format!("{error}; cleaning up after that failed, too: {cleaning}").into()
+        }
+    }
+}
+
+fn wants_terminal(bundle: &Bundle) -> bool {
+    let process = bundle.spec().process().as_ref();
+    process.and_then(|process| process.terminal()) == Some(true)
 }
 
 /// Open for reading and writing: without a writer a read would not block.

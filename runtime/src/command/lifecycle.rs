@@ -72,7 +72,7 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
         opened => opened?,
     };
     let record = match state.read() {
-        // Half-made by a `create` that was killed: there is no more of it.
+        // By a `create` that was killed before it had made any process.
         Err(StateError::Io { .. } | StateError::Parse { .. }) if force => {
             return Ok(state.remove()?);
         }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -18,11 +19,14 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::Error;
 use super::process::Join;
-use crate::spec::{Bundle, SpecError};
+use crate::spec::Bundle;
 use crate::sys;
 
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// How long two system calls may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The namespaces of one container.
 #[derive(Debug)]
@@ -66,9 +70,6 @@ impl Namespaces {
             }
             namespaces.own |= bit;
         }
-        if matches!(listed(Kind::Cgroup), Some(Some(_))) {
-            return Err(SpecError::Unsupported("a cgroup namespace by path").into());
-        }
         if held != 0 {
             let mappings = (bundle.uid_mappings(), bundle.gid_mappings());
             let (user, network) = hold(held, mappings, namespaces.user.as_ref().map(AsFd::as_fd))?;
@@ -90,9 +91,10 @@ impl Namespaces {
         self.new_for_init
     }
 
-    /// What init joins, the user namespace first: it grants what the others ask for.
+    /// What init joins, the user namespace last: the host's root may join them
+    /// all, whoever owns them; from inside, one of the host's would be refused.
     pub(super) fn joins(&self) -> Vec<Join<'_>> {
-        let held = self.user.iter().chain(&self.network).chain(&self.joined);
+        let held = self.network.iter().chain(&self.joined).chain(&self.user);
         held.map(|namespace| Join::Namespace(namespace.as_fd()))
             .collect()
     }
@@ -172,7 +174,7 @@ pub(crate) fn hold(
     drop(its);
     if inside.is_some() {
         match ours
-            .report()
+            .report(PATIENCE)
             .map_err(Error::system("hear of the network namespace"))?
         {
             crate::child::Report::Ready => {}

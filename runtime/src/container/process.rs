@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use oci_spec::runtime as oci;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open,
-    pidfd_send_signal, prlimit, waitid, waitpid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process,
+    pidfd_open, pidfd_send_signal, prlimit, waitid, waitpid,
 };
+use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{
     ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
@@ -63,6 +65,7 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
     receiver: Receiver,
     plan: Plan,
+    patience: Duration,
 }
 
 /// A process that runs.
@@ -82,29 +85,23 @@ impl Created {
     /// # Errors
     /// [`StartError`]; the process is gone and reaped then.
     pub fn start(self) -> Result<Process, StartError> {
-        let started = self
-            .receiver
-            .go()
-            .map_err(Error::system("start the container"))
-            .and_then(|()| {
-                self.receiver
-                    .report()
-                    .map_err(Error::system("hear from the container"))
-            });
+        let started = match self.receiver.go() {
+            Ok(()) => self.receiver.report(self.patience),
+            Err(errno) => Err(errno),
+        };
         let process = Process {
             pid: self.pid,
             pidfd: self.pidfd,
             terminal: self.terminal,
         };
-        match started {
-            Ok(Report::Closed) => Ok(process),
-            Ok(Report::Failed { step, errno }) => {
-                process.wait().ok();
-                Err(failure(&self.plan, step, errno))
-            }
-            Ok(_) => Err(Error::Died.into()),
-            Err(error) => Err(error.into()),
-        }
+        let error = match started {
+            Ok(Report::Closed) => return Ok(process),
+            Ok(Report::Failed { step, errno }) => failure(&self.plan, step, errno),
+            Ok(_) => Error::Died.into(),
+            Err(errno) => Error::system("start the container")(errno).into(),
+        };
+        process.end();
+        Err(error)
     }
 
     /// Leaves it to be started through the FIFO that it was created with.
@@ -135,6 +132,12 @@ impl Process {
         })
     }
 
+    /// Kills and reaps it; there is nobody to tell what fails, as it is our child.
+    fn end(&self) {
+        self.signal(Signal::KILL).ok();
+        self.wait().ok();
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -151,11 +154,8 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
             source: errno,
         }
         .into(),
-        None if step == JOINING => Error::Step {
-            step: "join its namespaces".to_owned(),
-            source: errno,
-        }
-        .into(),
+        None if step == JOINING => step_error("join its namespaces", errno).into(),
+        None if step == CLONING => step_error(CLONE, errno).into(),
         None => {
             let program = plan.program.name();
             match errno {
@@ -166,8 +166,18 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
     }
 }
 
-/// Stands for a step that comes before those of the plan.
+fn step_error(step: &str, source: Errno) -> Error {
+    Error::Step {
+        step: step.to_owned(),
+        source,
+    }
+}
+
+/// Stand for steps that come before those of the plan.
 const JOINING: usize = u32::MAX as usize;
+const CLONING: usize = JOINING - 1;
+
+const CLONE: &str = "clone a process into its cgroup and namespaces";
 
 /// What a process joins before it is cloned.
 #[derive(Debug)]
@@ -187,6 +197,10 @@ pub(crate) struct Spawn<'a> {
     pub(crate) start: Option<OwnedFd>,
     /// Its rlimits and OOM score, which the parent sets.
     pub(crate) process: Option<&'a oci::Process>,
+    /// How long it may take before it is ready, and from the start to its
+    /// program. Others in its container could hold it up for ever, and its
+    /// parent with it (P15).
+    pub(crate) patience: Duration,
 }
 
 impl Spawn<'_> {
@@ -194,21 +208,27 @@ impl Spawn<'_> {
     pub(crate) fn run(&self, plan: Plan) -> Result<Created, Error> {
         let (receiver, reporter) = child::pair().map_err(Error::system("make a socket pair"))?;
         let pid = self.clone_child(&plan, &receiver, reporter)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(Error::system("open the container's first process"));
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                // It cannot have been reaped, so this is no other process.
+                kill_process(pid, Signal::KILL).ok();
+                rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty())).ok();
+                return Err(Error::system("open the container's first process")(errno));
+            }
+        };
         let mut created = Created {
             pid,
-            pidfd: pidfd?,
+            pidfd,
             terminal: None,
             receiver,
             plan,
+            patience: self.patience,
         };
         match self.prepare(&mut created) {
             Ok(()) => Ok(created),
             Err(error) => {
-                let process = created.detach();
-                process.signal(Signal::KILL).ok();
-                process.wait().ok();
+                created.detach().end();
                 Err(error)
             }
         }
@@ -216,16 +236,22 @@ impl Spawn<'_> {
 
     fn prepare(&self, created: &mut Created) -> Result<(), Error> {
         if let Some(cgroup) = self.cgroup {
-            cgroup.add(created.pid)?;
+            match cgroup.v2_dir_fd() {
+                Some(_) => cgroup.add_v1(created.pid)?,
+                None => cgroup.add(created.pid)?,
+            }
         }
         created
             .receiver
             .go()
             .map_err(Error::system("let the container go on"))?;
         loop {
-            let report = created.receiver.report();
+            let report = created.receiver.report(self.patience);
             match report.map_err(Error::system("hear from the container"))? {
-                Report::Terminal(master) => created.terminal = Some(master),
+                Report::Terminal(master) => {
+                    self.size_terminal(&master)?;
+                    created.terminal = Some(master);
+                }
                 Report::Ready => return self.set_limits(created.pid),
                 Report::Failed { step, errno } => {
                     return Err(match failure(&created.plan, step, errno) {
@@ -255,7 +281,7 @@ impl Spawn<'_> {
                 receiver.close_copy();
                 walk()
             });
-            return child.map_err(Error::system("clone the container's first process"));
+            return child.map_err(|error| step_error(CLONE, errno_of(&error)));
         }
         let flags = self.clone_flags | libc::CLONE_PARENT as u64;
         let between = sys::process::clone3(0, None, || {
@@ -263,15 +289,15 @@ impl Spawn<'_> {
             self.join_and(|| sys::process::clone3(flags, cgroup, walk), &reporter)
         });
         let between = between.map_err(Error::system("clone a process"))?;
-        let report = receiver.report();
+        let report = receiver.report(self.patience);
         rustix::io::retry_on_intr(|| waitpid(Some(between), WaitOptions::empty()))
             .map_err(Error::system("wait for a process"))?;
         match report.map_err(Error::system("hear from a process"))? {
             Report::Cloned(pid) => Pid::from_raw(pid).ok_or(Error::Died),
-            Report::Failed { errno, .. } => Err(Error::Step {
-                step: "join its namespaces".to_owned(),
-                source: errno,
-            }),
+            Report::Failed { step, errno } => match failure(plan, step, errno) {
+                StartError::Container(error) => Err(error),
+                StartError::NotFound { .. } | StartError::NotExecutable { .. } => Err(Error::Died),
+            },
             _ => Err(Error::Died),
         }
     }
@@ -292,11 +318,25 @@ impl Spawn<'_> {
         match clone() {
             Ok(pid) => drop(reporter.cloned(pid.as_raw_nonzero().get()).ok()),
             Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                reporter.fail(JOINING, Errno::from_raw_os_error(errno));
+                reporter.fail(CLONING, errno_of(&error));
             }
         }
         sys::process::exit_now(0)
+    }
+
+    /// Before anybody can look; without a size it stays 0 × 0, as the kernel made it.
+    fn size_terminal(&self, master: &OwnedFd) -> Result<(), Error> {
+        let Some(size) = self.process.and_then(oci::Process::console_size) else {
+            return Ok(());
+        };
+        let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
+        let size = Winsize {
+            ws_row: cells(size.height()),
+            ws_col: cells(size.width()),
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(master, size).map_err(Error::system("set the terminal's size"))
     }
 
     /// From outside, because inside a user namespace no limit can be raised,
@@ -320,6 +360,10 @@ impl Spawn<'_> {
         }
         Ok(())
     }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 fn resource(kind: oci::PosixRlimitType) -> Resource {

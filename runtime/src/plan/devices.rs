@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makede
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::ids::HostIds;
 use super::options::Options;
 use super::rootfs::file_system;
 use super::{PlanError, SpecError};
@@ -32,25 +33,15 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Turns a container's ids into the host's.
-pub(super) trait HostIds {
-    /// Host uid of a container uid; `None` where it is not mapped.
-    fn uid(&self, uid: u32) -> Option<Uid>;
-    /// Host gid of a container gid.
-    fn gid(&self, gid: u32) -> Option<Gid>;
-}
-
 /// A detached tmpfs with the default devices and those of the configuration.
 pub(super) fn dev_tmpfs(
     options: &Options,
+    attributes: MountAttrFlags,
     devices: &[LinuxDevice],
     ids: &impl HostIds,
 ) -> Result<OwnedFd, PlanError> {
     let root = (ids.uid(0), ids.gid(0));
-    let attributes = MountAttrFlags::from_bits_retain(
-        u32::try_from(options.attributes.set).unwrap_or(0)
-            & !MountAttrFlags::MOUNT_ATTR_NODEV.bits(),
-    );
+    let attributes = attributes - MountAttrFlags::MOUNT_ATTR_NODEV;
     let dev = file_system(c"tmpfs", None, &options.data, attributes)
         .map_err(|source| prepare("make", Path::new("/dev"), source))?;
     rustix::fs::chownat(&dev, c"", root.0, root.1, AtFlags::EMPTY_PATH)

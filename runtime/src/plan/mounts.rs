@@ -81,6 +81,15 @@ pub(super) fn parse_options(mount: &Mount) -> Result<Options, PlanError> {
     })
 }
 
+/// The attributes of a file system that is mounted anew.
+pub(super) fn new_mount_flags(
+    mount: &Mount,
+    options: &Options,
+) -> Result<MountAttrFlags, PlanError> {
+    let flags = options.for_new_mount();
+    flags.map_err(|option| unsupported(mount, option))
+}
+
 /// The step for a mount that is neither the root, nor `/dev`, nor cgroups.
 pub(super) fn step(
     mount: &Mount,
@@ -148,19 +157,11 @@ fn bind_step(
 }
 
 fn file_system_step(mount: &Mount, kind: &str, options: Options) -> Result<MountStep, PlanError> {
-    if options.idmap {
-        return Err(unsupported(mount, "idmap"));
-    }
-    if !options.recursive.is_empty() {
-        return Err(unsupported(mount, "a recursive attribute"));
-    }
+    let attributes = new_mount_flags(mount, &options)?;
     let text = |text: &Path| {
         CString::new(text.as_os_str().as_encoded_bytes()).map_err(|_nul| PlanError::Nul("a mount"))
     };
     let device = mount.source().as_deref().unwrap_or(Path::new(kind));
-    let attributes = MountAttrFlags::from_bits_retain(
-        u32::try_from(options.attributes.set).map_err(|_range| unsupported(mount, "attributes"))?,
-    );
     let source = Source::FileSystem {
         kind: text(Path::new(kind))?,
         device: text(device)?,

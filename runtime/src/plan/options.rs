@@ -2,6 +2,8 @@
 
 use std::ffi::CString;
 
+use rustix::mount::MountAttrFlags;
+
 use crate::sys::mount::Attributes;
 
 /// A mount's options, parsed.
@@ -17,8 +19,24 @@ pub(super) struct Options {
     pub(super) idmap: bool,
     /// Parameters of the file system: `key` or `key=value`.
     pub(super) data: Vec<(CString, Option<CString>)>,
-    /// Copy what the target shows into the new tmpfs.
-    pub(super) copy_up: bool,
+}
+
+impl Options {
+    /// The attributes for a file system that is mounted anew: with nothing below
+    /// it the recursive ones mean the same. `Err` names what only a bind can be.
+    pub(super) fn for_new_mount(&self) -> Result<MountAttrFlags, &'static str> {
+        if self.idmap {
+            return Err("idmap");
+        }
+        let propagation = self.attributes.propagation | self.recursive.propagation;
+        // A new mount is private; as nobody's copy it is no less so as a slave.
+        if propagation & !(libc::MS_PRIVATE | libc::MS_SLAVE) != 0 {
+            return Err("shared or unbindable");
+        }
+        let set = self.attributes.set | self.recursive.set;
+        let bits = u32::try_from(set).map_err(|_range| "an attribute")?;
+        Ok(MountAttrFlags::from_bits_retain(bits))
+    }
 }
 
 /// How much a bind mount takes along.
@@ -87,10 +105,12 @@ fn apply(parsed: &mut Options, option: &str) -> Option<()> {
         "bind" => parsed.bind = parsed.bind.or(Some(Bind::Plain)),
         "rbind" => parsed.bind = Some(Bind::Recursive),
         "idmap" | "ridmap" => parsed.idmap = true,
-        "tmpcopyup" => parsed.copy_up = true,
         // These change the superblock behind a bind mount, or nothing at all
         // since the kernel forgot them; honouring them half would mislead.
-        "sync" | "dirsync" | "remount" | "mand" | "lazytime" | "iversion" => return None,
+        // Copying a folder into the tmpfs that hides it is not done.
+        "sync" | "dirsync" | "remount" | "mand" | "lazytime" | "iversion" | "tmpcopyup" => {
+            return None;
+        }
         _ if IGNORED.contains(&option) => {}
         _ => {
             if let Some(attributes) = attributes(option) {
@@ -177,6 +197,28 @@ mod tests {
             (c"newinstance".into(), None),
         ];
         assert_eq!(options.data, expected);
+    }
+
+    #[test]
+    fn on_a_new_mount_recursive_attributes_are_plain_ones() {
+        let flags = parse_all(&["nosuid", "rro", "rprivate"]).for_new_mount();
+        let expected = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        assert_eq!(flags, Ok(expected));
+        for only_a_bind in ["idmap", "shared", "runbindable"] {
+            assert!(
+                parse_all(&[only_a_bind]).for_new_mount().is_err(),
+                "{only_a_bind}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_access_time_is_changed_as_one_field() {
+        // Anything but the whole field is refused by mount_setattr(2).
+        for options in [&["noatime"][..], &["noatime", "nosuid", "strictatime"]] {
+            let clear = parse_all(options).attributes.clear;
+            assert_eq!(clear & libc::MOUNT_ATTR__ATIME, libc::MOUNT_ATTR__ATIME);
+        }
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree, unmount,
 };
 
 use super::options::Options;
@@ -30,6 +30,12 @@ pub(crate) fn detached_tree(source: &Path, recursive: bool) -> Result<OwnedFd, P
     })
 }
 
+/// No overlay has more lower layers: `OVL_MAX_STACK` of the kernel.
+const LAYERS_MAX: usize = 500;
+
+/// `mount(2)` reads one page of options.
+const OPTIONS_MAX: usize = 4096;
+
 /// What an overlay is made of (kernel docs, `filesystems/overlayfs.rst`).
 struct Layers {
     /// Topmost first.
@@ -47,11 +53,11 @@ struct Layers {
 /// mounts, and the host's root has no id there. So it holds host ids, and its
 /// top is given to the container's root here.
 ///
-/// Linux 6.1 takes layers only by path, idmapped ones only where they are
-/// attached, and no parameter longer than 255 bytes. So the layers are attached
-/// below a tmpfs at `scratch`, under names of one or two characters, and named
-/// relative to it. The caller's mount namespace must be its own and must not
-/// propagate.
+/// Linux 6.1 takes layers only by path and idmapped ones only where they are
+/// attached. So they are attached below a tmpfs at `scratch`, under names of one
+/// to three characters, and named relative to it. And it is made by `mount(2)`,
+/// which takes a page of options where `fsconfig(2)` takes 255 bytes, enough for
+/// 90 layers. The caller's mount namespace must be its own and must not propagate.
 pub(super) fn overlay(
     options: Options,
     scratch: &Path,
@@ -100,7 +106,7 @@ fn assemble(
         }
         lower.push_str(&name);
     }
-    let mut parameters = vec![(c"lowerdir".to_owned(), Some(c_string(lower.into_bytes())?))];
+    let mut data = format!("lowerdir={lower}").into_bytes();
     if let Some((folder, upper, work)) = &layers.upper {
         let tree = detached_tree(folder, false)?;
         if let Some(IdMap {
@@ -118,19 +124,38 @@ fn assemble(
         }
         attach(tree, tmpfs, "upper")
             .map_err(|source| prepare("attach the layer", folder, source))?;
-        for (key, name) in [(c"upperdir", upper), (c"workdir", work)] {
-            let path = c_string([b"upper/", name.as_bytes()].concat())?;
-            parameters.push((key.to_owned(), Some(path)));
+        for (key, name) in [("upperdir", upper), ("workdir", work)] {
+            data.extend(format!(",{key}=upper/").bytes());
+            data.extend(name.as_bytes());
         }
     }
-    parameters.extend(layers.rest.iter().cloned());
-    let before = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|source| prepare("open", Path::new("."), source))?;
-    let root = Path::new("/");
-    rustix::process::fchdir(tmpfs).map_err(|source| prepare("enter", root, source))?;
-    let overlay = file_system(c"overlay", None, &parameters, MountAttrFlags::empty());
-    rustix::process::fchdir(before).map_err(|source| prepare("leave", root, source))?;
+    for (key, value) in &layers.rest {
+        data.push(b',');
+        data.extend(key.as_bytes());
+        if let Some(value) = value {
+            data.push(b'=');
+            data.extend(value.as_bytes());
+        }
+    }
+    let overlay = mount_overlay(tmpfs, c_string(data)?);
     overlay.map_err(|source| prepare("mount the overlay of", &layers.lower[0], source))
+}
+
+/// Mounts at a folder of the tmpfs, which is ours alone, and takes a copy of that.
+fn mount_overlay(tmpfs: BorrowedFd<'_>, data: CString) -> Result<OwnedFd, Errno> {
+    // The kernel would read on where its page ends, and understand less.
+    if data.as_bytes_with_nul().len() > OPTIONS_MAX {
+        return Err(Errno::TOOBIG);
+    }
+    mkdirat(tmpfs, "merged", Mode::RWXU)?;
+    let before = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::process::fchdir(tmpfs)?;
+    let none = MountFlags::empty();
+    let mounted = rustix::mount::mount("overlay", "merged", "overlay", none, data.as_c_str());
+    rustix::process::fchdir(before)?;
+    mounted?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(tmpfs, "merged", flags)
 }
 
 fn attach(tree: OwnedFd, tmpfs: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
@@ -160,6 +185,22 @@ impl Layers {
         if lower.is_empty() {
             return Err(SpecError::Missing("lowerdir among the overlay's options").into());
         }
+        if lower.len() > LAYERS_MAX {
+            let found = PathBuf::from(format!("{} folders", lower.len()));
+            return Err(invalid("lowerdir", &found, "at most 500 folders"));
+        }
+        let splits = |text: &CString| text.as_bytes().iter().any(|byte| b",\\".contains(byte));
+        if let Some((key, _)) = rest
+            .iter()
+            .find(|(_, value)| value.as_ref().is_some_and(splits))
+        {
+            let key = path(key.as_bytes());
+            return Err(invalid(
+                "an overlay's option",
+                &key,
+                "a value without , and \\",
+            ));
+        }
         let upper = match (upper, work) {
             (None, _) => None,
             (Some(upper), Some(work)) => {
@@ -170,12 +211,13 @@ impl Layers {
                     Some((path.parent()?.to_owned(), c_string(name?).ok()?))
                 };
                 let both = split(&upper).zip(split(&work));
-                let same = both.filter(|((a, _), (b, _))| a == b);
+                let same =
+                    both.filter(|((a, one), (b, other))| a == b && !splits(one) && !splits(other));
                 let Some(((folder, upper_name), (_, work_name))) = same else {
                     return Err(invalid(
                         "upperdir and workdir",
                         &upper,
-                        "names in one folder",
+                        "names in one folder, without , and \\",
                     ));
                 };
                 Some((folder, upper_name, work_name))
@@ -293,6 +335,14 @@ mod tests {
             (folder, upper, work),
             ("/x".into(), c"upper".into(), c"work".into())
         );
-        assert!(Layers::from_options(options("/x/upper", "/y/work")).is_err());
+        for (upper, work) in [
+            ("/x/upper", "/y/work"),
+            ("/x/up,per", "/x/work"),
+            ("/x/upper", r"/x/wo\rk"),
+            ("/", "/work"),
+        ] {
+            let layers = Layers::from_options(options(upper, work));
+            assert!(layers.is_err(), "{upper} {work}");
+        }
     }
 }

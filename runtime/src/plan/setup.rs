@@ -6,29 +6,28 @@
 //!  attach the root         as the host's root: its folder may be closed to others
 //!  become root inside      from here on files belong to the mapped ids
 //!  cgroup namespace        before /sys/fs/cgroup shows it
-//!  mounts, sysctls, terminal, masks
+//!  mounts, sysctls         sysctls while the host's procfs still permits another
+//!  terminal, masks         masks hide the result of everything before
 //!  pivot_root              the host's tree is gone
 //!  ── ready, wait for start ──
 //!  working folder          before capabilities to reach it are dropped
-//!  identity, no_new_privs, seccomp, execve
+//!  close on exec           before a filter that might not allow it
+//!  identity, death signal  in this order: a change of user clears the signal
+//!  no_new_privs, seccomp   in this order: the former permits the latter
+//!  execve
 //! ```
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Process};
-use rustix::fs::Mode;
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 use rustix::process::{Gid, Uid};
 
-use super::devices::{HostIds, dev_tmpfs};
-use super::mounts::{self, MountStep, Source};
-use super::options::Options;
-use super::rootfs::IdMap;
 use super::target::{Kind, Target};
-use super::{Capabilities, Plan, PlanError, Program, Step, rootfs};
+use super::tree::{TreeParts, tree};
+use super::{Capabilities, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
 use crate::seccomp::Filter;
@@ -56,7 +55,16 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         .as_ref()
         .ok_or(SpecError::Missing("process"))?;
     let new = |kind| parts.bundle.namespace(kind) == Some(None);
-    let mounts = Mounts::sort(parts)?;
+    let program = program(process)?;
+    let at = root_folder(parts.bundle)?;
+    let propagation = root_propagation(parts.bundle)?;
+    let (root, mounts) = tree(&TreeParts {
+        bundle: parts.bundle,
+        at: &at,
+        user_namespace: parts.user_namespace,
+        cgroup: parts.cgroup,
+        propagation,
+    })?;
     let mut steps = first_steps();
     let terminal = match stdio {
         Stdio::Terminal => true,
@@ -69,10 +77,10 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
             false
         }
     };
-    steps.push(Step::Propagation(root_propagation(parts.bundle)?));
+    steps.push(Step::Propagation(propagation));
     steps.push(Step::AttachRoot {
-        mount: mounts.root,
-        at: c_path(&parts.bundle.rootfs())?,
+        mount: root,
+        at: c_path(&at)?,
     });
     if parts.user_namespace.is_some() {
         steps.push(Step::BecomeRoot);
@@ -80,25 +88,9 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     if new(LinuxNamespaceType::Cgroup) {
         steps.push(Step::NewCgroupNamespace);
     }
-    if let Some(name) = spec.hostname().as_ref().filter(|name| !name.is_empty()) {
-        steps.push(Step::HostName(c_text("hostname", name)?));
-    }
-    if let Some(name) = spec.domainname().as_ref().filter(|name| !name.is_empty()) {
-        steps.push(Step::DomainName(c_text("domainname", name)?));
-    }
-    steps.extend(mounts.steps);
-    for (key, value) in spec
-        .linux()
-        .iter()
-        .flat_map(|linux| linux.sysctl())
-        .flatten()
-    {
-        let path = c_text("linux.sysctl", &key.replace('.', "/"))?;
-        steps.push(Step::Sysctl {
-            path,
-            value: value.clone().into_bytes(),
-        });
-    }
+    steps.extend(name_steps(spec)?);
+    steps.extend(mounts);
+    steps.extend(sysctl_steps(spec)?);
     if terminal {
         let console = Target::new(Path::new("/dev/console"), Kind::File)?;
         steps.push(Step::Terminal {
@@ -120,12 +112,15 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
             ..Attributes::default()
         }));
     }
+    if !parts.die_with_parent {
+        // Whoever starts it through the FIFO will not hear what fails then.
+        steps.push(Step::FindProgram {
+            name: program.name(),
+        });
+    }
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, parts.bundle, parts.die_with_parent)?);
-    Ok(Plan {
-        steps,
-        program: program(process)?,
-    })
+    Ok(Plan { steps, program })
 }
 
 /// The plan of a further process in a running container: its namespaces, root
@@ -138,6 +133,11 @@ pub(crate) fn exec_plan(
 ) -> Result<Plan, PlanError> {
     let mut steps = first_steps();
     steps.extend(cgroup_namespace.map(Step::JoinCgroupNamespace));
+    // Before the terminal is made: it belongs to whoever opens it, and the
+    // host's root, whom nobody inside stands for, could not give it away.
+    if bundle.namespace(LinuxNamespaceType::User).is_some() {
+        steps.push(Step::BecomeRoot);
+    }
     match stdio {
         Stdio::Terminal => {
             let console = Target::new(Path::new("/"), Kind::Folder)?;
@@ -151,9 +151,6 @@ pub(crate) fn exec_plan(
             stdout,
             stderr,
         } => steps.push(Step::Stdio([stdin, stdout, stderr])),
-    }
-    if bundle.namespace(LinuxNamespaceType::User).is_some() {
-        steps.push(Step::BecomeRoot);
     }
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, bundle, true)?);
@@ -192,14 +189,15 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
         Step::PivotRoot,
         Step::AwaitStart,
         Step::WorkingDirectory(c"/".to_owned()),
+        Step::CloseOnExec,
         Step::Identity {
             uid: root.0,
             gid: root.1,
             groups: Vec::new(),
             capabilities: jail.capabilities,
         },
-        Step::NoNewPrivileges,
         Step::DieWithParent,
+        Step::NoNewPrivileges,
         Step::Seccomp(jail.filter),
     ]);
     Plan {
@@ -239,6 +237,7 @@ fn last_steps(
     let mut steps = vec![
         Step::Umask(user.umask().unwrap_or(0o022)),
         Step::WorkingDirectory(c_path(process.cwd())?),
+        Step::CloseOnExec,
     ];
     let profile = bundle
         .spec()
@@ -267,6 +266,27 @@ fn last_steps(
     Ok(steps)
 }
 
+fn name_steps(spec: &Spec) -> Result<Vec<Step>, PlanError> {
+    let name = |what, name: &Option<String>| {
+        let name = name.as_ref().filter(|name| !name.is_empty());
+        name.map(|name| c_text(what, name)).transpose()
+    };
+    let host = name("hostname", spec.hostname())?.map(Step::HostName);
+    let domain = name("domainname", spec.domainname())?.map(Step::DomainName);
+    Ok(host.into_iter().chain(domain).collect())
+}
+
+fn sysctl_steps(spec: &Spec) -> Result<Vec<Step>, PlanError> {
+    let sysctls = spec.linux().iter().flat_map(|linux| linux.sysctl());
+    let step = |(key, value): (&String, &String)| {
+        Ok(Step::Sysctl {
+            path: c_text("linux.sysctl", &key.replace('.', "/"))?,
+            value: value.clone().into_bytes(),
+        })
+    };
+    sysctls.flatten().map(step).collect()
+}
+
 fn seccomp_step(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<Step, PlanError> {
     Ok(Step::Seccomp(crate::seccomp::compile(profile)?))
 }
@@ -290,6 +310,18 @@ fn protection_steps(bundle: &Bundle) -> Result<Vec<Step>, PlanError> {
     Ok(steps)
 }
 
+/// The folder for the root. Links on the way to it are the host's own; none is
+/// followed later.
+fn root_folder(bundle: &Bundle) -> Result<PathBuf, PlanError> {
+    let folder = bundle.rootfs();
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
+    folder.canonicalize().map_err(|error| PlanError::Prepare {
+        what: "find the root's folder",
+        subject: folder.display().to_string(),
+        source: errno(error),
+    })
+}
+
 fn root_propagation(bundle: &Bundle) -> Result<u64, PlanError> {
     let linux = bundle.spec().linux().as_ref();
     match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
@@ -300,179 +332,6 @@ fn root_propagation(bundle: &Bundle) -> Result<u64, PlanError> {
         )
         .into()),
     }
-}
-
-/// The mounts of a configuration, each with whoever must prepare it.
-struct Mounts {
-    root: OwnedFd,
-    steps: Vec<Step>,
-}
-
-impl Mounts {
-    fn sort(parts: &InitParts<'_>) -> Result<Self, PlanError> {
-        let bundle = parts.bundle;
-        let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
-        let (root, rest) = match mounts.split_first() {
-            Some((first, rest)) if first.destination() == Path::new("/") => {
-                (overlay_root(first, parts)?, rest)
-            }
-            _ => (rootfs::detached_tree(&bundle.rootfs(), true)?, mounts),
-        };
-        let mut steps = Vec::new();
-        for mount in rest {
-            match mount.typ().as_deref() {
-                Some("tmpfs") if mount.destination() == Path::new("/dev") => {
-                    steps.push(dev_step(mount, parts)?);
-                }
-                Some("cgroup" | "cgroup2") => cgroup_steps(mount, parts, &mut steps)?,
-                _ => steps.push(mount_step(mounts::step(
-                    mount,
-                    bundle,
-                    parts.user_namespace,
-                )?)),
-            }
-        }
-        let devices = bundle
-            .spec()
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.devices().as_ref());
-        let dev = rest
-            .iter()
-            .any(|mount| mount.destination() == Path::new("/dev"));
-        if devices.is_some_and(|devices| !devices.is_empty()) && !dev {
-            return Err(SpecError::Unsupported("linux.devices without a tmpfs on /dev").into());
-        }
-        Ok(Self { root, steps })
-    }
-}
-
-fn mount_step(step: MountStep) -> Step {
-    Step::Mount(Box::new(step))
-}
-
-fn overlay_root(mount: &Mount, parts: &InitParts<'_>) -> Result<OwnedFd, PlanError> {
-    let options = mounts::parse_options(mount)?;
-    if mount.typ().as_deref() != Some("overlay") {
-        let property = "mounts[0].type";
-        let value = mount.typ().clone().unwrap_or_default();
-        return Err(SpecError::Invalid {
-            property,
-            value,
-            expected: "overlay for /",
-        }
-        .into());
-    }
-    let root = parts.bundle.uid(0).zip(parts.bundle.gid(0));
-    let ids = match (parts.user_namespace, root) {
-        (None, _) => None,
-        (Some(user_namespace), Some(root)) => Some(IdMap {
-            user_namespace,
-            root,
-        }),
-        (Some(_), None) => return Err(SpecError::Missing("a mapping of uid 0 and gid 0").into()),
-    };
-    rootfs::overlay(options, &parts.bundle.rootfs(), ids)
-}
-
-fn dev_step(mount: &Mount, parts: &InitParts<'_>) -> Result<Step, PlanError> {
-    let options = mounts::parse_options(mount)?;
-    let linux = parts.bundle.spec().linux().as_ref();
-    let devices = linux
-        .and_then(|linux| linux.devices().as_deref())
-        .unwrap_or_default();
-    let dev = dev_tmpfs(&options, devices, parts.bundle)?;
-    let target = Target::new(mount.destination(), Kind::Folder)?;
-    Ok(mount_step(MountStep {
-        source: Source::Detached(dev),
-        target,
-    }))
-}
-
-/// `/sys/fs/cgroup` as the host has it: one v2 tree, or one folder for each
-/// v1 hierarchy beside it; read-only where the configuration says so.
-fn cgroup_steps(
-    mount: &Mount,
-    parts: &InitParts<'_>,
-    steps: &mut Vec<Step>,
-) -> Result<(), PlanError> {
-    let options = mounts::parse_options(mount)?;
-    let attributes =
-        MountAttrFlags::from_bits_retain(u32::try_from(options.attributes.set).unwrap_or_default());
-    let inner = parts.cgroup.inner_mounts();
-    let (tmpfs, trees) = inner.split_at(usize::from(inner.len() > 1));
-    if let [_] = tmpfs {
-        let folders: Vec<&str> = trees.iter().map(|tree| tree.folder.as_str()).collect();
-        let tmpfs = cgroup_tmpfs(&folders, &options, parts.bundle).map_err(|source| {
-            PlanError::Prepare {
-                what: "make",
-                subject: "/sys/fs/cgroup".to_owned(),
-                source,
-            }
-        })?;
-        let target = Target::new(mount.destination(), Kind::Folder)?;
-        steps.push(mount_step(MountStep {
-            source: Source::Detached(tmpfs),
-            target,
-        }));
-    }
-    for tree in trees {
-        let kind = c_text("a cgroup type", tree.fstype)?;
-        let flag = |option: &String| Ok((c_text("a cgroup option", option)?, None));
-        let flags = tree
-            .options
-            .iter()
-            .map(flag)
-            .collect::<Result<_, PlanError>>()?;
-        let target = Target::new(&mount.destination().join(&tree.folder), Kind::Folder)?;
-        steps.push(mount_step(MountStep::file_system(
-            &kind, target, flags, attributes,
-        )));
-    }
-    Ok(())
-}
-
-/// The folder of a hybrid host's hierarchies. The parent makes it, because it
-/// must hold its folders before it becomes read-only.
-fn cgroup_tmpfs(folders: &[&str], options: &Options, bundle: &Bundle) -> Result<OwnedFd, Errno> {
-    let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
-    let tmpfs = rootfs::file_system(c"tmpfs", None, &[mode], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-    let empty = rustix::fs::AtFlags::EMPTY_PATH;
-    rustix::fs::chownat(&tmpfs, c"", bundle.uid(0), bundle.gid(0), empty)?;
-    for folder in folders {
-        rustix::fs::mkdirat(&tmpfs, *folder, Mode::from_raw_mode(0o755))?;
-    }
-    crate::sys::mount::mount_setattr(tmpfs.as_fd(), c"", false, options.attributes)?;
-    Ok(tmpfs)
-}
-
-impl HostIds for Bundle {
-    fn uid(&self, uid: u32) -> Option<rustix::fs::Uid> {
-        host_id(self, LinuxNamespaceType::User, self.uid_mappings(), uid)
-            .map(rustix::fs::Uid::from_raw)
-    }
-
-    fn gid(&self, gid: u32) -> Option<rustix::fs::Gid> {
-        host_id(self, LinuxNamespaceType::User, self.gid_mappings(), gid)
-            .map(rustix::fs::Gid::from_raw)
-    }
-}
-
-fn host_id(
-    bundle: &Bundle,
-    user: LinuxNamespaceType,
-    mappings: &[oci_spec::runtime::LinuxIdMapping],
-    id: u32,
-) -> Option<u32> {
-    if bundle.namespace(user).is_none() {
-        return Some(id);
-    }
-    mappings.iter().find_map(|mapping| {
-        let offset = id.checked_sub(mapping.container_id())?;
-        (offset < mapping.size())
-            .then(|| mapping.host_id().checked_add(offset))
-            .flatten()
-    })
 }
 
 fn c_path(path: &Path) -> Result<CString, PlanError> {

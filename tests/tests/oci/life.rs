@@ -95,9 +95,13 @@ fn a_failed_create_says_what_it_was_about_and_leaves_nothing() {
         (
             "/linux/sysctl",
             json!({"vm.swappiness": "1"}),
-            "vm/swappiness",
+            "vm.swappiness",
         ),
-        ("/hooks", json!({"poststop": []}), "hooks"),
+        (
+            "/hooks",
+            json!({"poststop": [{"path": "/bin/true"}]}),
+            "hooks",
+        ),
         (
             "/linux/namespaces",
             json!([{"type": "pid"}]),
@@ -127,14 +131,18 @@ fn a_failed_create_says_what_it_was_about_and_leaves_nothing() {
 }
 
 #[test]
-fn a_missing_program_is_named() {
-    let bundle = Bundle::new(&["nosuchprogram"]);
-    assert!(
-        bundle.create().status.success(),
-        "it is looked up at the start"
-    );
-    assert!(bundle.call(&["start", bundle.id()]).status.success());
-    until("it stops", || bundle.state()["status"] == "stopped");
+fn a_missing_program_is_named_before_anybody_starts_it() {
+    for name in ["nosuchprogram", "/bin/nosuchprogram"] {
+        let bundle = Bundle::new(&[name]);
+        let create = bundle.create();
+        assert!(!create.status.success());
+        let message = String::from_utf8_lossy(&create.stderr);
+        assert!(
+            message.contains(&format!("find its program {name:?}")),
+            "{message}"
+        );
+        assert!(!bundle.call(&["state", bundle.id()]).status.success());
+    }
 }
 
 #[test]

@@ -1,0 +1,65 @@
+//! The file that this program runs from, kept out of a container's reach (P5).
+//!
+//! A process of ours that is about to become a container's shows it our file
+//! as `/proc/pid/exe`. Where the container's root is the host's, he may open
+//! that, wait until nobody executes it, and write (CVE-2019-5736). So we
+//! execute ourselves once more, from a read-only copy of the *mount* of our
+//! file. The copy is attached nowhere: with its descriptor closed by execve no
+//! path leads to it, and `mount_setattr(2)` does not take it any more, so that
+//! nobody makes it writable again.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::sys::mount::{Attributes, mount_setattr};
+use crate::sys::process::{CStringArray, fexecve};
+
+/// Returns in a process that runs from a file which can't be opened for
+/// writing. That process may be this one, executed anew with the same arguments.
+///
+/// # Errors
+/// When there is no such file to be had: nothing of a container must be
+/// started then (P18).
+pub(crate) fn put_out_of_reach() -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = openat(CWD, "/proc/self/exe", flags, Mode::empty())?;
+    if is_read_only(&file)? {
+        // Executed by descriptor, we would be called by its number.
+        return Ok(rustix::thread::set_name(c"dyno-runtime")?);
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = open_tree(&file, c"", flags)?;
+    let read_only = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attributes::default()
+    };
+    mount_setattr(copy.as_fd(), c"", false, read_only)?;
+    // Or we would do this for ever.
+    if !is_read_only(&copy)? {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let arguments = strings(std::env::args_os().map(OsStringExt::into_vec))?;
+    let environment = strings(std::env::vars_os().map(|(name, value)| {
+        let name = name.into_vec();
+        [&name[..], b"=", &value.into_vec()].concat()
+    }))?;
+    Err(fexecve(copy.as_fd(), &arguments, &environment).into())
+}
+
+/// By its mount or its file system. Whoever may change either for the host's
+/// mount namespace needs no program of ours.
+fn is_read_only(file: &OwnedFd) -> io::Result<bool> {
+    Ok(fstatvfs(file)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn strings(texts: impl Iterator<Item = Vec<u8>>) -> io::Result<CStringArray> {
+    let strings = texts.map(CString::new).collect::<Result<_, _>>()?;
+    Ok(CStringArray::new(strings))
+}

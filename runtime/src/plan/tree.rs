@@ -1,0 +1,225 @@
+//! The container's file system tree: its root and what is mounted in it, each
+//! prepared by whoever may.
+//!
+//! What needs the host's root is made here, by the parent, as a detached mount:
+//! the root file system, `/dev` with its nodes, bind mounts. What must belong
+//! to the container's namespaces is made by the child: proc, sysfs, devpts,
+//! tmpfs, cgroups.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespaceType, Mount};
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::devices::dev_tmpfs;
+use super::ids::HostIds;
+use super::mounts::{self, MountStep, Source};
+use super::options::Options;
+use super::rootfs::{self, IdMap};
+use super::target::{Kind, Target};
+use super::{PlanError, Step};
+use crate::cgroup::{Cgroup, InnerMount};
+use crate::spec::{Bundle, SpecError};
+use crate::sys::mount::{Attributes, mount_setattr};
+
+/// What a tree is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TreeParts<'a> {
+    pub(super) bundle: &'a Bundle,
+    /// The folder that the root is mounted on, without symbolic links.
+    pub(super) at: &'a Path,
+    pub(super) user_namespace: Option<BorrowedFd<'a>>,
+    pub(super) cgroup: &'a Cgroup,
+    /// Propagation of the root's mounts, `MS_PRIVATE` or `MS_SLAVE`.
+    pub(super) propagation: u64,
+}
+
+/// The root, detached, and the steps that mount into it.
+pub(super) fn tree(parts: &TreeParts<'_>) -> Result<(OwnedFd, Vec<Step>), PlanError> {
+    let mounts = parts.bundle.spec().mounts().as_deref().unwrap_or_default();
+    let (root, rest) = match mounts.split_first() {
+        Some((first, rest)) if first.destination() == Path::new("/") => {
+            (overlay_root(first, parts)?, rest)
+        }
+        _ => (plain_root(parts)?, mounts),
+    };
+    let linux = parts.bundle.spec().linux().as_ref();
+    let devices = linux.is_some_and(|linux| linux.devices().iter().flatten().next().is_some());
+    if devices && !rest.iter().any(is_dev) {
+        return Err(SpecError::Unsupported("linux.devices without a tmpfs on /dev").into());
+    }
+    let mut steps = Vec::new();
+    for mount in rest {
+        match mount.typ().as_deref() {
+            _ if is_dev(mount) => steps.push(dev_step(mount, parts)?),
+            Some("cgroup" | "cgroup2") => cgroup_steps(mount, parts, &mut steps)?,
+            _ => {
+                let step = mounts::step(mount, parts.bundle, parts.user_namespace)?;
+                steps.push(Step::Mount(Box::new(step)));
+            }
+        }
+    }
+    Ok((root, steps))
+}
+
+fn is_dev(mount: &Mount) -> bool {
+    mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs")
+}
+
+/// The bundle's folder with all that is mounted below it.
+fn plain_root(parts: &TreeParts<'_>) -> Result<OwnedFd, PlanError> {
+    let root = rootfs::detached_tree(parts.at, true)?;
+    // A copy is a peer or a slave of what it was copied from: mounts that the
+    // host makes there later would show up inside.
+    let attributes = Attributes {
+        propagation: parts.propagation,
+        ..Attributes::default()
+    };
+    mount_setattr(root.as_fd(), c"", true, attributes).map_err(|source| PlanError::Prepare {
+        what: "set the propagation of",
+        subject: parts.at.display().to_string(),
+        source,
+    })?;
+    Ok(root)
+}
+
+fn overlay_root(mount: &Mount, parts: &TreeParts<'_>) -> Result<OwnedFd, PlanError> {
+    if mount.typ().as_deref() != Some("overlay") {
+        return Err(SpecError::Invalid {
+            property: "mounts[0].type",
+            value: mount.typ().clone().unwrap_or_default(),
+            expected: "overlay for /",
+        }
+        .into());
+    }
+    let options = mounts::parse_options(mount)?;
+    let root = parts.bundle.uid(0).zip(parts.bundle.gid(0));
+    let ids = match (parts.user_namespace, root) {
+        (None, _) => None,
+        (Some(user_namespace), Some(root)) => Some(IdMap {
+            user_namespace,
+            root,
+        }),
+        (Some(_), None) => return Err(SpecError::Missing("a mapping of uid 0 and gid 0").into()),
+    };
+    rootfs::overlay(options, parts.at, ids)
+}
+
+fn dev_step(mount: &Mount, parts: &TreeParts<'_>) -> Result<Step, PlanError> {
+    let options = mounts::parse_options(mount)?;
+    let linux = parts.bundle.spec().linux().as_ref();
+    let devices = linux.and_then(|linux| linux.devices().as_deref());
+    let flags = mounts::new_mount_flags(mount, &options)?;
+    let dev = dev_tmpfs(&options, flags, devices.unwrap_or_default(), parts.bundle)?;
+    attach_step(dev, mount.destination())
+}
+
+fn attach_step(mount: OwnedFd, at: &Path) -> Result<Step, PlanError> {
+    Ok(Step::Mount(Box::new(MountStep {
+        source: Source::Detached(mount),
+        target: Target::new(at, Kind::Folder)?,
+    })))
+}
+
+/// `/sys/fs/cgroup` as the host has it: one v2 tree, or one folder for each
+/// v1 hierarchy beside it; read-only where the configuration says so (P16).
+fn cgroup_steps(
+    mount: &Mount,
+    parts: &TreeParts<'_>,
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
+    let options = mounts::parse_options(mount)?;
+    let flags = mounts::new_mount_flags(mount, &options)?;
+    let own_namespace = parts.bundle.namespace(LinuxNamespaceType::Cgroup).is_some();
+    let inner = parts.cgroup.inner_mounts();
+    let (tmpfs, trees) = inner.split_at(usize::from(inner.len() > 1));
+    if let [_] = tmpfs {
+        let folders: Vec<&str> = trees.iter().map(|tree| tree.folder.as_str()).collect();
+        let tmpfs = cgroup_tmpfs(&folders, &options, parts.bundle).map_err(|source| {
+            PlanError::Prepare {
+                what: "make",
+                subject: "/sys/fs/cgroup".to_owned(),
+                source,
+            }
+        })?;
+        steps.push(attach_step(tmpfs, mount.destination())?);
+    }
+    for tree in trees {
+        let at = mount.destination().join(&tree.folder);
+        steps.push(if own_namespace {
+            cgroup_mount(tree, &at, flags)?
+        } else {
+            attach_step(cgroup_bind(tree, parts.cgroup, &options)?, &at)?
+        });
+    }
+    Ok(())
+}
+
+/// A mount that shows the container's group as its root, by its namespace.
+fn cgroup_mount(tree: &InnerMount, at: &Path, flags: MountAttrFlags) -> Result<Step, PlanError> {
+    let text = |text: &str| CString::new(text).map_err(|_nul| PlanError::Nul("a cgroup option"));
+    let parameters = tree
+        .options
+        .iter()
+        .map(|option| Ok((text(option)?, None)))
+        .collect::<Result<_, PlanError>>()?;
+    let step = MountStep::file_system(
+        &text(tree.fstype)?,
+        Target::new(at, Kind::Folder)?,
+        parameters,
+        flags,
+    );
+    Ok(Step::Mount(Box::new(step)))
+}
+
+/// Without a namespace of its own a new mount would show the whole host's
+/// groups: the container gets its own folder bound instead.
+fn cgroup_bind(
+    tree: &InnerMount,
+    cgroup: &Cgroup,
+    options: &Options,
+) -> Result<OwnedFd, PlanError> {
+    let record = cgroup.record();
+    let v1 = || {
+        let mut folders = record.v1.iter();
+        folders.find_map(|(controller, folder)| {
+            let named = |option: &String| option == controller.v1_name();
+            tree.options.iter().any(named).then_some(folder)
+        })
+    };
+    let folder = if tree.fstype == "cgroup2" {
+        record.v2.as_ref()
+    } else {
+        v1()
+    };
+    let folder = folder.ok_or(SpecError::Missing("a cgroup to show inside"))?;
+    let bind = rootfs::detached_tree(folder, false)?;
+    let attributes = Attributes {
+        propagation: libc::MS_PRIVATE,
+        ..options.attributes
+    };
+    mount_setattr(bind.as_fd(), c"", false, attributes).map_err(|source| PlanError::Prepare {
+        what: "set the mount attributes of",
+        subject: folder.display().to_string(),
+        source,
+    })?;
+    Ok(bind)
+}
+
+/// The folder of a hybrid host's hierarchies. The parent makes it, because it
+/// must hold its folders before it becomes read-only.
+fn cgroup_tmpfs(folders: &[&str], options: &Options, bundle: &Bundle) -> Result<OwnedFd, Errno> {
+    let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
+    let tmpfs = rootfs::file_system(c"tmpfs", None, &[mode], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+    let empty = AtFlags::EMPTY_PATH;
+    rustix::fs::chownat(&tmpfs, c"", bundle.uid(0), bundle.gid(0), empty)?;
+    for folder in folders {
+        rustix::fs::mkdirat(&tmpfs, *folder, Mode::from_raw_mode(0o755))?;
+    }
+    mount_setattr(tmpfs.as_fd(), c"", false, options.attributes)?;
+    Ok(tmpfs)
+}

@@ -1,0 +1,362 @@
+//! What a configuration must be before anything is made of it.
+//!
+//! Refused is what is malformed, what would silently be less than was asked
+//! for (P18), and what would change the host instead of the container.
+
+use oci_spec::runtime::{
+    Hooks, Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process,
+    Spec,
+};
+
+use super::SpecError;
+
+/// Checks a container's whole configuration.
+pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
+    if !spec.version().starts_with("1.") {
+        return Err(SpecError::Invalid {
+            property: "ociVersion",
+            value: spec.version().clone(),
+            expected: "a version 1.x of the runtime spec",
+        });
+    }
+    if spec.root().is_none() {
+        return Err(SpecError::Missing("root"));
+    }
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or(SpecError::Missing("process"))?;
+    check_process(process)?;
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    refuse_first(&[
+        (
+            spec.hooks().as_ref().is_some_and(has_hooks),
+            "hooks, as it executes nothing of the host",
+        ),
+        (linux.intel_rdt().is_some(), "linux.intelRdt"),
+        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
+        (linux.personality().is_some(), "linux.personality"),
+        (linux.time_offsets().is_some(), "linux.timeOffsets"),
+        (linux.net_devices().is_some(), "linux.netDevices"),
+        (is_label(linux.mount_label().as_ref()), "linux.mountLabel"),
+    ])?;
+    for mount in spec.mounts().iter().flatten() {
+        let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
+        refuse_first(&[(
+            mapped,
+            "mappings of a mount's own; the option idmap uses the container's",
+        )])?;
+    }
+    check_namespaces(linux)?;
+    check_host_is_left_alone(spec, linux)
+}
+
+/// The checks that also bind a process executed in a running container.
+pub(crate) fn check_process(process: &Process) -> Result<(), SpecError> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(SpecError::Missing("process.args"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(SpecError::Invalid {
+            property: "process.cwd",
+            value: process.cwd().display().to_string(),
+            expected: "an absolute path",
+        });
+    }
+    let rlimits = process.rlimits().as_deref().unwrap_or_default();
+    if let Some(twice) = repeated(rlimits, PosixRlimit::typ) {
+        return Err(SpecError::Invalid {
+            property: "process.rlimits",
+            value: twice.to_string(),
+            expected: "each type once",
+        });
+    }
+    refuse_first(&[
+        (
+            is_label(process.apparmor_profile().as_ref()),
+            "process.apparmorProfile",
+        ),
+        (
+            is_label(process.selinux_label().as_ref()),
+            "process.selinuxLabel",
+        ),
+        (process.scheduler().is_some(), "process.scheduler"),
+        (process.io_priority().is_some(), "process.ioPriority"),
+        (
+            process.exec_cpu_affinity().is_some(),
+            "process.execCPUAffinity",
+        ),
+    ])
+}
+
+fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    if let Some(twice) = repeated(namespaces, LinuxNamespace::typ) {
+        return Err(SpecError::Invalid {
+            property: "linux.namespaces",
+            value: twice.to_string(),
+            expected: "each type once",
+        });
+    }
+    let by_path = |kind| find(linux, kind).is_some_and(|namespace| namespace.path().is_some());
+    refuse_first(&[
+        (
+            find(linux, Kind::Mount).is_none(),
+            "a container without a mount namespace",
+        ),
+        // It would have its root changed under it.
+        (by_path(Kind::Mount), "a mount namespace by path"),
+        (by_path(Kind::Cgroup), "a cgroup namespace by path"),
+        (find(linux, Kind::Time).is_some(), "a time namespace"),
+    ])?;
+    let new_user = find(linux, Kind::User).is_some_and(|namespace| namespace.path().is_none());
+    if !new_user {
+        return Ok(());
+    }
+    for (property, mappings) in [
+        ("linux.uidMappings", linux.uid_mappings()),
+        ("linux.gidMappings", linux.gid_mappings()),
+    ] {
+        let mappings = mappings.as_ref().ok_or(SpecError::Missing(property))?;
+        let has_root = |mapping: &LinuxIdMapping| mapping.container_id() == 0 && mapping.size() > 0;
+        if !mappings.iter().any(has_root) {
+            return Err(SpecError::Invalid {
+                property,
+                value: format!("{mappings:?}"),
+                expected: "among others a mapping of id 0, who sets the container up",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Names and sysctls belong to namespaces; without one of its own the
+/// container would set those of the host.
+fn check_host_is_left_alone(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
+    let own = |kind| find(linux, kind).is_some();
+    let named = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+    refuse_first(&[
+        (
+            named(spec.hostname()) && !own(Kind::Uts),
+            "a hostname without a uts namespace",
+        ),
+        (
+            named(spec.domainname()) && !own(Kind::Uts),
+            "a domainname without a uts namespace",
+        ),
+    ])?;
+    for key in linux.sysctl().iter().flat_map(|sysctls| sysctls.keys()) {
+        let kind = sysctl_namespace(key);
+        if !kind.is_some_and(own) {
+            return Err(SpecError::Invalid {
+                property: "linux.sysctl",
+                value: key.clone(),
+                expected: "a sysctl of a namespace that the container has of its own",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The namespace that a sysctl belongs to, `namespaces(7)`; `None` for the
+/// whole machine's.
+fn sysctl_namespace(key: &str) -> Option<Kind> {
+    const IPC: [&str; 11] = [
+        "auto_msgmni",
+        "msgmax",
+        "msgmnb",
+        "msgmni",
+        "msg_next_id",
+        "sem",
+        "sem_next_id",
+        "shmall",
+        "shmmax",
+        "shmmni",
+        "shm_rmid_forced",
+    ];
+    let key = key.replace('/', ".");
+    match key.split_once('.')? {
+        ("net", _) => Some(Kind::Network),
+        ("fs", name) if name.starts_with("mqueue.") => Some(Kind::Ipc),
+        ("kernel", name) if IPC.contains(&name) || name == "shm_next_id" => Some(Kind::Ipc),
+        ("kernel", "domainname") => Some(Kind::Uts),
+        _ => None,
+    }
+}
+
+fn find(linux: &Linux, kind: Kind) -> Option<&LinuxNamespace> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    namespaces.iter().find(|namespace| namespace.typ() == kind)
+}
+
+fn has_hooks(hooks: &Hooks) -> bool {
+    let lists = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    lists.into_iter().flatten().any(|list| !list.is_empty())
+}
+
+fn is_label(label: Option<&String>) -> bool {
+    label.is_some_and(|label| !label.is_empty())
+}
+
+/// The first kind that more than one of `items` has.
+fn repeated<T, K: PartialEq>(items: &[T], kind: impl Fn(&T) -> K) -> Option<K> {
+    let mut rest = items;
+    while let Some((first, others)) = rest.split_first() {
+        if others.iter().any(|other| kind(other) == kind(first)) {
+            return Some(kind(first));
+        }
+        rest = others;
+    }
+    None
+}
+
+fn refuse_first(asked: &[(bool, &'static str)]) -> Result<(), SpecError> {
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(SpecError::Unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn config() -> Value {
+        let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "hostname": "box",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/"},
+            "linux": {
+                "namespaces": [{"type": "mount"}, {"type": "user"}, {"type": "uts"}],
+                "uidMappings": mapping,
+                "gidMappings": mapping,
+            },
+        })
+    }
+
+    fn checked(config: Value) -> Result<(), String> {
+        let spec: Spec = serde_json::from_value(config).unwrap();
+        check(&spec).map_err(|error| error.to_string())
+    }
+
+    /// The complaint about a configuration with one value set.
+    fn complaint(pointer: &str, value: Value) -> String {
+        let mut config = config();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[name] = value;
+        checked(config).expect_err(pointer)
+    }
+
+    #[test]
+    fn a_plain_configuration_is_accepted() {
+        checked(config()).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (pointer, value, expected) in [
+            ("/ociVersion", json!("2.0.0"), "ociVersion"),
+            ("/process/args", json!([]), "process.args"),
+            ("/process/cwd", json!("here"), "process.cwd"),
+            ("/process/apparmorProfile", json!("x"), "apparmorProfile"),
+            ("/process/selinuxLabel", json!("x"), "selinuxLabel"),
+            ("/linux/mountLabel", json!("x"), "mountLabel"),
+            ("/hooks", json!({"poststop": [{"path": "/bin/x"}]}), "hooks"),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "time"}, {"type": "uts"}]),
+                "time namespace",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "uts"}, {"type": "uts"}]),
+                "each type once",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount", "path": "/x"}, {"type": "uts"}]),
+                "mount namespace by path",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "uts"}]),
+                "mount namespace",
+            ),
+            (
+                "/mounts",
+                json!([{"destination": "/x", "options": ["bind"], "source": "/x",
+                    "uidMappings": [], "gidMappings": []}]),
+                "idmap",
+            ),
+            (
+                "/process/rlimits",
+                json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
+                    {"type": "RLIMIT_CPU", "soft": 2, "hard": 2}]),
+                "RLIMIT_CPU",
+            ),
+        ] {
+            let message = complaint(pointer, value);
+            assert!(message.contains(expected), "{pointer}: {message}");
+        }
+    }
+
+    #[test]
+    fn empty_hooks_and_labels_ask_for_nothing() {
+        let mut config = config();
+        config["hooks"] = json!({"poststop": []});
+        config["process"]["apparmorProfile"] = json!("");
+        checked(config).unwrap();
+    }
+
+    #[test]
+    fn the_names_of_the_host_are_not_the_containers_to_set() {
+        let namespaces = json!([{"type": "mount"}]);
+        let message = complaint("/linux/namespaces", namespaces);
+        assert!(message.contains("hostname without"), "{message}");
+    }
+
+    #[test]
+    fn a_sysctl_needs_the_namespace_that_it_belongs_to() {
+        for key in [
+            "kernel.core_pattern",
+            "kernel/core_pattern",
+            "vm.swappiness",
+            "net.ipv4.ip_forward",
+            "kernel.msgmax",
+            "kernel.hostname",
+            "fs.mqueuex",
+            "net",
+            "",
+        ] {
+            let message = complaint("/linux/sysctl", json!({key: "1"}));
+            assert!(message.contains(key), "{key}: {message}");
+        }
+        let mut config = config();
+        config["linux"]["sysctl"] = json!({"kernel.domainname": "x", "net.core.somaxconn": "1"});
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({"type": "network"}));
+        checked(config).unwrap();
+    }
+
+    #[test]
+    fn id_0_must_be_mapped_into_a_new_user_namespace() {
+        let without_root = json!([{"containerID": 1, "hostID": 100_000, "size": 10}]);
+        for name in ["uidMappings", "gidMappings"] {
+            let message = complaint(&format!("/linux/{name}"), without_root.clone());
+            assert!(message.contains(name), "{message}");
+            let message = complaint(&format!("/linux/{name}"), json!(null));
+            assert!(message.contains(name), "{message}");
+        }
+    }
+}
