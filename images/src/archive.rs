@@ -192,6 +192,7 @@ impl Store {
             reference: reference.clone(),
             platform,
             digest: top.digest,
+            manifest: top.digest,
             id: config_digest,
             created: Some(now),
             stored: now,

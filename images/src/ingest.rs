@@ -93,7 +93,7 @@ pub(crate) async fn ingest(
         blobs: Vec::new(),
     };
     let digest = request.top.0.digest;
-    let manifest = work.manifest(request.top, request.platform).await?;
+    let (manifest_digest, manifest) = work.manifest(request.top, request.platform).await?;
     let config = work.config(&manifest).await?;
     config.check_layers(&manifest)?;
     if !request.platform.accepts(&config.platform) {
@@ -124,6 +124,7 @@ pub(crate) async fn ingest(
         reference: request.reference.clone(),
         platform: config.platform,
         digest,
+        manifest: manifest_digest,
         id: manifest.config.digest,
         created: config.created,
         stored: Timestamp::now(),
@@ -186,13 +187,13 @@ impl Ingest<'_> {
         &mut self,
         mut top: (Descriptor, Bytes),
         platform: &Platform,
-    ) -> Result<Manifest, IngestError> {
+    ) -> Result<(Digest, Manifest), IngestError> {
         for _ in 0..=MAX_INDEX_DEPTH {
             let (descriptor, bytes) = top;
             self.pin(descriptor.digest);
             self.store.put_blob(&bytes).await?;
             match Document::parse(&bytes, &descriptor.media_type)? {
-                Document::Manifest(manifest) => return Ok(*manifest),
+                Document::Manifest(manifest) => return Ok((descriptor.digest, *manifest)),
                 Document::Index(entries) => {
                     let chosen = document::choose(entries, platform)?;
                     let bytes = self.document("the manifest", &chosen).await?;

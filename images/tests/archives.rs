@@ -352,6 +352,15 @@ async fn an_index_is_followed_to_the_machines_platform() {
         .await
         .unwrap();
     assert_eq!(images[0].digest, digest);
+    let find = |platform: Option<&str>| {
+        let platform: Option<Platform> = platform.map(|platform| platform.parse().unwrap());
+        rig.store
+            .find(&reference("x:1"), platform.as_ref())
+            .unwrap()
+    };
+    assert_eq!(find(None).as_ref(), Some(&images[0]));
+    assert_eq!(find(Some(&host.to_string())).as_ref(), Some(&images[0]));
+    assert_eq!(find(Some("linux/s390x")), None);
     assert_eq!(
         fs::read_to_string(images[0].layer_dirs()[0].join("which")).unwrap(),
         "mine"

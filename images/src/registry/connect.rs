@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -139,6 +140,8 @@ pub(super) fn is_loopback(registry: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Connector {
     extra_authorities: Vec<CertificateDer<'static>>,
+    /// Made at the first https connection: the machine's certificates take a while to parse.
+    tls: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Connector {
@@ -150,7 +153,10 @@ impl Connector {
             })?,
             None => Vec::new(),
         };
-        Ok(Connector { extra_authorities })
+        Ok(Connector {
+            extra_authorities,
+            tls: OnceCell::new(),
+        })
     }
 
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Stream, ConnectError> {
@@ -160,7 +166,8 @@ impl Connector {
             return Ok(Stream::Plain(tcp));
         }
         let name = ServerName::try_from(origin.host.clone())?;
-        let connector = TlsConnector::from(Arc::new(self.tls()?));
+        let config = self.tls.get_or_try_init(async || self.tls()).await?;
+        let connector = TlsConnector::from(config.clone());
         let handshake = timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
         match handshake {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
@@ -171,7 +178,7 @@ impl Connector {
 
     /// Trusts what the machine trusts: a company's own authority is installed there, and a
     /// revoked one leaves by the system's updates. A list compiled in would know neither.
-    fn tls(&self) -> Result<ClientConfig, ConnectError> {
+    fn tls(&self) -> Result<Arc<ClientConfig>, ConnectError> {
         let mut roots = RootCertStore::empty();
         for file in AUTHORITY_FILES.map(PathBuf::from) {
             if let Ok(certificates) = read_authorities(&file) {
@@ -187,7 +194,8 @@ impl Connector {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-        Ok(config.with_root_certificates(roots).with_no_client_auth())
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        Ok(Arc::new(config))
     }
 }
 

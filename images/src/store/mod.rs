@@ -163,10 +163,14 @@ impl Store {
         if reference.is_built_in() {
             return self.host_image().map(Some);
         }
-        let mut found: Vec<Record> = self.inner.readable_records()?;
-        found.retain(|record| record.answers(reference));
         let host = Platform::host();
         let wanted = platform.unwrap_or(&host);
+        // The usual case costs one file, however many images there are.
+        if let Some(record) = self.inner.record(reference, wanted) {
+            return Ok(Some(record.into_image(self.inner.layers_root())));
+        }
+        let mut found: Vec<Record> = self.inner.readable_records()?;
+        found.retain(|record| record.answers(reference));
         let only_one = found.len() == 1 && platform.is_none();
         let chosen = found
             .iter()

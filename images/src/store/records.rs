@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) platform: Platform,
     /// What the reference resolved to.
     pub(crate) digest: Digest,
+    /// Digest of the manifest: the same, unless there is an index.
+    pub(crate) manifest: Digest,
     /// Digest of the config.
     pub(crate) id: Digest,
     pub(crate) created: Option<Timestamp>,
@@ -46,7 +48,10 @@ impl Record {
     /// Whether someone asking for `wanted` means this image.
     pub(super) fn answers(&self, wanted: &Reference) -> bool {
         match wanted.digest() {
-            Some(digest) => self.blobs.contains(digest) && self.reference.same_repository(wanted),
+            Some(digest) => {
+                [self.digest, self.manifest].contains(digest)
+                    && self.reference.same_repository(wanted)
+            }
             None => self.reference == *wanted,
         }
     }
@@ -99,6 +104,16 @@ impl Inner {
             .into_iter()
             .filter_map(readable)
             .collect())
+    }
+
+    /// The record of exactly this reference and platform, if there is a readable one.
+    pub(super) fn record(&self, reference: &Reference, platform: &Platform) -> Option<Record> {
+        read_versioned(
+            &self
+                .images_root()
+                .join(Record::file_name(reference, platform)),
+        )
+        .ok()
     }
 
     fn try_records(&self) -> Result<Vec<Result<Record, StoreError>>, StoreError> {
