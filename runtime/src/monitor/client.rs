@@ -12,8 +12,12 @@ use super::frame::{self, FrameError, Input, Kind};
 use super::outbox::{Outbox, Patience};
 use super::protocol::{ExitStatus, Failure, FailureKind, MAX_REQUEST, Reply, Request};
 
-/// How long a connection may be silent before its request is complete (P15).
+/// How long a connection may take until its next request is complete (P15).
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long anybody may take for what was still to be sent at the end; who has
+/// more patience otherwise has it here, too.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How long a client that is dropped may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -47,7 +51,8 @@ pub(super) struct Client {
     socket: OwnedFd,
     inbox: Vec<u8>,
     outbox: Outbox,
-    silent_since: Instant,
+    /// When it connected, or was answered last.
+    asked_at: Instant,
     /// It sends nothing more.
     half_closed: bool,
     /// Nothing more is produced for it; it is closed once its outbox is empty.
@@ -65,7 +70,7 @@ impl Client {
             socket,
             inbox: Vec::new(),
             outbox: Outbox::default(),
-            silent_since: now,
+            asked_at: now,
             half_closed: false,
             closing: false,
             gone: false,
@@ -123,22 +128,22 @@ impl Client {
     /// Reads once.
     pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant) {
         match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => self.end_of_input(),
-            Ok((count, _)) => {
-                self.silent_since = now;
-                self.inbox
-                    .extend_from_slice(buffer.get(..count).unwrap_or(buffer));
-            }
+            Ok((0, _)) => self.end_of_input(now),
+            // They have nothing more to say; it must not pile up (P15).
+            Ok(_) if matches!(self.role, Role::Watching | Role::AwaitingEnd) => {}
+            Ok((count, _)) => self
+                .inbox
+                .extend_from_slice(buffer.get(..count).unwrap_or(buffer)),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.gone = true,
         }
     }
 
     /// An asker may close its half and read on; who takes part in streams leaves so.
-    fn end_of_input(&mut self) {
+    fn end_of_input(&mut self, now: Instant) {
         self.half_closed = true;
         match self.role {
-            Role::Asking => self.closing = true,
+            Role::Asking => self.close(now),
             Role::Watching | Role::AwaitingEnd => {}
             Role::Attached { .. } | Role::Executing { .. } => self.gone = true,
         }
@@ -191,6 +196,7 @@ impl Client {
     }
 
     pub(super) fn reply(&mut self, reply: &Reply, now: Instant) {
+        self.asked_at = now;
         self.outbox.push_line(&json(reply), now);
     }
 
@@ -204,7 +210,7 @@ impl Client {
             return;
         }
         self.outbox.push_frames(Kind::Exit, &json(exit), now);
-        self.closing = true;
+        self.close(now);
     }
 
     /// Its last frame, or its last line: what went wrong.
@@ -220,12 +226,13 @@ impl Client {
                 self.reply(&Reply::Err(failure), now);
             }
         }
-        self.closing = true;
+        self.close(now);
     }
 
-    /// Nothing more comes; what waits is still sent.
-    pub(super) fn close(&mut self) {
+    /// Nothing more comes; what waits is still sent, while it is being taken.
+    pub(super) fn close(&mut self, now: Instant) {
         self.closing = true;
+        self.leave_by = Some(now + self.outbox.patience().limit().max(LINGER));
     }
 
     /// Sends what its socket takes.
@@ -238,7 +245,7 @@ impl Client {
     /// When it is due to be dropped.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let request =
-            (self.role == Role::Asking && !self.closing).then(|| self.silent_since + REQUEST_LIMIT);
+            (self.role == Role::Asking && !self.closing).then(|| self.asked_at + REQUEST_LIMIT);
         let others = self.outbox.deadline().into_iter().chain(self.leave_by);
         request.into_iter().chain(others).min()
     }
@@ -251,7 +258,7 @@ impl Client {
                 FailureKind::Exhausted,
                 "too slow: output was not taken in time",
             )
-            .hint("the log has all of it");
+            .hint("read it from the log");
             self.fail(failure, now);
             self.leave_by = Some(now + FAREWELL);
         } else if self.leave_by.is_some_and(|at| at <= now) {
@@ -293,11 +300,11 @@ mod tests {
     fn a_request_that_does_not_come_in_time_is_refused() {
         let begin = Instant::now();
         let (mut client, mut theirs) = connected(begin);
-        let second = begin + Duration::from_secs(20);
         theirs.write_all(b"{\"op\":").unwrap();
-        client.receive(&mut [0; 64], second);
+        // Bytes that trickle in do not prolong it.
+        client.receive(&mut [0; 64], begin + Duration::from_secs(20));
         let due = client.deadline().unwrap();
-        assert_eq!(due, second + REQUEST_LIMIT);
+        assert_eq!(due, begin + REQUEST_LIMIT);
         client.tick(due - Duration::from_millis(1));
         assert!(!client.is_over() && client.next_request().is_none());
         client.tick(due);
@@ -309,6 +316,31 @@ mod tests {
         let (mut client, _theirs) = connected(Instant::now());
         client.become_part(Role::Watching, Patience::Observer);
         assert_eq!(client.deadline(), None);
+    }
+
+    #[test]
+    fn who_never_takes_the_last_word_does_not_hold_up_the_end() {
+        let now = Instant::now();
+        let (mut client, _theirs) = connected(now);
+        client.become_part(Role::Attached { stdin: false }, Patience::Observer);
+        while client.outbox.is_empty() {
+            client.output(Kind::Stdout, &[0; 60_000], now);
+            client.flush(now);
+        }
+        client.close(now);
+        assert!(!client.is_over() && !client.is_full());
+        client.tick(client.deadline().unwrap());
+        assert!(client.is_over());
+    }
+
+    #[test]
+    fn what_a_watcher_sends_does_not_pile_up() {
+        let now = Instant::now();
+        let (mut client, mut theirs) = connected(now);
+        client.become_part(Role::Watching, Patience::Observer);
+        theirs.write_all(&[b'x'; 10_000]).unwrap();
+        client.receive(&mut [0; 64 * 1024], now);
+        assert!(client.inbox.is_empty());
     }
 
     #[test]

@@ -21,6 +21,10 @@ use crate::container::Exit;
 /// After this time a process that was killed and is still there is told about.
 const STUCK: Duration = Duration::from_secs(2);
 
+/// Reads of one pipe after the end: a pipe holds 1 MiB at most, a read at least
+/// a page of it.
+const MAX_DRAIN_READS: usize = 256;
+
 /// Init has ended; its descendants are being killed and its output taken.
 #[derive(Debug)]
 pub(super) struct Sweep {
@@ -126,25 +130,25 @@ impl Monitor {
         }
     }
 
-    /// Everything that is in the pipes; no more can come from this dyno, even
-    /// where someone outside still holds their other ends.
+    /// Takes what the pipes still hold, and no more: someone outside may hold
+    /// their other ends. Nobody is waited for: it is bounded by the pipes' size,
+    /// and the end must not depend on a client that has stopped reading.
     fn drain(&mut self) {
         for stream in OUTPUTS {
-            while self.output_flows() && self.dyno.streams.output(stream).is_some() {
+            for _ in 0..MAX_DRAIN_READS {
                 if !self.pass_output(stream) {
-                    self.dyno.streams.close_output(stream);
+                    break;
                 }
             }
+            self.dyno.streams.close_output(stream);
         }
-        if self.dyno.streams.ended() {
-            self.dyno.sweep = None;
-            self.dyno.streams = Streams::default();
-            if let Some(log) = &mut self.log {
-                log.end_lines(Moment::now());
-            }
-            // What follows the end conflicts with nothing.
-            self.event(Event::Emptied).ok();
+        self.dyno.sweep = None;
+        self.dyno.streams = Streams::default();
+        if let Some(log) = &mut self.log {
+            log.end_lines(Moment::now());
         }
+        // What follows the end conflicts with nothing.
+        self.event(Event::Emptied).ok();
     }
 
     fn tell_stuck(&mut self) {
@@ -184,11 +188,11 @@ impl Monitor {
                 (Role::Executing { .. }, ..) => {}
                 (Role::AwaitingEnd, ..) => {
                     client.reply(&Reply::Ok(status.clone()), now);
-                    client.close();
+                    client.close(now);
                 }
                 (Role::Attached { .. }, Some(failure), _) => client.fail(failure.clone(), now),
                 (Role::Attached { .. }, None, Some(exit)) => client.exit(exit, now),
-                _ => client.close(),
+                _ => client.close(now),
             }
         }
     }

@@ -71,6 +71,11 @@ impl Outbox {
         self.patience = patience;
     }
 
+    /// How long this client may hold others up.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
     /// Whether everything was sent.
     pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()

@@ -245,3 +245,28 @@ fn bytes_that_are_no_frame_end_the_connection_only() {
     rig.ask(json!({"op": "stop", "grace_ms": 0}));
     rig.finished();
 }
+
+#[test]
+fn a_client_that_stopped_reading_does_not_delay_the_end() {
+    let mut rig = Rig::new("yes");
+    rig.create();
+    let socket = rig.frames(json!({"op": "attach"}));
+    rig.ask(json!({"op": "start"}));
+    // Until everything is full and the dyno stands still.
+    let size = || std::fs::metadata(rig.dir.join("log")).unwrap().len();
+    let mut before = 0;
+    while size() != before || before == 0 {
+        before = size();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let begin = Instant::now();
+    let answer = rig.ask(json!({"op": "stop", "grace_ms": 100}));
+    assert_eq!(answer["ok"]["phase"], "exited", "{answer}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(Session::read(socket).code(), 137);
+    rig.finished();
+}
