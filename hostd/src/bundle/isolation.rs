@@ -135,10 +135,9 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
                 .swap(bytes)
                 .build()?,
         );
-        if inputs.unified {
-            let oom_group = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
-            resources = resources.unified(oom_group);
-        }
+        // P16. Where v1 limits memory, the monitor does what this asks for.
+        let oom_group = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
+        resources = resources.unified(oom_group);
     }
     if let Some(millis) = cpu_millis {
         let quota = i64::from(millis) * 100;
