@@ -28,6 +28,9 @@ pub enum Action {
     Uninstall,
     /// Take down what a host without dynos has in this kernel: network, DNS, cgroups
     Teardown(Serve),
+    /// Keep the systemd unit of the dynos alive
+    #[command(hide = true)]
+    Hold,
     /// Print the version
     Version,
 }
@@ -60,6 +63,10 @@ pub struct Serve {
     /// Folder of dyno-runtime, dyno-unpack and dyno-edge [default: hostd's own]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
+    /// cgroup of the v2 tree to move into first; all that hostd starts is
+    /// made in the delegated one around it
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
 }
 
 /// `hostd install`.

@@ -30,6 +30,7 @@ use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::recovery;
 use crate::registry::Registry;
+use crate::systemd;
 use crate::uids::{self, UidError, UidPool};
 
 /// Between two comparisons of the network with what it shall be.
@@ -107,6 +108,9 @@ pub(crate) fn failed<'a>(
 pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
+    }
+    if let Some(cgroup) = &options.cgroup {
+        systemd::move_into(cgroup).map_err(failed("move into the cgroup", cgroup))?;
     }
     let paths = options.paths()?;
     let access = Access {

@@ -102,12 +102,15 @@ impl Record {
     /// [`DurableError`]; the former record holds then.
     pub fn save(&self, paths: &Paths) -> Result<(), DurableError> {
         let path = paths.dyno(&self.id).record();
-        let survives = if self.spec.rm {
-            Survives::Crash
-        } else {
-            Survives::PowerCut
-        };
-        durable::write_json(&path, self, survives)
+        durable::write_json(&path, self, self.survives())
+    }
+
+    /// What changes of this record survive.
+    pub fn survives(&self) -> Survives {
+        match self.spec.rm {
+            true => Survives::Crash,
+            false => Survives::PowerCut,
+        }
     }
 }
 

@@ -157,6 +157,21 @@ fn write_temporary(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> 
     Ok(())
 }
 
+/// Removes the file at `path`; a missing one is fine.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn remove(path: &Path, survives: Survives) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    }
+    match (survives, path.parent()) {
+        (Survives::PowerCut, Some(folder)) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
 /// The record at `path`; `None` where there is none.
 ///
 /// # Errors

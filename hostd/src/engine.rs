@@ -39,7 +39,7 @@ pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno
     // Layers that were found stay until the record that needs them is known.
     let finding = host.layers.read().await;
     let shared = host.clone();
-    let record = blocking(move || reserve(&shared, spec)).await?;
+    let record = blocking(move || reserve(&shared, spec, start)).await?;
     drop(finding);
     let (dyno, name) = (record.id.clone(), record.name.clone());
     let handle = supervisor::supervise(host.clone(), record);
@@ -70,7 +70,7 @@ async fn wait_for_name(passing: Option<Handle>) {
 }
 
 /// Takes everything that is the new dyno's alone, and writes its record.
-fn reserve(host: &Host, spec: DynoSpec) -> Result<Record, ApiError> {
+fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError> {
     admission::check_sources(&spec, &host.paths)?;
     admission::devices(&spec)?;
     let image = images::find(host, &spec.image, spec.platform.as_deref())?;
@@ -84,7 +84,12 @@ fn reserve(host: &Host, spec: DynoSpec) -> Result<Record, ApiError> {
         id,
         created: Timestamp::now(),
         image: images::pin(&image),
-        wanted: Wanted::Created,
+        // A crash from here on leaves it fully gone or fully there.
+        wanted: if start {
+            Wanted::Running
+        } else {
+            Wanted::Created
+        },
         uid_base: 0,
         ipv4: None,
         ipv6: None,

@@ -27,11 +27,9 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?;
-            Ok(runtime.block_on(daemon::serve(options))?)
+            Ok(event_loop()?.block_on(daemon::serve(options))?)
         }
+        Action::Hold => Ok(event_loop()?.block_on(systemd::hold())?),
         Action::Teardown(options) => Ok(teardown::teardown(options)?),
         Action::Install(options) => Ok(systemd::install(options)?),
         Action::Uninstall => Ok(systemd::uninstall(Path::new("/etc/systemd/system"))?),
@@ -41,6 +39,12 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
             env!("CARGO_PKG_VERSION")
         )?),
     }
+}
+
+fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 fn complain(error: &dyn std::error::Error) -> ExitCode {

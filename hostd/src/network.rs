@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dyno_api::dyno::{PortMapping, Protocol};
@@ -273,20 +274,31 @@ fn repair(network: &Network, attached: &[Attached]) -> Result<Vec<Repair>, ApiEr
     let repairs = network
         .reconcile(&desired)
         .map_err(|error| api_error(&error))?;
-    for repair in &repairs {
-        let Repair::LinkMissing { endpoint } = repair else {
-            continue;
-        };
-        let missing = attached
-            .iter()
-            .find(|entry| entry.place.id.as_str() == endpoint && entry.plumbed);
-        if let Some(entry) = missing
-            && let Err(error) = plumb(network, &entry.place, entry.init)
-        {
-            tracing::warn!(dyno = %entry.place.id, %error, "cannot bring the link back");
-        }
+    Ok(repairs
+        .into_iter()
+        .filter(|repair| !is_passing(network, attached, repair))
+        .collect())
+}
+
+/// Whether a finding is only a dyno that is on its way out or not yet in;
+/// a link that ought to be there is brought back.
+fn is_passing(network: &Network, attached: &[Attached], repair: &Repair) -> bool {
+    let Repair::LinkMissing { endpoint } = repair else {
+        return false;
+    };
+    let Some(entry) = attached
+        .iter()
+        .find(|entry| entry.place.id.as_str() == endpoint)
+    else {
+        return true;
+    };
+    if !entry.plumbed || !Path::new(&format!("/proc/{}", entry.init)).exists() {
+        return true;
     }
-    Ok(repairs)
+    if let Err(error) = plumb(network, &entry.place, entry.init) {
+        tracing::warn!(dyno = %entry.place.id, %error, "cannot bring the link back");
+    }
+    false
 }
 
 /// The network namespace of a dyno that hostd's own monitor holds.

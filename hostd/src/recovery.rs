@@ -24,12 +24,12 @@ use crate::{cgroups, identity, supervisor};
 /// When the folders cannot be read.
 pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     let shared = host.clone();
-    let records = blocking(move || read(&shared)).await?;
+    let (records, same_boot) = blocking(move || read(&shared)).await?;
     let mut looked_at = Vec::new();
     for record in records {
         let host = host.clone();
         looked_at.push(tokio::spawn(async move {
-            let (evidence, running) = look(&host, &record).await;
+            let (evidence, running) = look(&host, &record, same_boot).await;
             (record, evidence, running)
         }));
     }
@@ -63,12 +63,14 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The records; what an earlier boot left in the run folder goes first.
-fn read(host: &Host) -> Result<Vec<Record>, ApiError> {
+/// The records, and whether they were used in this boot already; what an
+/// earlier boot left in the run folder goes first.
+fn read(host: &Host) -> Result<(Vec<Record>, bool), ApiError> {
     let failed = |what: &str, error: io::Error| from_io(&format!("cannot {what}"), &error);
     let boot = identity::boot_id().map_err(|error| failed("read the boot id", error))?;
     let known = durable::read_json::<String>(&host.paths.boot()).unwrap_or_default();
-    if known.as_ref() != Some(&boot) {
+    let same_boot = known.as_ref() == Some(&boot);
+    if !same_boot {
         durable::remove_tree(&host.paths.run_dynos())
             .map_err(|error| failed("empty the run folder", error))?;
         durable::write_json(&host.paths.boot(), &boot, Survives::Crash)?;
@@ -80,30 +82,35 @@ fn read(host: &Host) -> Result<Vec<Record>, ApiError> {
     for (id, error) in damaged {
         tracing::error!(dyno = id, error = %chain(&error), "this record is left alone and its dyno does not run");
     }
-    Ok(records)
+    Ok((records, same_boot))
 }
 
-async fn look(host: &Host, record: &Record) -> (Evidence, Option<Running>) {
+async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Option<Running>) {
+    if !same_boot {
+        return (Evidence::Nothing, None);
+    }
     let paths = host.paths.dyno(&record.id);
     let state = durable::read_json::<MonitorState>(&paths.monitor_state())
         .ok()
         .flatten();
-    if let Some(state) = state {
-        if state.status.phase.is_final() {
-            return (Evidence::LastWord, None);
-        }
-        if let Ok(running) = Running::open(&paths, state.monitor.pid).await {
+    // Without a state there never was a container in this boot.
+    let Some(state) = state else {
+        return (Evidence::Unstarted, None);
+    };
+    if state.status.phase.is_final() {
+        return (Evidence::LastWord, None);
+    }
+    match Running::open(&paths, state.monitor.pid).await {
+        Ok(running) => {
             let evidence = match running.last.phase {
                 Phase::Created => Evidence::Unstarted,
                 phase if phase.is_final() => Evidence::LastWord,
                 _ => Evidence::Started,
             };
-            return (evidence, Some(running));
+            (evidence, Some(running))
         }
-    }
-    match paths.run.exists() {
-        true => (Evidence::Vanished, None),
-        false => (Evidence::Nothing, None),
+        Err(_) if state.status.phase == Phase::Created => (Evidence::Unstarted, None),
+        Err(_) => (Evidence::Vanished, None),
     }
 }
 

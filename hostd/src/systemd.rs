@@ -1,16 +1,23 @@
 //! `hostd install`: the systemd units of a host.
 //!
 //! ```text
-//! dyno.service    a delegated cgroup in which monitors and dynos live; it
-//!                 holds a process that does nothing, and outlives hostd
+//! dyno.service    a delegated cgroup that outlives hostd
+//!   ├ holder        `hostd hold`, which does nothing: a unit needs a process
+//!   ├ hostd         hostd moves itself here, so that all it starts is here too
+//!   └ dyno-<host>/  monitors and dynos
 //! hostd.service   the daemon; killing or restarting it touches no dyno
 //! ```
 //! Slices cannot delegate and hostd.service goes when hostd does, hence a
-//! unit of its own for dynos.
+//! unit of its own for dynos. A delegated cgroup must not hold processes
+//! itself, or it can hand no controllers down, hence the subgroups.
 
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use dyno_runtime::cgroup;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{ConfigError, Install, Serve};
 use crate::durable::{self, Survives};
@@ -36,6 +43,12 @@ pub enum InstallError {
     /// systemctl could not be executed.
     #[error("cannot execute systemctl; is this machine run by systemd?")]
     Systemctl(#[source] io::Error),
+    /// The unit's cgroup could not be used.
+    #[error("cannot use the cgroups of this machine")]
+    Cgroups(#[from] cgroup::Error),
+    /// No signal could be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
     /// systemctl failed.
     #[error("systemctl {0} failed; `journalctl -u hostd` says why")]
     Failed(String),
@@ -50,11 +63,11 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
     options.serve.binaries()?;
     options.serve.group()?;
     let exe = Path::new("/proc/self/exe");
-    let hostd = std::fs::read_link(exe).map_err(|source| ConfigError::Read {
+    let hostd = fs::read_link(exe).map_err(|source| ConfigError::Read {
         path: exe.to_owned(),
         source,
     })?;
-    write(&options.units.join(DYNOS), &dynos_unit())?;
+    write(&options.units.join(DYNOS), &dynos_unit(&hostd))?;
     write(
         &options.units.join(HOSTD),
         &hostd_unit(&hostd, &options.serve),
@@ -75,7 +88,7 @@ pub fn uninstall(units: &Path) -> Result<(), InstallError> {
     systemctl(&["disable", "--now", HOSTD, DYNOS])?;
     for unit in [HOSTD, DYNOS] {
         let path = units.join(unit);
-        match std::fs::remove_file(&path) {
+        match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(InstallError::Write {
                     path,
@@ -86,6 +99,37 @@ pub fn uninstall(units: &Path) -> Result<(), InstallError> {
         }
     }
     systemctl(&["daemon-reload"])
+}
+
+/// `hostd hold`: keeps the unit of the dynos alive until it is told to end.
+///
+/// # Errors
+/// [`InstallError::Cgroups`] when it cannot leave the unit's own cgroup.
+pub async fn hold() -> Result<(), InstallError> {
+    let own = rustix::process::getpid();
+    cgroup::join(&cgroup::detect()?, "/holder", own)?;
+    let mut end = signal(SignalKind::terminate()).map_err(InstallError::Signals)?;
+    end.recv().await;
+    Ok(())
+}
+
+/// Moves this process into a cgroup of the v2 tree, made if need be.
+///
+/// # Errors
+/// What the kernel says.
+pub fn move_into(cgroup: &Path) -> io::Result<()> {
+    let trees = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let is_v2 = |tree: &&Path| tree.join("cgroup.procs").exists();
+    let tree = trees
+        .into_iter()
+        .find(is_v2)
+        .ok_or(io::ErrorKind::Unsupported)?;
+    let folder = tree.join(cgroup.strip_prefix("/").unwrap_or(cgroup));
+    fs::create_dir_all(&folder)?;
+    OpenOptions::new()
+        .write(true)
+        .open(folder.join("cgroup.procs"))?
+        .write_all(b"0")
 }
 
 fn write(path: &Path, unit: &str) -> Result<(), InstallError> {
@@ -109,23 +153,23 @@ fn systemctl(arguments: &[&str]) -> Result<(), InstallError> {
     }
 }
 
-fn dynos_unit() -> String {
-    "[Unit]\n\
-     Description=Dynos of this host\n\
-     Documentation=man:hostd(8)\n\
-     \n\
-     [Service]\n\
-     ExecStart=/bin/sleep infinity\n\
-     # Monitors and dynos live below this unit's cgroup, in one that hostd makes.\n\
-     Delegate=yes\n\
-     DelegateSubgroup=holder\n\
-     KillMode=control-group\n\
-     TasksMax=infinity\n\
-     LimitNOFILE=infinity\n\
-     \n\
-     [Install]\n\
-     WantedBy=multi-user.target\n"
-        .to_owned()
+fn dynos_unit(hostd: &Path) -> String {
+    format!(
+        "[Unit]\n\
+         Description=Dynos of this host\n\
+         \n\
+         [Service]\n\
+         ExecStart={} hold\n\
+         # Monitors and dynos live below this unit's cgroup.\n\
+         Delegate=yes\n\
+         KillMode=control-group\n\
+         TasksMax=infinity\n\
+         LimitNOFILE=infinity\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        quoted(&text(hostd))
+    )
 }
 
 fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
@@ -141,11 +185,14 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
+    command.extend([
+        "--cgroup".to_owned(),
+        format!("/system.slice/{DYNOS}/hostd"),
+    ]);
     let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
     format!(
         "[Unit]\n\
          Description=Host daemon of dyno\n\
-         Documentation=man:hostd(8)\n\
          Requires={DYNOS}\n\
          After={DYNOS} network-pre.target local-fs.target\n\
          \n\
@@ -155,7 +202,6 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
          RestartSec=1\n\
          # Monitors and the edge outlive the daemon.\n\
          KillMode=process\n\
-         Delegate=yes\n\
          LimitNOFILE=infinity\n\
          TasksMax=infinity\n\
          OOMScoreAdjust=-900\n\
@@ -191,6 +237,7 @@ mod tests {
             socket: None,
             group: Some("dyno".into()),
             programs: None,
+            cgroup: None,
         }
     }
 
@@ -198,8 +245,12 @@ mod tests {
     fn a_restart_of_hostd_touches_no_dyno() {
         let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve());
         assert!(unit.contains("KillMode=process\n"));
-        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno\n"), "{unit}");
-        assert!(dynos_unit().contains("Delegate=yes\n"));
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --cgroup "), "{unit}");
+        assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
+        let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
+        assert!(
+            dynos.contains("Delegate=yes\n") && dynos.contains("ExecStart=/usr/bin/hostd hold\n")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a request carries, parsed strictly and within bounds (P15).
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Failure;
+use crate::durable::chain;
 
 /// The largest JSON body.
 const MAX_BODY: usize = 4 << 20;
@@ -29,10 +31,15 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let parsed = Query::try_from_uri(&parts.uri);
-        parsed
-            .map(|Query(params)| Self(params))
-            .map_err(|error| invalid(error.body_text()))
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => {
+                let reason = error.source().map_or_else(|| error.body_text(), chain);
+                Err(invalid(format!(
+                    "the parameters are not what is asked for: {reason}"
+                )))
+            }
+        }
     }
 }
 

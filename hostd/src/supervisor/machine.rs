@@ -72,7 +72,9 @@ pub enum Action {
     CleanUp,
     /// Begin a pause, longer with each loss.
     Pause,
-    /// Forget it: record, layer, logs.
+    /// Remove its record, durably: from here on a crash completes the removal.
+    Unrecord,
+    /// Forget it: layer, logs, and who it was.
     Forget,
 }
 
@@ -156,11 +158,13 @@ fn stop(state: State) -> (State, Vec<Action>) {
 fn remove(state: State, force: bool) -> Step {
     match state {
         State::Live if !force => Err(Refusal::Running),
-        State::Resting | State::Waiting => Ok((State::Resting, vec![Action::Forget])),
+        State::Resting | State::Waiting => {
+            Ok((State::Resting, vec![Action::Unrecord, Action::Forget]))
+        }
         State::Prepared | State::Live => Ok((
             State::Resting,
             vec![
-                Action::Want(Wanted::Stopped),
+                Action::Unrecord,
                 Action::Kill,
                 Action::CleanUp,
                 Action::Forget,
@@ -171,7 +175,10 @@ fn remove(state: State, force: bool) -> Step {
 
 fn ended(traits: Traits) -> (State, Vec<Action>) {
     if traits.rm {
-        return (State::Resting, vec![Action::CleanUp, Action::Forget]);
+        return (
+            State::Resting,
+            vec![Action::Unrecord, Action::CleanUp, Action::Forget],
+        );
     }
     // Restarting was the monitor's decision: it has ended for good.
     (
@@ -185,7 +192,10 @@ fn lost(state: State, traits: Traits) -> (State, Vec<Action>) {
     let again = traits.wanted == Wanted::Running && traits.restart != RestartPolicy::No;
     match state {
         State::Prepared => (State::Resting, kill),
-        _ if traits.rm => (State::Resting, [kill, vec![Action::Forget]].concat()),
+        _ if traits.rm => (
+            State::Resting,
+            [vec![Action::Unrecord], kill, vec![Action::Forget]].concat(),
+        ),
         _ if again => (State::Waiting, [kill, vec![Action::Pause]].concat()),
         _ => (
             State::Resting,
@@ -199,8 +209,8 @@ fn lost(state: State, traits: Traits) -> (State, Vec<Action>) {
 pub enum Evidence {
     /// Its monitor answers; the dyno was started.
     Started,
-    /// Its monitor answers; the dyno was never started. Whether its network
-    /// is complete is unknown.
+    /// In this boot the dyno was never started. There may be a monitor with a
+    /// container, and whether its network is complete is unknown.
     Unstarted,
     /// The monitor's last word is there.
     LastWord,
@@ -369,7 +379,7 @@ mod tests {
     fn a_dyno_to_be_removed_goes_when_it_has_ended() {
         assert_eq!(
             actions(State::Live, Input::Ended, RM),
-            [Action::CleanUp, Action::Forget]
+            [Action::Unrecord, Action::CleanUp, Action::Forget]
         );
         assert!(!actions(State::Live, Input::Ended, ALWAYS).contains(&Action::Forget));
     }

@@ -110,6 +110,7 @@ struct Supervisor {
     /// Restarts under earlier monitors.
     restarts: u32,
     restart_due: Option<Instant>,
+    unrecorded: bool,
     forgotten: bool,
 }
 
@@ -145,6 +146,7 @@ fn spawn(
         losses: 0,
         restarts: 0,
         restart_due: None,
+        unrecorded: false,
         forgotten: false,
     };
     if matches!(how, Some(Recovery::Adopt { .. })) {

@@ -51,6 +51,7 @@ impl Supervisor {
                 self.pause();
                 Ok(())
             }
+            Action::Unrecord => self.unrecord().await,
             Action::Forget => self.forget().await,
         }
     }
@@ -61,6 +62,8 @@ impl Supervisor {
         if self.state == State::Live && self.running.is_some() {
             return;
         }
+        // What could not be removed is still there, and has a record again.
+        self.unrecorded = false;
         self.record.rest = Phase::Failed;
         self.record.reason = Some(error.message.clone());
         self.record.wanted = Wanted::Stopped;
@@ -74,6 +77,9 @@ impl Supervisor {
         if wanted == Wanted::Running {
             self.losses = 0;
             self.restarts = 0;
+        }
+        if self.record.wanted == wanted {
+            return Ok(());
         }
         let before = std::mem::replace(&mut self.record.wanted, wanted);
         let saved = self.save().await;
@@ -162,27 +168,32 @@ impl Supervisor {
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
         })
         .await;
-        if !self.record.spec.rm {
+        if !self.record.spec.rm && !self.unrecorded {
             self.save().await?;
         }
         self.show_resting();
         detached.and(removed)
     }
 
+    async fn unrecord(&mut self) -> Result<(), ApiError> {
+        let path = self.host.paths.dyno(&self.record.id).record();
+        let survives = self.record.survives();
+        blocking(move || {
+            durable::remove(&path, survives)
+                .map_err(|error| from_io(&format!("cannot remove {}", path.display()), &error))
+        })
+        .await?;
+        self.unrecorded = true;
+        Ok(())
+    }
+
     async fn forget(&mut self) -> Result<(), ApiError> {
         self.forgotten = true;
-        let paths = self.host.paths.dyno(&self.record.id);
+        let state = self.host.paths.dyno(&self.record.id).state;
+        // Without its record this is rubbish, which a start sweeps.
         let removed = blocking(move || {
-            // The record first: without it the rest is rubbish that a start sweeps.
-            let failed =
-                |error| from_io(&format!("cannot remove {}", paths.state.display()), &error);
-            match std::fs::remove_file(paths.record()) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed(error));
-                }
-                _ => {}
-            }
-            durable::remove_tree(&paths.state).map_err(failed)
+            durable::remove_tree(&state)
+                .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
         })
         .await;
         if let Some(ipv4) = self.record.ipv4 {
@@ -305,10 +316,11 @@ impl Supervisor {
                 Err(error) => Err(error),
             },
             Recovery::Rest => self.take_down().await,
-            Recovery::Forget => match self.take_down().await {
-                Ok(()) => self.forget().await,
-                Err(error) => Err(error),
-            },
+            Recovery::Forget => {
+                // Something of it may be left: taken down as if it ran.
+                self.state = State::Live;
+                self.input(Input::Remove { force: true }, None).await
+            }
         };
         if let Err(error) = outcome {
             tracing::error!(dyno = %self.record.id, %error, ?how, "supervision could not be taken up again");
