@@ -65,8 +65,8 @@ fn repeated_attachments_leave_nothing_behind() {
     assert_same(&traces(), &before);
 }
 
-/// The figure of `docs/network.md` is under 2 ms; the bound is for a busy
-/// machine and an unoptimised build.
+/// The figure of `docs/network.md` is under 2 ms; the bound is for an
+/// unoptimised build on an emulated processor.
 #[test]
 fn attaching_is_quick_also_as_the_fiftieth() {
     let _host = Host::new();
@@ -86,7 +86,7 @@ fn attaching_is_quick_also_as_the_fiftieth() {
     let (median, worst) = (times[25], times[49]);
     eprintln!("attach: median {median:?}, worst {worst:?}");
     assert!(
-        median < Duration::from_millis(50),
+        median < Duration::from_secs(1),
         "median {median:?}, worst {worst:?}"
     );
 }
