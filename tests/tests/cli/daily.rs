@@ -1,14 +1,14 @@
 //! The life of dynos, hostd's included, by the commands of every day.
 
 use std::io::Write;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use dyno_tests::host::{Host, own_network};
-use dyno_tests::{Folder, must_be_root, until};
+use dyno_tests::{Folder, must_be_root, programs, until};
 
 use crate::rig::{Lines, bare, spawn, text, wait};
 
@@ -254,7 +254,10 @@ fn a_missing_hostd_is_started_once_and_outlives_us() {
         i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
     };
     let first = pid();
-    let _hostd = Started(folder.path());
+    let _hostd = Started {
+        pid: first,
+        folder: folder.path(),
+    };
     assert_eq!(pid(), first);
     let stat = std::fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
     let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
@@ -262,32 +265,28 @@ fn a_missing_hostd_is_started_once_and_outlives_us() {
     assert!(folder.path().join("run/hostd.log").exists());
 }
 
-/// The processes that a started hostd consists of: they are no children of
-/// ours, and name its folder. Killed when dropped.
-struct Started<'a>(&'a Path);
-
-impl Started<'_> {
-    fn pids(&self) -> Vec<Pid> {
-        let folder = self.0.as_os_str().as_encoded_bytes();
-        let processes = std::fs::read_dir("/proc").unwrap().map(Result::unwrap);
-        let named = processes.filter(|process| {
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            command.windows(folder.len()).any(|window| window == folder)
-        });
-        let pids = named.filter_map(|process| process.file_name().to_str()?.parse().ok());
-        pids.filter_map(Pid::from_raw).collect()
-    }
+/// A hostd that is no child of ours, by its process and its folders. Taken
+/// down when dropped: processes, network, cgroups.
+struct Started<'a> {
+    pid: i32,
+    folder: &'a Path,
 }
 
 impl Drop for Started<'_> {
     fn drop(&mut self) {
-        until("hostd and its router have ended", || {
-            let pids = self.pids();
-            for pid in &pids {
-                // One that ends by itself meanwhile is as good.
-                kill_process(*pid, Signal::KILL).ok();
-            }
-            pids.is_empty()
-        });
+        let process = PathBuf::from(format!("/proc/{}", self.pid));
+        kill_process(Pid::from_raw(self.pid).unwrap(), Signal::TERM).ok();
+        until("hostd has ended", || !process.exists());
+        let teardown = Command::new(programs().join("hostd"))
+            .args(["teardown", "--run-dir"])
+            .arg(self.folder.join("run"))
+            .arg("--state-dir")
+            .arg(self.folder.join("state"))
+            .output()
+            .unwrap();
+        assert!(
+            teardown.status.success() || std::thread::panicking(),
+            "{teardown:?}"
+        );
     }
 }
