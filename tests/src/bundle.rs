@@ -1,7 +1,7 @@
 //! OCI bundles, and `dyno-runtime` on them.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ pub struct Bundle {
     folder: Folder,
     /// `config.json`, to be changed before [`Bundle::run`].
     pub config: Value,
+    /// The runtime; `dyno-runtime`, unless a test puts another in its place.
+    pub program: PathBuf,
     id: String,
 }
 
@@ -55,8 +57,26 @@ impl Bundle {
         Self {
             folder,
             config,
+            program: programs().join("dyno-runtime"),
             id: name,
         }
+    }
+
+    /// The same without a user namespace: the container's root is the host's.
+    #[must_use]
+    pub fn as_host_root(mut self) -> Self {
+        let linux = self.config["linux"].as_object_mut().expect("an object");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        let namespaces = linux["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|namespace| namespace["type"] != "user");
+        self
+    }
+
+    /// Adds one to the mounts.
+    pub fn mount(&mut self, mount: Value) {
+        let mounts = self.config["mounts"].as_array_mut().expect("a list");
+        mounts.push(mount);
     }
 
     /// The bundle's folder; below it the layer is `layer`, what was written is in `upper`.
@@ -71,7 +91,7 @@ impl Bundle {
 
     /// `dyno-runtime` with this bundle's own state folder.
     pub fn runtime(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(programs().join("dyno-runtime"));
+        let mut command = Command::new(&self.program);
         command
             .arg("--root")
             .arg(self.path().join("state"))
@@ -87,17 +107,20 @@ impl Bundle {
 
     /// Creates the container, its output going to files.
     pub fn create(&self) -> Output {
+        self.create_by(|_command| {})
+    }
+
+    /// The same, by a command that a test may spoil first.
+    pub fn create_by(&self, spoil: impl FnOnce(&mut Command)) -> Output {
         let config = serde_json::to_vec(&self.config).expect("JSON");
         let mut file = File::create(self.path().join("config.json")).expect("make config.json");
         std::io::Write::write_all(&mut file, &config).expect("write config.json");
         let output = |name| File::create(self.path().join(name)).expect("make a file");
         let path = self.path().to_string_lossy().into_owned();
         let mut create = self.runtime(&["create", "--bundle", &path, &self.id]);
-        let status = create
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .status();
-        let status = status.expect("run dyno-runtime");
+        create.stdout(output("stdout")).stderr(output("stderr"));
+        spoil(&mut create);
+        let status = create.status().expect("run dyno-runtime");
         Output {
             status,
             stdout: Vec::new(),
@@ -107,10 +130,13 @@ impl Bundle {
 
     /// Creates and starts the container, waits for its end, and deletes it.
     pub fn run(&self) -> Ran {
-        let create = self.create();
+        self.finish(self.create())
+    }
+
+    /// Starts a container that was created so, waits for its end, and deletes it.
+    pub fn finish(&self, create: Output) -> Ran {
         if create.status.success() {
-            let start = self.call(&["start", &self.id]);
-            assert!(start.status.success(), "start: {start:?}");
+            self.start();
             until("the container stops", || {
                 self.state()["status"] == "stopped"
             });
@@ -122,6 +148,25 @@ impl Bundle {
             stdout: self.read("stdout"),
             stderr: self.read("stderr"),
         }
+    }
+
+    /// Starts the container.
+    pub fn start(&self) {
+        let start = self.call(&["start", &self.id]);
+        assert!(start.status.success(), "start: {start:?}");
+    }
+
+    /// A command of the container's, executed in all its namespaces as their
+    /// root with every capability: the strongest attacker there is inside.
+    pub fn inside(&self, args: &[&str]) -> Command {
+        let pid = self.state()["pid"].to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &pid, "--mount", "--pid", "--ipc", "--uts"]);
+        if self.config["linux"]["uidMappings"].is_array() {
+            command.args(["--user", "--setuid=0", "--setgid=0"]);
+        }
+        command.arg("--").args(args).env("PATH", "/bin");
+        command
     }
 
     /// What the container wrote, which must have been created.

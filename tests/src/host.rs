@@ -151,36 +151,24 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Ok(None) = self.hostd.try_wait() {
-            let ids = self.run(&["ps", "-a", "-q"]);
-            for id in String::from_utf8_lossy(&ids.stdout).lines() {
-                self.run(&["rm", "-f", id]);
-            }
-            if let Ok(pid) = i32::try_from(self.hostd.id()) {
-                kill_process(Pid::from_raw(pid).expect("a pid"), Signal::TERM).ok();
-            }
-            self.hostd.wait().ok();
+        if !matches!(self.hostd.try_wait(), Ok(None)) {
+            self.hostd = spawn(self.folder.path());
+            self.until_it_answers();
         }
-        end_edge(self.folder.path());
-    }
-}
-
-/// The router outlives hostd by design; a test's must not outlive the test.
-fn end_edge(folder: &Path) {
-    let tables = folder.join("run/edge/tables.json");
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let ours = command
-            .split(|byte| *byte == 0)
-            .any(|word| word == tables.as_os_str().as_encoded_bytes());
-        let pid = entry
-            .file_name()
-            .to_string_lossy()
-            .parse()
-            .ok()
-            .and_then(Pid::from_raw);
-        if let (true, Some(pid)) = (ours, pid) {
-            kill_process(pid, Signal::KILL).ok();
+        let ids = self.run(&["ps", "-a", "-q"]);
+        for id in String::from_utf8_lossy(&ids.stdout).lines() {
+            self.run(&["rm", "-f", id]);
+        }
+        let pid = i32::try_from(self.hostd.id()).ok().and_then(Pid::from_raw);
+        pid.map(|pid| kill_process(pid, Signal::TERM));
+        self.hostd.wait().ok();
+        // The router and the cgroups outlive hostd by design, but not a test.
+        let teardown = hostd("teardown", self.folder.path()).output();
+        if let Ok(output) = teardown
+            && !output.status.success()
+            && !std::thread::panicking()
+        {
+            panic!("hostd teardown: {output:?}");
         }
     }
 }
@@ -200,17 +188,22 @@ fn spawn(folder: &Path) -> Child {
         .create(true)
         .append(true)
         .open(folder.join("hostd.log"));
-    Command::new(programs().join("hostd"))
-        .arg("serve")
-        .arg("--state-dir")
-        .arg(folder.join("state"))
-        .arg("--run-dir")
-        .arg(folder.join("run"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+    let mut serve = hostd("serve", folder);
+    let serve = serve.stdin(Stdio::null()).stdout(Stdio::null());
+    serve
         .stderr(log.expect("hostd's log"))
         .spawn()
         .expect("start hostd")
+}
+
+fn hostd(verb: &str, folder: &Path) -> Command {
+    let mut command = Command::new(programs().join("hostd"));
+    command
+        .arg(verb)
+        .arg("--state-dir")
+        .arg(folder.join("state"));
+    command.arg("--run-dir").arg(folder.join("run"));
+    command
 }
 
 /// The body of an HTTP answer, or what went wrong.

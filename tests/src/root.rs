@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 /// The applets that tests call.
 const APPLETS: &[&str] = &[
     "cat", "chmod", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "httpd", "id",
-    "ip", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nc", "nslookup", "od", "ps", "pwd",
-    "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "tail", "test",
-    "timeout", "touch", "tr", "true", "tty", "umount", "uname", "unshare", "wc", "wget", "yes",
+    "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nc", "nslookup", "od",
+    "ps", "pwd", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "tail",
+    "test", "timeout", "touch", "tr", "true", "tty", "umount", "uname", "unshare", "wc", "wget",
+    "yes",
 ];
 
 /// Where Debian's `busybox-static` has its program.

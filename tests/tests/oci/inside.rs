@@ -216,3 +216,80 @@ fn the_seccomp_filter_holds() {
     });
     assert_eq!(bundle.output(), "No space left on device\nSeccomp:2\n");
 }
+
+#[test]
+fn the_seccomp_filter_holds_where_privileges_may_be_gained() {
+    for uid in [0, 1000] {
+        let mut bundle = Bundle::script(
+            "mkdir /tmp/x 2>&1 | sed 's/.*: //'; \
+             grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t'; id -u",
+        );
+        bundle.config["process"]["noNewPrivileges"] = json!(false);
+        bundle.config["process"]["user"] = json!({"uid": uid, "gid": uid});
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+                // What an old profile does not know must not be needed after it.
+                {"names": ["close_range"], "action": "SCMP_ACT_ERRNO"},
+            ],
+        });
+        let expected = format!("No space left on device\nNoNewPrivs:0\nSeccomp:2\n{uid}\n");
+        assert_eq!(bundle.output(), expected);
+    }
+}
+
+#[test]
+fn many_layers_make_one_root() {
+    // fsconfig(2) takes 255 bytes, which end at 90 layers; Docker ends at 128.
+    for count in [90, 128, 400] {
+        let mut bundle = Bundle::script("cat /layer-* | sort -n | tail -1; ls / | grep -c layer");
+        let mut lower = Vec::new();
+        for number in 0..count {
+            let layer = bundle.path().join(format!("layer-{number}"));
+            std::fs::create_dir(&layer).unwrap();
+            let mut file = std::fs::File::create(layer.join(format!("layer-{number}"))).unwrap();
+            std::io::Write::write_all(&mut file, format!("{number}\n").as_bytes()).unwrap();
+            lower.push(layer.display().to_string());
+        }
+        lower.push(bundle.path().join("layer").display().to_string());
+        bundle.config["mounts"][0]["options"][0] = json!(format!("lowerdir={}", lower.join(":")));
+        assert_eq!(bundle.output(), format!("{}\n{count}\n", count - 1));
+    }
+}
+
+#[test]
+fn more_layers_than_the_kernel_takes_are_refused_by_number() {
+    let mut bundle = Bundle::new(&["true"]);
+    let layer = bundle.path().join("layer").display().to_string();
+    let lower = vec![layer; 501].join(":");
+    bundle.config["mounts"][0]["options"][0] = json!(format!("lowerdir={lower}"));
+    let run = bundle.run();
+    assert!(run.stderr.contains("501 folders"), "{run:?}");
+}
+
+#[test]
+fn a_root_behind_a_link_is_the_folder_that_it_leads_to() {
+    let mut bundle = Bundle::script("echo ran");
+    std::os::unix::fs::symlink("rootfs", bundle.path().join("link")).unwrap();
+    bundle.config["root"]["path"] = json!("link");
+    assert_eq!(bundle.output(), "ran\n");
+}
+
+#[test]
+fn options_that_mean_what_is_so_anyway_are_taken() {
+    let mut bundle =
+        Bundle::script("grep -E ' /(new|old) ' /proc/self/mountinfo | cut -d' ' -f5-6");
+    bundle.mount(
+        json!({"destination": "/new", "type": "tmpfs", "source": "x",
+        "options": ["rprivate", "rro", "noatime"]}),
+    );
+    let source = bundle.path().join("layer");
+    bundle.mount(json!({"destination": "/old", "source": source,
+        "options": ["rbind", "noatime", "rslave", "rnosuid"]}));
+    let output = bundle.output();
+    assert!(
+        output.starts_with("/new ro,noatime\n/old rw,nosuid,noatime"),
+        "{output}"
+    );
+}

@@ -4,5 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 mod attacks;
+mod callers;
 mod inside;
 mod life;
+mod plain;

@@ -1,0 +1,187 @@
+//! hostd and monitors killed at the worst time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dyno_tests::host::Host;
+use dyno_tests::until;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn pids(host: &Host) -> BTreeMap<String, u64> {
+    let dynos: Value = serde_json::from_str(&host.ok(&["ps", "--json"])).unwrap();
+    let pid = |dyno: &Value| {
+        (
+            dyno["name"].as_str().unwrap().to_owned(),
+            dyno["status"]["pid"].as_u64().unwrap(),
+        )
+    };
+    dynos.as_array().unwrap().iter().map(pid).collect()
+}
+
+#[test]
+fn twenty_dynos_survive_a_killed_hostd_and_no_line_is_lost() {
+    let mut host = Host::with_busybox();
+    let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    for number in 0..20 {
+        host.ok(&[
+            "run",
+            "-d",
+            "--name",
+            &format!("counter-{number}"),
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ]);
+    }
+    let before = pids(&host);
+    assert_eq!(before.len(), 20);
+    host.kill();
+    // They count on with nobody there.
+    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    host.spawn_again();
+    host.until_it_answers();
+    let back_after = begin.elapsed();
+    assert_eq!(pids(&host), before);
+    assert!(
+        back_after < Duration::from_secs(10),
+        "the API was back after {back_after:?}"
+    );
+    until("they counted past the kill", || {
+        before
+            .keys()
+            .all(|name| host.ok(&["logs", name]).lines().count() > 20)
+    });
+    for name in before.keys() {
+        let logs = host.ok(&["logs", name]);
+        let lines: Vec<usize> = logs.lines().map(|line| line.parse().unwrap()).collect();
+        let expected: Vec<usize> = (1..=lines.len()).collect();
+        assert_eq!(lines, expected, "{name} lost or doubled a line");
+    }
+}
+
+#[test]
+fn a_dyno_crashes_and_comes_back_while_hostd_is_away() {
+    let mut host = Host::with_busybox();
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    host.until_phase(&id, "running");
+    let pid = host.inspect(&id)["status"]["pid"].as_i64().unwrap();
+    host.kill();
+    kill_process(
+        Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(),
+        Signal::KILL,
+    )
+    .unwrap();
+    let state = host.path().join("run/dynos").join(&id).join("state.json");
+    until("the monitor started it again", || {
+        let state: Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+        state["status"]["phase"] == "running" && state["status"]["restarts"] == 1
+    });
+    host.spawn_again();
+    host.until_it_answers();
+    host.until_phase(&id, "running");
+    assert_eq!(host.inspect(&id)["status"]["restarts"], 1);
+}
+
+#[test]
+fn a_killed_monitor_takes_its_dyno_along_and_the_policy_applies() {
+    let host = Host::with_busybox();
+    let always = host.ok(&[
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let never = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    for id in [&always, &never] {
+        host.until_phase(id, "running");
+        let status = host.inspect(id)["status"].clone();
+        let pid = |name: &str| {
+            Pid::from_raw(i32::try_from(status[name].as_i64().unwrap()).unwrap()).unwrap()
+        };
+        let (monitor, init) = (pid("monitor_pid"), pid("pid"));
+        kill_process(monitor, Signal::KILL).unwrap();
+        until("its process is gone", || {
+            rustix::process::test_kill_process(init).is_err()
+        });
+    }
+    host.until_phase(&never, "lost");
+    until("the other is back", || {
+        let status = &host.inspect(&always)["status"];
+        status["phase"] == "running" && status["pid"].is_number()
+    });
+}
+
+#[test]
+fn a_restarted_hostd_still_attaches_executes_and_stops() {
+    let mut host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    host.until_phase(&id, "running");
+    host.kill_and_restart();
+    assert_eq!(host.ok(&["exec", &id, "echo", "still here"]), "still here");
+    host.ok(&["stop", &id]);
+    host.until_phase(&id, "exited");
+}
+
+#[test]
+fn hostd_killed_while_dynos_come_and_go_leaves_each_whole_or_gone() {
+    let mut host = Host::with_busybox();
+    let seed: u64 = std::env::var("DYNO_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(7);
+    let rounds = if std::env::var_os("DYNO_SOAK").is_some() {
+        200
+    } else {
+        5
+    };
+    let mut random = seed;
+    for round in 0..rounds {
+        // xorshift64: any sequence will do, as long as it can be had again.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let name = format!("round-{round}");
+        let mut create = host
+            .dyno(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(random % 60_000));
+        host.kill();
+        let acknowledged = create.wait().unwrap().success();
+        host.spawn_again();
+        host.until_it_answers();
+        let listed: Value = serde_json::from_str(&host.ok(&["ps", "-a", "--json"])).unwrap();
+        let found = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|dyno| dyno["name"] == name.as_str())
+            .cloned();
+        assert!(
+            found.is_some() || !acknowledged,
+            "seed {seed}, round {round}: it was acknowledged and is gone"
+        );
+        if found.is_some() {
+            host.ok(&["rm", "-f", &name]);
+        }
+        assert!(host.ids().is_empty(), "seed {seed}, round {round}");
+        let left: Vec<_> = std::fs::read_dir(host.path().join("run/dynos"))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "seed {seed}, round {round}: {left:?}");
+    }
+}

@@ -1,0 +1,10 @@
+//! One host, end to end: the programs as a person uses them, on the real kernel.
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+mod cycles;
+mod faults;
+mod isolation;
+mod limits;
+mod network;
+mod refusals;
+mod supervision;

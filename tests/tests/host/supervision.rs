@@ -1,0 +1,143 @@
+//! Dynos that end, and are started again, or not.
+
+use dyno_tests::host::Host;
+use dyno_tests::until;
+
+#[test]
+fn a_dyno_that_fails_comes_back_on_the_same_network() {
+    let host = Host::with_busybox();
+    let script = "readlink /proc/self/ns/net; [ -e /once ] && sleep 1000; touch /once; exit 3";
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "phoenix",
+        "--restart",
+        "on-failure:3",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    until("it was started again", || {
+        host.inspect(&id)["status"]["restarts"] == 1
+    });
+    host.until_phase(&id, "running");
+    until("both starts are logged", || {
+        host.ok(&["logs", "phoenix"]).lines().count() == 2
+    });
+    let logs = host.ok(&["logs", "phoenix"]);
+    let namespaces: Vec<&str> = logs.lines().collect();
+    assert_eq!(namespaces[0], namespaces[1], "its network is another one");
+    assert_eq!(host.inspect(&id)["status"]["exit"]["code"], 3);
+}
+
+#[test]
+fn a_dyno_that_ends_well_stays_ended_unless_it_is_always_restarted() {
+    let host = Host::with_busybox();
+    let once = host.ok(&["run", "-d", "--restart", "on-failure", "busybox", "true"]);
+    let always = host.ok(&["run", "-d", "--restart", "always", "busybox", "true"]);
+    host.until_phase(&once, "exited");
+    until("the other comes back", || {
+        host.inspect(&always)["status"]["restarts"].as_u64() >= Some(2)
+    });
+    assert_eq!(host.inspect(&once)["status"]["restarts"], 0);
+    host.ok(&["stop", &always]);
+    host.until_phase(&always, "exited");
+}
+
+#[test]
+fn retries_are_counted_and_end() {
+    let host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "--restart", "on-failure:2", "busybox", "false"]);
+    until("it gives up", || {
+        let status = &host.inspect(&id)["status"];
+        status["phase"] == "exited" && status["restarts"] == 2
+    });
+    assert_eq!(host.inspect(&id)["status"]["exit"]["code"], 1);
+}
+
+#[test]
+fn a_dyno_that_ignores_its_signal_is_killed_after_the_grace() {
+    let host = Host::with_busybox();
+    let deaf = "trap '' TERM; while :; do sleep 1; done";
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--stop-grace",
+        "200ms",
+        "busybox",
+        "sh",
+        "-c",
+        deaf,
+    ]);
+    host.until_phase(&id, "running");
+    host.ok(&["stop", &id]);
+    let status = host.inspect(&id)["status"].clone();
+    assert_eq!(status["phase"], "exited");
+    assert_eq!(status["exit"]["signal"], 9);
+}
+
+#[test]
+fn what_init_leaves_behind_ends_with_it() {
+    let host = Host::with_busybox();
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "busybox",
+        "sh",
+        "-c",
+        "sleep 98765 & sleep 98765 & exit 3",
+    ]);
+    host.until_phase(&id, "exited");
+    assert_eq!(host.inspect(&id)["status"]["exit"]["code"], 3);
+    until("its children are gone", || !is_running("sleep\098765"));
+}
+
+fn is_running(words: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(words)
+    })
+}
+
+#[test]
+fn a_stopped_dyno_starts_again_with_what_it_wrote() {
+    let host = Host::with_busybox();
+    let script = "echo x >> /count; wc -l < /count; sleep 1000";
+    let id = host.ok(&["run", "-d", "busybox", "sh", "-c", script]);
+    until("it counted", || host.ok(&["logs", &id]) == "1");
+    host.ok(&["stop", &id]);
+    host.ok(&["start", &id]);
+    until("it counted on", || host.ok(&["logs", &id]) == "1\n2");
+}
+
+#[test]
+fn standard_output_and_error_are_kept_line_by_line() {
+    let host = Host::with_busybox();
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "busybox",
+        "sh",
+        "-c",
+        "seq 1 5000; echo end >&2",
+    ]);
+    host.until_phase(&id, "exited");
+    let output = host.run(&["logs", &id]);
+    let expected: String = (1..=5000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert_eq!(output.stderr, b"end\n");
+}
+
+#[test]
+fn a_removed_dyno_is_gone_from_the_disk() {
+    let host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    let (error, _) = host.fails(&["rm", &id]);
+    assert!(error.contains("running"), "{error}");
+    host.ok(&["rm", "-f", &id]);
+    assert!(!host.path().join("state/dynos").join(&id).exists());
+    assert!(!host.path().join("run/dynos").join(&id).exists());
+    assert!(host.ids().is_empty());
+}
