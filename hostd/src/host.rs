@@ -81,7 +81,8 @@ impl Host {
                     tracing::warn!(?repair, "the network was not as it should be");
                 }
             }
-            Err(error) => tracing::error!(%error, "cannot check the network"),
+            // A dyno may have gone in the middle of it: the next look is soon.
+            Err(error) => tracing::warn!(%error, "cannot check the network"),
         }
         self.ensure_edge().await;
     }

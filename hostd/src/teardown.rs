@@ -1,5 +1,5 @@
 //! `hostd teardown`: takes what a host has in this kernel away again: DNS,
-//! network, cgroups, run folder. State stays, and a later start makes
+//! network, cgroups, user ids, run folder. State stays, and a later start makes
 //! everything anew.
 
 use std::path::Path;
@@ -12,6 +12,7 @@ use crate::config::Serve;
 use crate::daemon::{DaemonError, failed, lock, network_config};
 use crate::edge::Edge;
 use crate::identity;
+use crate::uids::{self, UidPool};
 use crate::{desired, durable};
 
 /// How long the last monitors may take to leave their cgroup.
@@ -40,7 +41,8 @@ pub fn teardown(options: &Serve) -> Result<(), DaemonError> {
         .and_then(|config| Ok(Network::open(config)?.close()?));
     let pruned = prune(&identity.id);
     let removed = durable::remove_tree(&paths.run_dir).map_err(failed("remove", &paths.run_dir));
-    closed.and(pruned).and(removed)
+    let left = UidPool::leave(Path::new(uids::CLAIMS), &identity).map_err(DaemonError::from);
+    closed.and(pruned).and(removed).and(left)
 }
 
 fn prune(host: &str) -> Result<(), DaemonError> {

@@ -109,6 +109,22 @@ impl UidPool {
         Ok(Self::new(window, foreign_ranges()))
     }
 
+    /// Gives up the window of a host that leaves this machine.
+    ///
+    /// # Errors
+    /// [`UidError::Claims`] when the claims cannot be used.
+    pub fn leave(claims: &Path, identity: &Identity) -> Result<(), UidError> {
+        for window in 0..WINDOWS {
+            let path = claims.join(format!("window-{window}.json"));
+            let claim = durable::read_json::<Claim>(&path)?;
+            if claim.is_some_and(|claim| claim.host == identity.id) {
+                durable::remove(&path, Survives::Crash)
+                    .map_err(|source| UidError::Claims { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
     fn new(window: u32, foreign: Vec<Range<u32>>) -> Self {
         let start = FIRST + window * WINDOW;
         let mut pool = Self::empty(start, foreign);
@@ -242,6 +258,10 @@ mod tests {
         assert_ne!(pool_a.window, pool_b.window);
         let again = UidPool::claim(&claims, &second, &b, "boot").unwrap();
         assert_eq!(again.window, pool_b.window);
+        UidPool::leave(&claims, &first).unwrap();
+        let third = identity(&folder.path().join("c"), "00000003");
+        let pool_c = UidPool::claim(&claims, &third, &folder.path().join("c"), "boot").unwrap();
+        assert_eq!(pool_c.window, pool_a.window);
     }
 
     #[test]

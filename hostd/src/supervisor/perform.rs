@@ -82,11 +82,19 @@ impl Supervisor {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.record.wanted, wanted);
-        let saved = self.save().await;
-        if saved.is_err() {
-            self.record.wanted = before;
+        match self.save().await {
+            // On a full disk a dyno can still be stopped; should hostd be
+            // restarted before it can write again, it may run once more.
+            Err(error) if wanted == Wanted::Stopped => {
+                tracing::warn!(dyno = %self.record.id, %error, "the stop is not recorded");
+                Ok(())
+            }
+            Err(error) => {
+                self.record.wanted = before;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
-        saved
     }
 
     async fn save(&self) -> Result<(), ApiError> {
@@ -168,11 +176,12 @@ impl Supervisor {
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
         })
         .await;
-        if !self.record.spec.rm && !self.unrecorded {
-            self.save().await?;
-        }
+        let recorded = match self.record.spec.rm || self.unrecorded {
+            true => Ok(()),
+            false => self.save().await,
+        };
         self.show_resting();
-        detached.and(removed)
+        detached.and(removed).and(recorded)
     }
 
     async fn unrecord(&mut self) -> Result<(), ApiError> {
