@@ -25,18 +25,34 @@ until_so() {
     done
 }
 
-leave_nothing() {
+# Stops hostd, and takes down what it keeps in the kernel.
+end_hostd() {
+    dyno ps -a -q 2>/dev/null | while read -r id; do dyno rm -f "$id" >/dev/null; done
+    kill "$hostd" 2>/dev/null && wait "$hostd" 2>/dev/null || true
+    hostd=''
+    hostd teardown
+}
+
+clean_up() {
     local code=$?
     trap - EXIT
-    if [ -n "${hostd:-}" ]; then
-        dyno ps -a -q 2>/dev/null | while read -r id; do dyno rm -f "$id" >/dev/null; done
-        kill "$hostd" 2>/dev/null && wait "$hostd" 2>/dev/null || true
-        hostd purge --state-dir "$DYNO_STATE_DIR" --run-dir "$DYNO_RUN_DIR" || code=1
-    fi
+    cd /
+    if [ -n "${hostd:-}" ]; then end_hostd || code=1; fi
     rm -rf "$folder"
     exit "$code"
 }
-trap leave_nothing EXIT
+trap clean_up EXIT
+
+# Whatever of this host is still there: processes, mounts, links, rules, cgroups.
+what_is_left() {
+    local process
+    for process in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in *"$folder"*) echo "$process" ;; esac
+    done 2>/dev/null
+    grep "$folder" /proc/self/mountinfo || true
+    ls /sys/class/net | grep "$id" || true
+    find /sys/fs/cgroup -name "dyno-$id" 2>/dev/null || true
+}
 
 [ "$(id -u)" = 0 ] || { echo "make demo runs as root: it makes namespaces, mounts and links" >&2; exit 1; }
 
@@ -46,11 +62,13 @@ hostd serve 2>"$folder/hostd.log" &
 hostd=$!
 until_so dyno version
 run dyno info
+id=$(dyno info --json | sed -n 's/.*"id": *"\([0-9a-f]*\)".*/\1/p')
 
 say "A web service as three dynos, on the image that is always there"
+cp "$programs/web" "$folder/web"
+cd "$folder"
 for n in 1 2 3; do
-    run dyno run -d --name "web-$n" -p 8080 -m 64M --restart always \
-        -v "$programs/web:/app/web:ro" host /app/web
+    run dyno run -d --name "web-$n" -p 8080 -m 64M --restart always -v ./web:/web:ro host /web
 done
 port() { dyno inspect --json "web-$1" | sed -n 's/.*"host_port": *\([0-9][0-9]*\).*/\1/p' | tail -n 1; }
 for n in 1 2 3; do until_so web get "127.0.0.1:$(port "$n")" /; done
@@ -65,8 +83,10 @@ run dyno exec web-1 getent hosts web-2 web-3
 say "What they print is kept"
 run dyno logs web-2
 
-say "A command inside: no capability of the host, no way out"
-run dyno exec web-1 sh -c 'id; hostname; grep -E "^(CapEff|NoNewPrivs|Seccomp):" /proc/self/status'
+say "A command inside: its root is nobody on the host"
+run dyno exec web-1 id
+run dyno exec web-1 cat /proc/self/uid_map
+run dyno exec web-1 grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status
 
 say "A memory limit holds: this one asks for more than its 32 MiB"
 show "dyno run --rm -m 32M host sh -c 'head -c 200M /dev/zero | tail'"
@@ -84,7 +104,7 @@ until_so came_back
 run web get "127.0.0.1:$(port 3)" /
 
 say "The daemon is killed; the dynos do not notice"
-pids() { dyno inspect --json web-1 web-2 web-3 | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' | tr '\n' ' '; }
+pids() { dyno ps --json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' | tr '\n' ' '; }
 before=$(pids) second=$(port 2)
 show "kill -9 \$hostd"
 kill -9 "$hostd"; wait "$hostd" 2>/dev/null || true
@@ -98,4 +118,9 @@ run dyno ps
 
 say "And nothing is left behind"
 run dyno rm -f web-1 web-2 web-3
-printf '%sdone in %s s%s\n' "$dim" "$SECONDS" "$off"
+show "kill \$hostd; hostd teardown"
+end_hostd
+left=$(what_is_left)
+[ -z "$left" ] || fail "left behind: $left"
+printf 'no process, mount, link or cgroup of it is left\n'
+printf '\n%sdone in %s s%s\n' "$dim" "$SECONDS" "$off"

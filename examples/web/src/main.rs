@@ -21,7 +21,9 @@ fn main() -> ExitCode {
         [] => serve("8080"),
         ["get", address, path] => get(address, path),
         [port] => serve(port),
-        _ => Err(io::Error::other("usage: web [PORT] | web get NAME:PORT PATH")),
+        _ => Err(io::Error::other(
+            "usage: web [PORT] | web get NAME:PORT PATH",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,9 +52,15 @@ fn serve(port: &str) -> io::Result<()> {
 
 fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut request = String::new();
-    BufReader::new(&stream).take(8192).read_line(&mut request)?;
-    let path = request.split(' ').nth(1).unwrap_or("/");
+    // The whole head: closing with unread bytes would reset the connection.
+    let lines = BufReader::new(&stream).take(8192).lines();
+    let head: Vec<String> = lines
+        .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
+        .collect::<io::Result<_>>()?;
+    let path = head
+        .first()
+        .and_then(|request| request.split(' ').nth(1))
+        .unwrap_or("/");
     println!("GET {path} from {}", stream.peer_addr()?.ip());
     let (status, body) = match path {
         "/" => ("200 OK", format!("hello from {name}\n")),
@@ -71,14 +79,21 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
 
 fn get(address: &str, path: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.take(1 << 20).read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or(answer.as_str(), |(_, body)| body);
     print!("{body}");
     io::stdout().flush()
 }
 
 fn host_name() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?
+        .trim()
+        .to_owned())
 }
