@@ -82,7 +82,9 @@ pub struct Record {
     /// When that process started, in clock ticks since boot
     /// (`/proc/pid/stat`, field 22): tells it from a later one of the same id.
     pub start_time: u64,
-    /// The folders of its cgroup.
+    /// Its `linux.cgroupsPath`.
+    pub cgroups_path: PathBuf,
+    /// The folders of its cgroup; none before all of them are made.
     pub cgroup: cgroup::Record,
 }
 
@@ -209,8 +211,10 @@ impl StateDir {
 }
 
 impl Record {
-    /// The record of a container that has no process yet.
-    pub fn new(id: &str, bundle: &Bundle, cgroup: cgroup::Record) -> Self {
+    /// The record of a container of which nothing is made yet.
+    pub fn new(id: &str, bundle: &Bundle) -> Self {
+        let linux = bundle.spec().linux().as_ref();
+        let cgroups_path = linux.and_then(|linux| linux.cgroups_path().clone());
         Self {
             version: VERSION,
             id: id.to_owned(),
@@ -218,8 +222,15 @@ impl Record {
             annotations: bundle.spec().annotations().clone().unwrap_or_default(),
             pid: 0,
             start_time: 0,
-            cgroup,
+            cgroups_path: cgroups_path.unwrap_or_default(),
+            cgroup: cgroup::Record::default(),
         }
+    }
+
+    /// The same with its cgroup.
+    #[must_use]
+    pub fn with_cgroup(self, cgroup: cgroup::Record) -> Self {
+        Self { cgroup, ..self }
     }
 
     /// The same with its first process.

@@ -49,8 +49,13 @@ pub(super) fn create(states: &StateRoot, args: &Args) -> Result<(), Failure> {
 fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
     let start = fifo(&state.start_fifo())?;
     let layout = cgroup::detect()?;
+    // Each thing is on record before it is made, or before there can be a
+    // process in it: so `delete` finds it even if we are killed on the way.
+    let record = Record::new(&args.id, &bundle);
+    state.write(&record)?;
     let container = Container::new(bundle, &layout)?;
-    match make_init(state, &container, start, args) {
+    let record = record.with_cgroup(container.cgroup().record().clone());
+    match make_init(state, record, &container, start, args) {
         Ok(()) => Ok(()),
         Err(error) => Err(after(error, clear(container.cgroup()))),
     }
@@ -58,6 +63,7 @@ fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
 
 fn make_init(
     state: &StateDir,
+    record: Record,
     container: &Container,
     start: OwnedFd,
     args: &Args,
@@ -70,10 +76,6 @@ fn make_init(
                 .into(),
         );
     }
-    // Before there is any process, so that `delete` finds all of them even if
-    // we are killed on the way.
-    let record = container.cgroup().record().clone();
-    let record = Record::new(&args.id, container.bundle(), record);
     state.write(&record)?;
     let stdio = if wants_terminal(container.bundle()) {
         Stdio::Terminal

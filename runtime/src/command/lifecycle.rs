@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 
 use super::{Failure, GONE};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::signal;
 use crate::state::{StateError, StateRoot, Status};
 
@@ -72,7 +72,7 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
         opened => opened?,
     };
     let record = match state.read() {
-        // By a `create` that was killed before it had made any process.
+        // Of a `create` that was killed before it had made anything else.
         Err(StateError::Io { .. } | StateError::Parse { .. }) if force => {
             return Ok(state.remove()?);
         }
@@ -86,9 +86,15 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
         }
         pidfd_send_signal(init, Signal::KILL)?;
     }
-    let cgroup = Cgroup::open(record.cgroup)?;
-    cgroup.kill()?;
-    cgroup.wait_empty(GONE)?;
-    cgroup.remove(GONE)?;
+    if record.cgroup == cgroup::Record::default() {
+        // A `create` was killed while it made the folders, all of them empty.
+        let path = record.cgroups_path.to_string_lossy();
+        cgroup::prune(&cgroup::detect()?, &path)?;
+    } else {
+        let cgroup = Cgroup::open(record.cgroup)?;
+        cgroup.kill()?;
+        cgroup.wait_empty(GONE)?;
+        cgroup.remove(GONE)?;
+    }
     Ok(state.remove()?)
 }

@@ -36,12 +36,17 @@ impl Capabilities {
         let bits = |set: &Option<std::collections::HashSet<Capability>>| {
             capability_bits(set.iter().flatten())
         };
+        let permitted = bits(capabilities.permitted());
+        let inheritable = bits(capabilities.inheritable());
         Self {
             bounding: bits(capabilities.bounding()),
             effective: bits(capabilities.effective()),
-            permitted: bits(capabilities.permitted()),
-            inheritable: bits(capabilities.inheritable()),
-            ambient: bits(capabilities.ambient()),
+            permitted,
+            inheritable,
+            // The kernel lets no other be ambient. Configurations ask for it all
+            // the same: since inheritable sets were found to be dangerous their
+            // makers leave them out and keep the ambient ones (CVE-2022-29162).
+            ambient: bits(capabilities.ambient()) & permitted & inheritable,
         }
     }
 }
@@ -95,5 +100,44 @@ fn bit(capability: Capability) -> CapabilitySet {
         Capability::SysTtyConfig => CapabilitySet::SYS_TTY_CONFIG,
         Capability::Syslog => CapabilitySet::SYSLOG,
         Capability::WakeAlarm => CapabilitySet::WAKE_ALARM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(sets: serde_json::Value) -> Capabilities {
+        let sets: LinuxCapabilities = serde_json::from_value(sets).unwrap();
+        Capabilities::from_spec(Some(&sets))
+    }
+
+    #[test]
+    fn absent_sets_are_empty() {
+        for capabilities in [Capabilities::from_spec(None), of(json!({}))] {
+            assert!(capabilities.bounding.is_empty() && capabilities.permitted.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_what_is_permitted_and_inheritable_is_ambient() {
+        let both = json!(["CAP_KILL", "CAP_CHOWN"]);
+        let ambient = |inheritable: serde_json::Value| {
+            of(json!({"permitted": both, "inheritable": inheritable, "ambient": both})).ambient
+        };
+        assert_eq!(ambient(json!([])), CapabilitySet::empty());
+        assert_eq!(ambient(json!(["CAP_KILL"])), CapabilitySet::KILL);
+        assert_eq!(
+            ambient(both.clone()),
+            CapabilitySet::KILL | CapabilitySet::CHOWN
+        );
+    }
+
+    #[test]
+    fn a_capability_has_the_kernels_number() {
+        let all = of(json!({"bounding": ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"]}));
+        assert_eq!(all.bounding.bits(), 1 | 1 << 21 | 1 << 40);
     }
 }

@@ -166,13 +166,27 @@ pub(crate) fn close_range_cloexec(first: u32) -> rustix::io::Result<()> {
 
 /// Gives every signal its default action and unblocks all of them: both are
 /// inherited over `execve(2)` (the Rust start-up code ignores SIGPIPE).
+///
+/// By the kernel's own calls: libc keeps signals 32 and 33 for itself, and
+/// would leave them ignored as they were inherited.
 pub(crate) fn reset_signals() -> rustix::io::Result<()> {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the two
-        // that libc keeps are refused with EINVAL, which is what we want.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    // `struct sigaction` of the kernel: handler SIG_DFL, no flags, nothing
+    // masked; on no architecture is it larger.
+    let default = [0_u64; 4];
     let empty = 0_u64;
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: `default` is alive during the call and holds no handler that
+        // could be called; nothing is written back; a signal set is 8 bytes.
+        done(unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        })?;
+    }
     // SAFETY: a kernel signal set is 8 bytes and `empty` is alive during the call.
     done(unsafe {
         libc::syscall(

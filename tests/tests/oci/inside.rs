@@ -279,7 +279,7 @@ fn a_root_behind_a_link_is_the_folder_that_it_leads_to() {
 #[test]
 fn options_that_mean_what_is_so_anyway_are_taken() {
     let mut bundle =
-        Bundle::script("grep -E ' /(new|old) ' /proc/self/mountinfo | cut -d' ' -f5-6");
+        Bundle::script("grep -E ' /(new|old) ' /proc/self/mountinfo | cut -d' ' -f5-6 | sort");
     bundle.mount(
         json!({"destination": "/new", "type": "tmpfs", "source": "x",
         "options": ["rprivate", "rro", "noatime"]}),
