@@ -62,6 +62,7 @@ use self::record::Recorder;
 use crate::cgroup;
 use crate::container::Container;
 use crate::spec::Bundle;
+use crate::sys;
 
 /// No configuration is longer, in bytes.
 const MAX_CONFIG: u64 = 64 * 1024;
@@ -196,10 +197,10 @@ fn read_config(dir: &Path) -> Result<Config, Failure> {
         let message = format!("monitor.json has version {}, not {VERSION}", config.version);
         return Err(invalid(message));
     }
-    if rustix::process::Signal::from_named_raw(i32::from(config.stop_signal)).is_none() {
+    if sys::signal::signal(config.stop_signal).is_none() {
         let number = config.stop_signal;
         return Err(invalid(format!(
-            "stop_signal is {number}, expected a number from 1 to 31"
+            "stop_signal is {number}, expected a number from 1 to 64"
         )));
     }
     Ok(config)

@@ -7,6 +7,7 @@ pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod signal;
 
 use std::io;
 

@@ -16,6 +16,7 @@ use super::machine::{Action, Conflict, Event};
 use super::protocol::{ExitStatus, Failure, FailureKind};
 use super::streams::Streams;
 use crate::container::{Container, Created, Parent, Process, Stdio};
+use crate::sys;
 
 /// How long the removal of an empty cgroup may take.
 pub(super) const REMOVAL: Duration = Duration::from_secs(2);
@@ -237,7 +238,7 @@ impl Monitor {
     }
 
     fn signal_init(&mut self, number: u8) {
-        let sent = match Signal::from_named_raw(i32::from(number)) {
+        let sent = match sys::signal::signal(number) {
             Some(signal) => self.dyno.signal(signal),
             None => Err(io::ErrorKind::InvalidInput.into()),
         };

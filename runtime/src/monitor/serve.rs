@@ -16,6 +16,7 @@ use super::outbox::Patience;
 use super::protocol::{Failure, FailureKind, Phase, Reply, Request};
 use super::streams::Streams;
 use crate::container::Stdio;
+use crate::sys;
 
 /// The most connections at a time (P15).
 pub(super) const MAX_CLIENTS: usize = 64;
@@ -325,8 +326,8 @@ fn not_running(phase: Phase) -> Failure {
 }
 
 fn named(number: u8) -> Result<Signal, Failure> {
-    Signal::from_named_raw(i32::from(number)).ok_or_else(|| {
+    sys::signal::signal(number).ok_or_else(|| {
         let message = format!("{number} is not a signal that can be sent");
-        Failure::new(FailureKind::Invalid, message).hint("give a number from 1 to 31")
+        Failure::new(FailureKind::Invalid, message).hint("give a number from 1 to 64")
     })
 }

@@ -154,6 +154,19 @@ fn a_stop_asks_with_the_configured_signal() {
 }
 
 #[test]
+fn a_real_time_signal_may_ask_it_to_stop() {
+    // SIGRTMIN+3, as systemd wants it.
+    let mut rig = Rig::new("trap 'echo bye; exit 7' 37; echo ready; while :; do sleep 0.05; done");
+    rig.config["stop_signal"] = json!(37);
+    rig.start();
+    rig.wait_for_line("stdout F ready");
+    let answer = rig.ask(json!({"op": "stop"}));
+    assert_eq!(answer["ok"]["exit"]["code"], 7, "{answer}");
+    assert_eq!(rig.exit_code(), 7);
+    assert_eq!(rig.log(), ["stdout F ready", "stdout F bye"]);
+}
+
+#[test]
 fn a_stop_that_is_ignored_kills_after_the_grace() {
     let mut rig = Rig::new("trap '' TERM; echo ready; while :; do sleep 1; done");
     rig.start();
@@ -196,6 +209,10 @@ fn a_signal_reaches_init_alone_or_everybody() {
     // sleep(1), which has no trap, dies of it, too: the loops go on.
     assert!(rig.ask(json!({"op": "signal", "signal": 10, "all": true}))["ok"].is_object());
     rig.wait_for_line("stdout F child");
+    for number in [0, 65] {
+        let refused = rig.ask(json!({"op": "signal", "signal": number}));
+        assert_eq!(refused["err"]["kind"], "invalid", "{refused}");
+    }
     rig.ask(json!({"op": "stop", "grace_ms": 0}));
     rig.finished();
 }
