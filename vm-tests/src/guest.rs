@@ -64,7 +64,7 @@ fn hostd() -> Result<()> {
     if !cmdline.split_whitespace().any(|word| word == HOSTD_AT_BOOT) {
         idle();
     }
-    Err(Command::new("/usr/bin/hostd").exec()).context("executing hostd")
+    Err(Command::new("/usr/bin/hostd").arg("serve").exec()).context("executing hostd")
 }
 
 /// Keeps init from starting again what this machine does not need.

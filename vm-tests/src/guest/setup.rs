@@ -4,9 +4,12 @@
 //! mount propagation, one cgroup v2 tree with its controllers enabled.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 /// A file system to mount: source and type, target, flags, options.
@@ -58,6 +61,7 @@ pub(super) fn machine() -> Result<()> {
         mount(kind, target, kind, flags, Some(options.as_c_str()))
             .with_context(|| format!("mounting {kind} on {target}"))?;
     }
+    make_static_nodes()?;
     enable_controllers()?;
     rustix::system::sethostname(b"vm").context("setting the host name")?;
     let status = Command::new("/sbin/ip")
@@ -68,6 +72,44 @@ pub(super) fn machine() -> Result<()> {
     Ok(())
 }
 
+/// Makes the device files through which modules load on first use: `/dev/net/tun`,
+/// `/dev/loop-control`, …, as `kmod static-nodes` does.
+fn make_static_nodes() -> Result<()> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let path = format!("/lib/modules/{release}/modules.devname");
+    let listed = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    for line in listed.lines().filter(|line| !line.starts_with('#')) {
+        let invalid = || format!("{path}: {line:?}");
+        // loop loop-control c10:237
+        let [_, name, device] = line.split(' ').collect::<Vec<_>>()[..] else {
+            bail!(invalid());
+        };
+        let (major, minor) = device
+            .get(1..)
+            .and_then(|id| id.split_once(':'))
+            .with_context(invalid)?;
+        let kind = match device.as_bytes()[0] {
+            b'b' => FileType::BlockDevice,
+            _ => FileType::CharacterDevice,
+        };
+        let node = Path::new("/dev").join(name);
+        if let Some(folder) = node.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        }
+        let device = makedev(major.parse()?, minor.parse()?);
+        match mknodat(CWD, &node, kind, Mode::from_raw_mode(0o600), device) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("creating {}", node.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Hands every controller of the root cgroup to its children.
 fn enable_controllers() -> Result<()> {
     let available = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
@@ -75,8 +117,8 @@ fn enable_controllers() -> Result<()> {
     for controller in available.split_whitespace() {
         rustix::fs::open(
             "/sys/fs/cgroup/cgroup.subtree_control",
-            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
         )
         .and_then(|file| rustix::io::write(file, format!("+{controller}").as_bytes()))
         .with_context(|| format!("enabling the {controller} controller"))?;

@@ -16,8 +16,15 @@ use crate::guest::{INITTAB, SHUTDOWN};
 /// Size of the guest's disk; holes cost nothing.
 const SIZE: &str = "8G";
 
-/// Programs of the host that the tests use to look at the kernel from outside.
-const TOOLS: [&str; 3] = ["/usr/sbin/nft", "/usr/bin/ip", "/usr/sbin/ip"];
+/// Programs of the host that tests compare with or look at the kernel with.
+const TOOLS: [&str; 6] = [
+    "/usr/sbin/nft",
+    "/usr/bin/ip",
+    "/usr/sbin/ip",
+    "/usr/bin/bash",
+    "/usr/bin/tar",
+    "/usr/sbin/mkfs.ext4",
+];
 
 /// `/bin` and the like are links into `/usr`, as in every Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];

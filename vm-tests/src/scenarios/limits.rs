@@ -144,12 +144,14 @@ pub(super) fn kill(host: &Host<'_>) -> Result<()> {
     host.run_detached("deaf", &[], &["sh", "-c", deaf])?;
     let dyno = host.wait_for("deaf", Phase::Running)?;
     let cgroup = host.cgroup(&dyno)?;
-    let running = format!("test $(pgrep -f 'sleep 4242' | wc -l) -ge 2; test -d {cgroup}");
+    let procs = format!("{cgroup}/cgroup.procs");
+    let all_there = format!("test $(wc -l <{procs}) -ge 3");
     host.vm
-        .wait_until("both processes of the dyno", PATIENCE, &running)?;
+        .wait_until("the three processes of the dyno", PATIENCE, &all_there)?;
+    let pids = host.read(&procs)?.replace('\n', " ");
     host.dyno(&["stop", "--grace", "1s", "deaf"])?.text()?;
     host.wait_for("deaf", Phase::Exited)?;
-    let gone = format!("! pgrep -f 'sleep 4242'; test ! -e {cgroup}");
+    let gone = format!("for pid in {pids}; do test ! -e /proc/$pid; done; test ! -e {cgroup}");
     host.vm
         .wait_until("processes and cgroup gone", Duration::from_secs(10), &gone)?;
     Ok(())
