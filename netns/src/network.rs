@@ -49,6 +49,14 @@ struct Removal {
     conntrack: Option<Conntrack>,
 }
 
+/// An endpoint that was shut off and not yet cleared away.
+#[derive(Debug)]
+#[must_use = "its link stays until it is cleared"]
+pub struct Shut {
+    id: String,
+    stale: Vec<Stale>,
+}
+
 impl Network {
     /// Opens the network in the calling thread's network namespace: turns on
     /// forwarding where it is off, and creates the gateway's link and the nft
@@ -138,13 +146,41 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn detach(&self, id: &str) -> Result<()> {
-        let rules = self.kernel().rules.change(|elements| {
+        let shut = self.shut(id);
+        let stale = shut.as_ref().map_or(&[][..], |shut| &shut.stale);
+        let removed = self.remove(id, stale);
+        shut.map(drop).and(removed)
+    }
+
+    /// The quick half of [`detach`](Self::detach): the endpoint's rules are gone,
+    /// its ports are free, and nothing of it passes. Its link and the flows that
+    /// the kernel remembers stay until [`clear`](Self::clear); until then neither
+    /// its address nor its id may be used again.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn shut(&self, id: &str) -> Result<Shut> {
+        let stale = self.kernel().rules.change(|elements| {
             elements.detach(id);
             Ok(())
-        });
-        // The kernel waits some milliseconds for the last packets.
+        })?;
+        Ok(Shut {
+            id: id.to_owned(),
+            stale,
+        })
+    }
+
+    /// The slow half: the kernel waits some milliseconds for the last packets.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn clear(&self, shut: &Shut) -> Result<()> {
+        self.remove(&shut.id, &shut.stale)
+    }
+
+    fn remove(&self, id: &str, stale: &[Stale]) -> Result<()> {
         let link = delete_link(&mut lock(&self.removal).route, &link::outer_name(id));
-        rules.and_then(|stale| self.forget(&stale)).and(link)
+        self.forget(stale).and(link)
     }
 
     /// Replaces the published ports of one attached endpoint, in one
