@@ -44,6 +44,29 @@ impl Cgroup {
             .try_for_each(|folder| enter(folder, pid))
     }
 
+    /// The `tasks` file of each v1 folder, open for writing. A process with one thread
+    /// that writes `0` there moves itself, and whatever it clones is born there. The
+    /// kernel lets it do so at once, where moving another process waits for an RCU
+    /// grace period: 6 to 10 ms.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn v1_tasks(&self) -> Result<Vec<File>> {
+        let v2 = self.record.v2.as_deref();
+        let folders = self
+            .folders()
+            .into_iter()
+            .filter(|folder| Some(*folder) != v2);
+        let open = |folder: &Path| {
+            let path = folder.join("tasks");
+            File::options()
+                .write(true)
+                .open(&path)
+                .map_err(Error::file("open", &path))
+        };
+        folders.map(open).collect()
+    }
+
     /// All processes in the group and the groups below it. A removed group has none.
     ///
     /// # Errors

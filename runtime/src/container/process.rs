@@ -1,6 +1,7 @@
 //! Processes of a container: cloned, started, waited for.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -237,6 +238,8 @@ impl Spawn<'_> {
     fn prepare(&self, created: &mut Created) -> Result<(), Error> {
         if let Some(cgroup) = self.cgroup {
             match cgroup.v2_dir_fd() {
+                // Born in all of them: the process between moved itself first.
+                Some(_) if !self.joins.is_empty() => {}
                 Some(_) => cgroup.add_v1(created.pid)?,
                 None => cgroup.add(created.pid)?,
             }
@@ -284,8 +287,10 @@ impl Spawn<'_> {
             return child.map_err(|error| step_error(CLONE, errno_of(&error)));
         }
         let flags = self.clone_flags | libc::CLONE_PARENT as u64;
+        let tasks = self.cgroup.map_or(Ok(Vec::new()), Cgroup::v1_tasks)?;
         let between = sys::process::clone3(0, None, || {
             receiver.close_copy();
+            Self::enter_v1(&tasks, &reporter);
             self.join_and(|| sys::process::clone3(flags, cgroup, walk), &reporter)
         });
         let between = between.map_err(Error::system("clone a process"))?;
@@ -299,6 +304,16 @@ impl Spawn<'_> {
                 StartError::NotFound { .. } | StartError::NotExecutable { .. } => Err(Error::Died),
             },
             _ => Err(Error::Died),
+        }
+    }
+
+    /// Runs between parent and child: moves itself, so that the child is born there.
+    fn enter_v1(tasks: &[File], reporter: &Reporter) {
+        for tasks in tasks {
+            if let Err(errno) = rustix::io::write(tasks, b"0") {
+                reporter.fail(CLONING, errno);
+                sys::process::exit_now(1);
+            }
         }
     }
 
