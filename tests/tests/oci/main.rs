@@ -5,6 +5,7 @@
 
 mod attacks;
 mod callers;
+mod exec;
 mod inside;
 mod life;
 mod plain;
