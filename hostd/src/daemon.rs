@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
 
+use crate::bundle;
 use crate::config::{ConfigError, Serve};
 use crate::durable::DurableError;
 use crate::edge::Edge;
@@ -202,6 +203,10 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let facts = HostFacts::read().map_err(failed("read", Path::new("/proc")))?;
     let pool = UidPool::claim(Path::new(uids::CLAIMS), &identity, &paths.state_dir, &boot)?;
     let layout = cgroup::detect()?;
+    // Monitors inherit it. To move each of them would cost 12 ms per start:
+    // the kernel waits for a grace period of RCU.
+    let own = rustix::process::getpid();
+    cgroup::join(&layout, &bundle::monitors_cgroup(&identity.id), own)?;
     let jail = Jail {
         runtime: binaries.runtime.clone(),
         unpack: binaries.unpack.clone(),

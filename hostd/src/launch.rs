@@ -258,7 +258,8 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
             max_bytes: logs::MAX_BYTES,
             keep: logs::KEEP,
         }),
-        monitors_cgroup: Some(bundle::monitors_cgroup(&host.identity.id)),
+        // It is born in hostd's own, see `daemon`.
+        monitors_cgroup: None,
     })
 }
 

@@ -15,8 +15,8 @@ use crate::identity;
 use crate::uids::{self, UidPool};
 use crate::{desired, durable};
 
-/// How long the last monitors may take to leave their cgroup.
-const LEAVING: Duration = Duration::from_secs(5);
+/// How long the edge, which finishes what is in flight, may take to end.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// Takes down a host that has no dynos and whose hostd has ended.
 ///

@@ -97,7 +97,7 @@ pub fn cgroups_path(host: &str, dyno: &str) -> String {
     format!("/dyno-{host}/dynos/{dyno}")
 }
 
-/// The cgroup of all monitors of a host, relative to the root of the v2 tree.
+/// The cgroup of hostd, of all its monitors and of its edge, relative to the delegated root.
 pub fn monitors_cgroup(host: &str) -> String {
     format!("/dyno-{host}/monitors")
 }

@@ -6,6 +6,7 @@ use dyno_api::dyno::Phase;
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
+use tokio::task::JoinHandle;
 
 use super::machine::{Action, Input, Recovery, State};
 use super::{Ask, Supervisor, view};
@@ -168,8 +169,9 @@ impl Supervisor {
     /// What stands for a running dyno outside of its own folder.
     async fn clean_up(&mut self) -> Result<(), ApiError> {
         self.running = None;
-        let detached = self.host.network.detach(&self.record.id).await;
-        self.host.publish_names();
+        // Forgetting the connections of an address takes the kernel longest:
+        // nobody waits for it where the dyno goes altogether.
+        let detaching = self.detach();
         let run = self.host.paths.dyno(&self.record.id).run;
         let removed = blocking(move || {
             durable::remove_tree(&run)
@@ -181,7 +183,31 @@ impl Supervisor {
             false => self.save().await,
         };
         self.show_resting();
+        let detached = match self.unrecorded {
+            true => Ok(()),
+            false => detaching
+                .await
+                .unwrap_or_else(|error| Err(durable::internal(&error))),
+        };
         detached.and(removed).and(recorded)
+    }
+
+    /// Takes the dyno off the network; a dyno that goes gives its address
+    /// back, but not before nothing leads to it any more.
+    fn detach(&mut self) -> JoinHandle<Result<(), ApiError>> {
+        let (host, id) = (self.host.clone(), self.record.id.clone());
+        let address = self.record.ipv4.take_if(|_| self.unrecorded);
+        tokio::spawn(async move {
+            let detached = host.network.detach(&id).await;
+            host.publish_names();
+            if let Err(error) = &detached {
+                tracing::warn!(dyno = %id, %error, "a link stays until the next repair");
+            }
+            if let Some(address) = address {
+                host.network.release(address);
+            }
+            detached
+        })
     }
 
     async fn unrecord(&mut self) -> Result<(), ApiError> {
