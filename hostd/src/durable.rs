@@ -121,7 +121,7 @@ pub fn write(path: &Path, bytes: &[u8], survives: Survives) -> io::Result<()> {
 /// Replaces the file at `path`, with this mode whatever the umask.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension("new");
