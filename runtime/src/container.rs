@@ -8,6 +8,7 @@
 //!  Container::exec ─▶ Process          joins the namespaces of a running init
 //! ```
 
+mod limits;
 mod namespaces;
 mod process;
 

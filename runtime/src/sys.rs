@@ -3,6 +3,7 @@
 //! The only module of the project with unsafe code.
 #![expect(unsafe_code, reason = "raw system calls live here and nowhere else")]
 
+mod alloc;
 pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod process;

@@ -9,16 +9,14 @@ use std::time::Duration;
 use oci_spec::runtime as oci;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process,
-    pidfd_open, pidfd_send_signal, prlimit, waitid, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open,
+    pidfd_send_signal, waitid, waitpid,
 };
-use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{
     ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 
-use super::Error;
-use super::namespaces::{proc_folder, write_proc};
+use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
 use crate::plan::Plan;
@@ -252,10 +250,17 @@ impl Spawn<'_> {
             let report = created.receiver.report(self.patience);
             match report.map_err(Error::system("hear from the container"))? {
                 Report::Terminal(master) => {
-                    self.size_terminal(&master)?;
+                    if let Some(process) = self.process {
+                        limits::size_terminal(&master, process)?;
+                    }
                     created.terminal = Some(master);
                 }
-                Report::Ready => return self.set_limits(created.pid),
+                Report::Ready => {
+                    return match self.process {
+                        Some(process) => limits::set(created.pid, process),
+                        None => Ok(()),
+                    };
+                }
                 Report::Failed { step, errno } => {
                     return Err(match failure(&created.plan, step, errno) {
                         StartError::Container(error) => error,
@@ -338,67 +343,8 @@ impl Spawn<'_> {
         }
         sys::process::exit_now(0)
     }
-
-    /// Before anybody can look; without a size it stays 0 × 0, as the kernel made it.
-    fn size_terminal(&self, master: &OwnedFd) -> Result<(), Error> {
-        let Some(size) = self.process.and_then(oci::Process::console_size) else {
-            return Ok(());
-        };
-        let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
-        let size = Winsize {
-            ws_row: cells(size.height()),
-            ws_col: cells(size.width()),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(master, size).map_err(Error::system("set the terminal's size"))
-    }
-
-    /// From outside, because inside a user namespace no limit can be raised,
-    /// and after the set-up, which must not run into them.
-    fn set_limits(&self, pid: Pid) -> Result<(), Error> {
-        let Some(process) = self.process else {
-            return Ok(());
-        };
-        for rlimit in process.rlimits().iter().flatten() {
-            let value = |value: u64| (value != u64::MAX).then_some(value);
-            let limit = Rlimit {
-                current: value(rlimit.soft()),
-                maximum: value(rlimit.hard()),
-            };
-            prlimit(Some(pid), resource(rlimit.typ()), limit)
-                .map_err(Error::system("set a resource limit"))?;
-        }
-        if let Some(score) = process.oom_score_adj() {
-            write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string())
-                .map_err(Error::system("set the OOM score"))?;
-        }
-        Ok(())
-    }
 }
 
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
-}
-
-fn resource(kind: oci::PosixRlimitType) -> Resource {
-    use oci::PosixRlimitType as Type;
-    match kind {
-        Type::RlimitCpu => Resource::Cpu,
-        Type::RlimitFsize => Resource::Fsize,
-        Type::RlimitData => Resource::Data,
-        Type::RlimitStack => Resource::Stack,
-        Type::RlimitCore => Resource::Core,
-        Type::RlimitRss => Resource::Rss,
-        Type::RlimitNproc => Resource::Nproc,
-        Type::RlimitNofile => Resource::Nofile,
-        Type::RlimitMemlock => Resource::Memlock,
-        Type::RlimitAs => Resource::As,
-        Type::RlimitLocks => Resource::Locks,
-        Type::RlimitSigpending => Resource::Sigpending,
-        Type::RlimitMsgqueue => Resource::Msgqueue,
-        Type::RlimitNice => Resource::Nice,
-        Type::RlimitRtprio => Resource::Rtprio,
-        Type::RlimitRttime => Resource::Rttime,
-    }
 }

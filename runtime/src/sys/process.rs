@@ -79,6 +79,7 @@ pub(crate) fn clone3(
     };
     let pid = checked(result)?;
     if pid == 0 {
+        super::alloc::forbid();
         let _guard = NeverReturn;
         #[expect(unreachable_code, reason = "it is: an `Infallible` cannot be made")]
         match body() {}

@@ -1,5 +1,6 @@
 //! `dyno-runtime` called by somebody who is careless or hostile.
 
+use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
@@ -27,7 +28,7 @@ fn through_shell(command: &mut Command, spoil: &str) {
     shell.arg(command.get_program()).args(command.get_args());
     for name in ["stdout", "stderr"] {
         let folder = bundle_folder(command);
-        let file = std::fs::File::create(folder.join(name)).unwrap();
+        let file = File::create(folder.join(name)).unwrap();
         match name {
             "stdout" => shell.stdout(file),
             _ => shell.stderr(file),
@@ -241,4 +242,25 @@ fn its_own_name_for_itself_makes_no_difference() {
         command.arg0("something else");
     });
     assert_eq!(bundle.finish(create).stdout, "ran\n");
+}
+
+#[test]
+fn without_a_procfs_it_is_refused() {
+    // P2: a tmpfs in its place must not be taken for one.
+    for spoil in ["umount -l /proc", "mount -t tmpfs x /proc"] {
+        let bundle = Bundle::new(&["true"]);
+        let before = Machine::look(bundle.id(), &[&bundle.path().join("state")]);
+        let create = bundle.create_by(|command| {
+            through_shell(command, spoil);
+            let program = command.get_program().to_owned();
+            let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            let output = |name| File::create(bundle.path().join(name)).unwrap();
+            *command = Command::new("unshare");
+            command.args(["--mount", "--"]).arg(program).args(args);
+            command.stdout(output("stdout")).stderr(output("stderr"));
+        });
+        assert!(!create.status.success(), "{spoil}");
+        assert!(!create.stderr.is_empty(), "{spoil}");
+        assert_nothing_left(&bundle, &before, spoil);
+    }
 }

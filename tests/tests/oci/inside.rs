@@ -293,3 +293,34 @@ fn options_that_mean_what_is_so_anyway_are_taken() {
         "{output}"
     );
 }
+
+#[test]
+fn a_network_of_the_hosts_is_joined_by_its_path() {
+    // It belongs to the host, who may not be asked any more from inside.
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--net", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    let path = format!("/proc/{}/ns/net", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    dyno_tests::until("it has its own", || {
+        std::fs::read_link(&path).is_ok_and(|link| link != own)
+    });
+    let mut bundle = Bundle::script("readlink /proc/self/ns/net; readlink /proc/self/ns/user");
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    let network = namespaces
+        .iter_mut()
+        .find(|namespace| namespace["type"] == "network");
+    network.unwrap()["path"] = json!(path);
+    // A sysfs can be mounted by the owner of the network namespace only.
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
+    let expected = std::fs::read_link(&path).unwrap();
+    let run = bundle.run();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let mut lines = run.stdout.lines();
+    assert_eq!(lines.next(), expected.to_str(), "{run:?}");
+    let user = std::fs::read_link("/proc/self/ns/user").unwrap();
+    assert_ne!(lines.next(), user.to_str());
+}

@@ -1,0 +1,67 @@
+//! What the parent sets on a process that is set up and not yet started.
+
+use std::os::fd::OwnedFd;
+
+use oci_spec::runtime as oci;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::Error;
+use super::namespaces::{proc_folder, write_proc};
+
+/// Gives a terminal its first size, before anybody can look at it.
+pub(super) fn size_terminal(master: &OwnedFd, process: &oci::Process) -> Result<(), Error> {
+    let Some(size) = process.console_size() else {
+        return Ok(());
+    };
+    let cells = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
+    let size = Winsize {
+        ws_row: cells(size.height()),
+        ws_col: cells(size.width()),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(master, size).map_err(Error::system("set the terminal's size"))
+}
+
+/// Sets resource limits and OOM score: from outside, because inside a user
+/// namespace no limit can be raised, and after the set-up, which must not run
+/// into them.
+pub(super) fn set(pid: Pid, process: &oci::Process) -> Result<(), Error> {
+    for rlimit in process.rlimits().iter().flatten() {
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let limit = Rlimit {
+            current: value(rlimit.soft()),
+            maximum: value(rlimit.hard()),
+        };
+        prlimit(Some(pid), resource(rlimit.typ()), limit)
+            .map_err(Error::system("set a resource limit"))?;
+    }
+    if let Some(score) = process.oom_score_adj() {
+        write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string())
+            .map_err(Error::system("set the OOM score"))?;
+    }
+    Ok(())
+}
+
+fn resource(kind: oci::PosixRlimitType) -> Resource {
+    use oci::PosixRlimitType as Type;
+    match kind {
+        Type::RlimitCpu => Resource::Cpu,
+        Type::RlimitFsize => Resource::Fsize,
+        Type::RlimitData => Resource::Data,
+        Type::RlimitStack => Resource::Stack,
+        Type::RlimitCore => Resource::Core,
+        Type::RlimitRss => Resource::Rss,
+        Type::RlimitNproc => Resource::Nproc,
+        Type::RlimitNofile => Resource::Nofile,
+        Type::RlimitMemlock => Resource::Memlock,
+        Type::RlimitAs => Resource::As,
+        Type::RlimitLocks => Resource::Locks,
+        Type::RlimitSigpending => Resource::Sigpending,
+        Type::RlimitMsgqueue => Resource::Msgqueue,
+        Type::RlimitNice => Resource::Nice,
+        Type::RlimitRtprio => Resource::Rtprio,
+        Type::RlimitRttime => Resource::Rttime,
+    }
+}
