@@ -7,25 +7,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// Packages whose programs are put on the disk.
-const PROGRAM_PACKAGES: [&str; 6] = [
-    "dyno-vm-tests",
-    "dyno-runtime",
-    "dyno-images",
-    "dyno-edge",
-    "dyno-hostd",
-    "dyno",
-];
-
-/// Packages whose tests also run in the virtual machine.
-const TEST_PACKAGES: [&str; 5] = [
-    "dyno-runtime",
-    "dyno-images",
-    "dyno-netns",
-    "dyno-edge",
-    "dyno-tests",
-];
-
 /// An executable of integration tests.
 #[derive(Debug, Clone)]
 pub struct TestBinary {
@@ -78,16 +59,18 @@ struct Profile {
 }
 
 impl Artifacts {
-    /// Builds whatever is not up to date.
+    /// Builds whatever is not up to date, with the same two commands as the
+    /// other checks: another choice of packages would mean other features of
+    /// their dependencies, and everything compiled twice.
     ///
     /// # Errors
     /// When cargo fails.
     pub(super) fn build() -> Result<Self> {
-        let metadata = cargo(&["metadata", "--format-version=1", "--no-deps"], &[])?;
+        let metadata = cargo(&["metadata", "--format-version=1", "--no-deps"])?;
         let metadata: Metadata =
             serde_json::from_str(&metadata).context("reading cargo metadata")?;
         let mut programs = BTreeMap::new();
-        for message in messages(&cargo(&["build", "--bins", MESSAGES], &PROGRAM_PACKAGES)?)? {
+        for message in messages(&cargo(&["build", "--workspace", "--bins", MESSAGES])?)? {
             if let Message {
                 executable: Some(path),
                 target: Some(target),
@@ -98,7 +81,7 @@ impl Artifacts {
             }
         }
         let mut tests = Vec::new();
-        for message in messages(&cargo(&["test", "--no-run", MESSAGES], &TEST_PACKAGES)?)? {
+        for message in messages(&cargo(&["test", "--workspace", "--no-run", MESSAGES])?)? {
             if let Message {
                 executable: Some(path),
                 manifest_path: Some(manifest),
@@ -135,11 +118,10 @@ fn package_of(manifest: &Path) -> String {
     format!("dyno-{}", folder.to_string_lossy())
 }
 
-fn cargo(arguments: &[&str], packages: &[&str]) -> Result<String> {
+fn cargo(arguments: &[&str]) -> Result<String> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(program)
         .args(arguments)
-        .args(packages.iter().flat_map(|package| ["--package", package]))
         .stderr(Stdio::inherit())
         .output()
         .context("executing cargo")?;

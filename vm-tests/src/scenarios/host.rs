@@ -12,11 +12,8 @@ use crate::vm::{Options, Output, Request, Vm};
 pub(super) fn on_a_host(context: &Context<'_>, test: fn(&Host<'_>) -> Result<()>) -> Result<()> {
     let vm = context.boot(&Options::default())?;
     let host = Host { vm: &vm };
-    host.explain(
-        host.dyno(&["info"])?
-            .text()
-            .context("the first command on a fresh host"),
-    )?;
+    // The very first start loads modules: on a busy machine `dyno` gives up waiting before.
+    host.explain(vm.wait_until("hostd answers", PATIENCE, "dyno info"))?;
     host.explain(test(&host))
 }
 

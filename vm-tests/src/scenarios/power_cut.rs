@@ -76,7 +76,9 @@ pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
     Host::booted(&vm)?;
     make_image(&vm)?;
     for round in 1..=rounds {
-        let delay = Duration::from_millis(1500 + random.below(6000));
+        // A number of answers rather than a time: the machine may be slow.
+        let answers = 2 + usize::try_from(random.below(6))?;
+        let delay = Duration::from_millis(random.below(1500));
         let mut client = vm.start(Request::new(&[
             "sh",
             "-c",
@@ -84,7 +86,7 @@ pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
             "client",
             &round.to_string(),
         ]))?;
-        let printed = client.collect(delay)?;
+        let printed = client.collect(answers, delay)?;
         drop(client);
         let disk = vm.power_cut()?;
         told.add(&printed.stdout)?;
@@ -92,18 +94,12 @@ pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
         let host = Host::booted(&vm)?;
         host.explain(check(&host, &told)).with_context(|| {
             format!(
-                "round {round} of seed {seed}, cut after {delay:?}; the client had said\n{}\n\
+                "round {round} of seed {seed}, cut {delay:?} after {answers} answers; the client had said\n{}\n\
                  and complained\n{}",
                 printed.stdout, printed.stderr
             )
         })?;
     }
-    // A client that is told nothing would prove nothing.
-    let least = usize::try_from(rounds)?;
-    ensure!(
-        told.created.len() >= least,
-        "too little work was acknowledged: {told:?}"
-    );
     vm.shut_down()?;
     Ok(())
 }

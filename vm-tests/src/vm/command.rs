@@ -226,39 +226,50 @@ impl Running<'_> {
         }
     }
 
-    /// What it prints within `time`, from its start; it must not end before.
+    /// What it has printed once standard output has so many lines, and for
+    /// `more` after that; it must not end before.
     ///
     /// # Errors
-    /// When it ends, or the machine does.
-    pub fn collect(&mut self, time: Duration) -> Result<Printed> {
-        let deadline = Instant::now() + time;
+    /// When its deadline passes before, or it ends, or the machine does.
+    pub fn collect(&mut self, lines: usize, more: Duration) -> Result<Printed> {
+        let mut until = self.started + self.request.deadline;
+        let mut enough = false;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.frames.recv_timeout(left) {
+            let printed = self.stdout.iter().filter(|&&byte| byte == b'\n').count();
+            if !enough && printed >= lines {
+                enough = true;
+                until = Instant::now() + more;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let trouble = match self.frames.recv_timeout(left) {
                 Ok(Frame {
                     kind: Kind::Stdout,
                     payload,
                     ..
-                }) => self.stdout.extend(payload),
+                }) => {
+                    self.stdout.extend(payload);
+                    continue;
+                }
                 Ok(Frame {
                     kind: Kind::Stderr,
                     payload,
                     ..
-                }) => self.stderr.extend(payload),
-                Ok(_) | Err(RecvTimeoutError::Disconnected) => {
-                    bail!(
-                        "ended early: {}",
-                        self.output(Exit::NotStarted("ended".to_owned()))
-                    )
+                }) => {
+                    self.stderr.extend(payload);
+                    continue;
                 }
-                Err(RecvTimeoutError::Timeout) => {
+                Err(RecvTimeoutError::Timeout) if enough => {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     return Ok(Printed {
                         stdout: text(&self.stdout),
                         stderr: text(&self.stderr),
                     });
                 }
-            }
+                Err(RecvTimeoutError::Timeout) => "fewer lines than awaited",
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => "it ended early",
+            };
+            let output = self.output(Exit::NotStarted(trouble.to_owned()));
+            bail!("{trouble}: {output}");
         }
     }
 
