@@ -16,7 +16,9 @@ use crate::layout::{Folder, FolderError};
 use crate::platform::Platform;
 use crate::progress::{Phase, Progress};
 use crate::reference::Reference;
-use crate::store::{self, BlobError, LayerError, Record, Store, StoreError, failed};
+use crate::store::{
+    self, Attempt, BlobError, LayerError, OnFailure, Record, Store, StoreError, failed,
+};
 
 /// Why an archive could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,8 @@ impl Store {
     /// P8: the archive itself is unpacked in the jail, too.
     ///
     /// # Errors
-    /// If the archive is damaged or holds no usable image. Images before the bad one stay.
+    /// If the archive is damaged or holds no usable image. Images before the bad one stay; no
+    /// blob of the bad one does.
     pub async fn load(
         &self,
         archive: impl AsyncRead + Send + Unpin,
@@ -146,16 +149,20 @@ impl Store {
         .await?;
         // Pinned before it gets its name; see `Claims::pin`.
         let (blob, size) = writer.received();
-        let blob_pin = inner.pin(blob);
+        let mut attempt = Attempt::new(inner, OnFailure::RemoveBlobs);
+        attempt.pin(blob);
         writer.commit(blob, size).await?;
         let unpacked = |done| watch(blob, Phase::Unpacking, done);
         let (id, layer_pin) = inner
             .make_layer(inner.open_blob(&blob)?, None, &unpacked)
             .await?;
         let layer = Descriptor::new(OCI_LAYER, blob, size);
-        let image = self.import_record(reference, &layer, id).await?;
+        let image = self
+            .import_record(reference, &layer, id, &mut attempt)
+            .await?;
+        attempt.succeed();
         watch(blob, Phase::Ready, size);
-        drop((blob_pin, layer_pin));
+        drop(layer_pin);
         Ok(image)
     }
 
@@ -165,6 +172,7 @@ impl Store {
         reference: &Reference,
         layer: &Descriptor,
         id: LayerId,
+        attempt: &mut Attempt,
     ) -> Result<Image, LoadError> {
         let inner = &self.inner;
         let (platform, now) = (Platform::host(), Timestamp::now());
@@ -183,7 +191,8 @@ impl Store {
             layers: vec![layer.clone()],
         };
         let (top, manifest) = manifest.to_document()?;
-        let _pins = [inner.pin(config_digest), inner.pin(top.digest)];
+        attempt.pin(config_digest);
+        attempt.pin(top.digest);
         inner.put_blob(&config).await?;
         inner.put_blob(&manifest).await?;
         let (layers, size_bytes) = ingest::stack(inner, &[id])?;

@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::progress::{Phase, Progress};
 use crate::reference::Reference;
 use crate::registry::{Client, RegistryError};
-use crate::store::{BlobError, Inner, LayerError, Pin, Record, StoreError};
+use crate::store::{Attempt, BlobError, Inner, LayerError, OnFailure, Record, StoreError};
 
 /// Layers fetched and unpacked at a time: the next ones arrive while one is unpacked.
 const PARALLEL_LAYERS: usize = 3;
@@ -57,6 +57,15 @@ pub(crate) enum Origin {
     Folder(Folder),
 }
 
+impl Origin {
+    fn on_failure(&self) -> OnFailure {
+        match self {
+            Origin::Registry(_) => OnFailure::KeepBlobs,
+            Origin::Folder(_) => OnFailure::RemoveBlobs,
+        }
+    }
+}
+
 /// Watches progress.
 pub(crate) type Watcher<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
@@ -69,12 +78,12 @@ pub(crate) struct Request<'a> {
     pub(crate) top: (Descriptor, Bytes),
 }
 
-/// One ingestion: what it needs, and what it has pinned so far.
+/// One ingestion: what it needs, and what it has come to so far.
 struct Ingest<'a> {
     store: &'a Arc<Inner>,
     origin: &'a Origin,
     watch: Watcher<'a>,
-    pins: Vec<Pin>,
+    attempt: Attempt,
     blobs: Vec<Digest>,
 }
 
@@ -89,7 +98,7 @@ pub(crate) async fn ingest(
         store,
         origin,
         watch,
-        pins: Vec::new(),
+        attempt: Attempt::new(store, origin.on_failure()),
         blobs: Vec::new(),
     };
     let digest = request.top.0.digest;
@@ -110,7 +119,7 @@ pub(crate) async fn ingest(
         .collect();
     for (layer, id) in &pairs {
         work.pin(layer.digest);
-        work.pins.push(store.pin(id.0));
+        work.attempt.pin_layer(*id);
         work.report(layer, Phase::Waiting, 0);
     }
     let fetched = pairs.iter().map(|(layer, id)| work.layer(layer, *id));
@@ -135,6 +144,7 @@ pub(crate) async fn ingest(
     };
     // Every blob was synced, every layer before it got its name: this is the last step.
     store.write_record(&record)?;
+    work.attempt.succeed();
     Ok(record.into_image(store.layers_root()))
 }
 
@@ -163,7 +173,7 @@ pub(crate) fn stack(
 
 impl Ingest<'_> {
     fn pin(&mut self, digest: Digest) {
-        self.pins.push(self.store.pin(digest));
+        self.attempt.pin(digest);
         if !self.blobs.contains(&digest) {
             self.blobs.push(digest);
         }

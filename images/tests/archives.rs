@@ -284,6 +284,38 @@ async fn content_that_is_not_what_its_digest_says_is_refused() {
 }
 
 #[tokio::test]
+async fn a_failed_load_or_import_takes_its_blobs_back_and_no_others() {
+    let rig = Rig::new();
+    let shared = layer(Tar::default().file("f", "content"));
+    let mut good = Layout::new();
+    good.image("good:1", std::slice::from_ref(&shared));
+    load(&rig, &good.archive()).await.unwrap();
+    let before = rig.count("blobs/sha256");
+
+    // A good layer that is an image's already, and one that is no tar.
+    let bad = gzip(b"garbage");
+    let mut layout = Layout::new();
+    layout.image("bad:1", &[shared.clone(), (bad, b"garbage".to_vec())]);
+    let error = inner(load(&rig, &layout.archive()).await.unwrap_err());
+    assert!(
+        matches!(error, IngestError::Layer { .. }),
+        "{}",
+        chain(&error)
+    );
+    let garbage = &b"garbage"[..];
+    let refused = rig.store.import(&reference("bad:2"), garbage, ignore).await;
+    assert!(
+        matches!(refused, Err(LoadError::Layer(_))),
+        "{:?}",
+        refused.err()
+    );
+
+    assert_eq!(rig.count("blobs/sha256"), before);
+    assert!(rig.blob(&Digest::of(&shared.0)).exists());
+    rig.assert_tidy();
+}
+
+#[tokio::test]
 async fn a_manifest_and_config_that_disagree_are_refused() {
     let rig = Rig::new();
     let good = layer(Tar::default());

@@ -71,6 +71,27 @@ impl Inner {
         Ok((collected, doomed))
     }
 
+    /// Removes those of these blobs that no record names and nobody has pinned.
+    pub(super) fn withdraw(&self, blobs: &[Digest]) -> Result<(), StoreError> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let mut doomed = Vec::new();
+        {
+            let pinned = self.claims.lock();
+            let records = self.records()?;
+            for blob in blobs {
+                let needed = pinned.contains_key(blob)
+                    || records.iter().any(|record| record.blobs.contains(blob));
+                let path = self.blob_path(blob);
+                if !needed && path.exists() {
+                    doomed.push(self.detach_one(&path)?);
+                }
+            }
+        }
+        doomed.iter().try_for_each(|path| remove_tree(path))
+    }
+
     fn detach_one(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let aside = durable::unique(&self.scratch());
         fs::rename(path, &aside).map_err(failed("rename", path))?;

@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::platform::Platform;
 use crate::reference::Reference;
 
+mod attempt;
 mod blobs;
 mod claims;
 mod collect;
@@ -37,6 +38,7 @@ mod layers;
 mod records;
 mod scratch;
 
+pub(crate) use attempt::{Attempt, OnFailure};
 pub use blobs::BlobError;
 pub(crate) use blobs::{BlobWriter, blocking};
 pub(crate) use claims::Pin;
