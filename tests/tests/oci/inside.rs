@@ -324,3 +324,23 @@ fn a_network_of_the_hosts_is_joined_by_its_path() {
     let user = std::fs::read_link("/proc/self/ns/user").unwrap();
     assert_ne!(lines.next(), user.to_str());
 }
+
+#[test]
+fn its_mounts_say_nothing_of_the_host_and_share_nothing_with_it() {
+    let bundle = Bundle::script("cat /proc/self/mountinfo");
+    let output = bundle.output();
+    assert!(output.contains(" / / "), "{output}");
+    for word in [bundle.id(), "shared:", "master:", "/tmp"] {
+        assert!(!output.contains(word), "{word}: {output}");
+    }
+}
+
+#[test]
+fn one_container_after_the_other_leaves_its_layers_as_they_were() {
+    // Who owns the top of the upper folder is set each time, and stays.
+    let bundle = Bundle::script("touch /made; ls /made; stat -c %u:%g:%a /");
+    for _ in 0..3 {
+        let run = bundle.run();
+        assert_eq!(run.stdout, "/made\n0:0:755\n", "{run:?}");
+    }
+}
