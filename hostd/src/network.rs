@@ -19,7 +19,7 @@ use dyno_api::name::{DynoId, DynoName};
 use dyno_netns::pool::{Pool, paired_ipv6};
 use dyno_netns::{Config, Counters, Desired, Endpoint, Network, Published, Repair};
 use tokio::sync::RwLock;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::durable::{chain, from_io, internal};
 
@@ -45,15 +45,36 @@ pub struct Place {
 #[derive(Debug)]
 pub struct DefaultNetwork {
     network: Arc<Network>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Read by those who change one dyno, written by those who compare all.
-    repairs: RwLock<()>,
+    repairs: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]
 struct State {
     pool: Pool,
     attached: BTreeMap<DynoId, Attached>,
+    /// Dynos whose links the kernel is still letting go.
+    leaving: BTreeMap<DynoId, JoinHandle<()>>,
+    /// Their addresses, and whether each was given back meanwhile.
+    held: BTreeMap<Ipv4Addr, bool>,
+}
+
+impl State {
+    fn release(&mut self, ipv4: Ipv4Addr) {
+        match self.held.get_mut(&ipv4) {
+            Some(given_back) => *given_back = true,
+            None => drop(self.pool.release(ipv4)),
+        }
+    }
+
+    /// The link of a dyno is gone: its address can be another's.
+    fn left(&mut self, id: &DynoId, ipv4: Ipv4Addr) {
+        self.leaving.remove(id);
+        if self.held.remove(&ipv4) == Some(true) {
+            self.pool.release(ipv4);
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -73,14 +94,16 @@ impl DefaultNetwork {
     pub fn open(config: Config) -> dyno_netns::Result<Self> {
         let pool = Pool::new(config.subnet4);
         let network = Arc::new(Network::open(config)?);
-        let state = Mutex::new(State {
+        let state = State {
             pool,
             attached: BTreeMap::new(),
-        });
+            leaving: BTreeMap::new(),
+            held: BTreeMap::new(),
+        };
         Ok(Self {
             network,
-            state,
-            repairs: RwLock::new(()),
+            state: Arc::new(Mutex::new(state)),
+            repairs: Arc::new(RwLock::new(())),
         })
     }
 
@@ -117,9 +140,9 @@ impl DefaultNetwork {
         self.state().pool.claim(ipv4)
     }
 
-    /// Gives an address back.
+    /// Gives an address back. It can be had again once its last link is gone.
     pub fn release(&self, ipv4: Ipv4Addr) {
-        self.state().pool.release(ipv4);
+        self.state().release(ipv4);
     }
 
     /// Remembers a dyno whose link is there already: an adopted one.
@@ -146,6 +169,13 @@ impl DefaultNetwork {
     /// # Errors
     /// What the kernel refused; nothing is left then.
     pub async fn attach(&self, place: Place, init: u32) -> Result<(), ApiError> {
+        let leaving = self.state().leaving.remove(&place.id);
+        if let Some(Err(error)) = match leaving {
+            Some(task) => Some(task.await),
+            None => None,
+        } {
+            return Err(internal(&error));
+        }
         let _changing = self.repairs.read().await;
         let id = place.id.clone();
         let entry = Attached {
@@ -167,23 +197,38 @@ impl DefaultNetwork {
         Ok(())
     }
 
-    /// Takes a dyno's link, rules and published ports away; its address stays
-    /// reserved.
+    /// Shuts a dyno off: nothing of it passes and its ports are free when this
+    /// returns; its address stays reserved. The kernel takes some milliseconds
+    /// to let the link go, which nobody waits for but who wants the id or the
+    /// address again.
     ///
     /// # Errors
     /// What the kernel refused; the next repair tries again.
     pub async fn detach(&self, id: &DynoId) -> Result<(), ApiError> {
-        let _changing = self.repairs.read().await;
-        if self.state().attached.remove(id).is_none() {
+        let changing = self.repairs.clone().read_owned().await;
+        let Some(entry) = self.state().attached.remove(id) else {
             return Ok(());
-        }
-        let (network, id) = (self.network.clone(), id.clone());
-        blocking(move || {
-            network
-                .detach(id.as_str())
-                .map_err(|error| api_error(&error))
+        };
+        let (network, name) = (self.network.clone(), id.clone());
+        let shut = blocking(move || {
+            let shut = network.shut(name.as_str());
+            shut.map_err(|error| api_error(&error))
         })
-        .await
+        .await?;
+        let (network, state) = (self.network.clone(), self.state.clone());
+        let (id, ipv4) = (id.clone(), entry.place.ipv4);
+        let mut shared = self.state();
+        shared.held.insert(ipv4, false);
+        let leaving = id.clone();
+        let task = spawn_blocking(move || {
+            if let Err(error) = network.clear(&shut) {
+                tracing::warn!(dyno = %id, error = %chain(&error), "a link stays until the next repair");
+            }
+            lock(&state).left(&id, ipv4);
+            drop(changing);
+        });
+        shared.leaving.insert(leaving, task);
+        Ok(())
     }
 
     /// Makes the kernel agree with what is desired.
@@ -239,8 +284,12 @@ impl DefaultNetwork {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn plumb(network: &Network, place: &Place, init: u32) -> Result<(), ApiError> {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 
 use dyno_api::dyno::{PortMapping, Protocol};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -56,35 +57,47 @@ pub fn resolve(
 ) -> Result<PortMapping, ApiError> {
     if port.host_port.is_some() {
         return match bind(port) {
-            Ok(_) => Ok(port.clone()),
+            Ok(()) => Ok(port.clone()),
             Err(error) => Err(refusal(port, &error)),
         };
     }
-    for _ in 0..64 {
-        let free = bind(port).map_err(|error| refusal(port, &error))?;
+    for host_port in CHOSEN {
         let candidate = PortMapping {
-            host_port: Some(free),
+            host_port: Some(host_port),
             ..port.clone()
         };
-        if !taken(&candidate) {
-            return Ok(candidate);
+        if taken(&candidate) {
+            continue;
+        }
+        match bind(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(refusal(port, &error)),
         }
     }
     Err(ApiError::new(
         ErrorKind::Exhausted,
-        "no free port was found in 64 tries",
+        format!(
+            "no port from {} to {} is free",
+            CHOSEN.start(),
+            CHOSEN.end()
+        ),
     ))
 }
 
-/// The port that a program could bind now; the kernel chooses where none is given.
-fn bind(port: &PortMapping) -> io::Result<u16> {
+/// Ports that are given where none is asked for: below those that Linux gives
+/// to outgoing connections, one of which could otherwise have a dyno's port as
+/// its own end.
+const CHOSEN: RangeInclusive<u16> = 20_000..=29_999;
+
+/// Whether a program could bind the port now.
+fn bind(port: &PortMapping) -> io::Result<()> {
     let address = port.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let address = SocketAddr::new(address, port.host_port.unwrap_or(0));
-    let bound = match port.protocol {
-        Protocol::Tcp => TcpListener::bind(address)?.local_addr()?,
-        Protocol::Udp => UdpSocket::bind(address)?.local_addr()?,
-    };
-    Ok(bound.port())
+    match port.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+    }
 }
 
 fn refusal(port: &PortMapping, error: &io::Error) -> ApiError {
