@@ -41,8 +41,6 @@ pub struct DynoSpec {
     pub rm: bool,
     /// Make the root file system read-only.
     pub read_only: bool,
-    /// Run a minimal init that reaps zombies and forwards signals.
-    pub init: bool,
     /// What happens when it ends.
     pub restart: RestartPolicy,
     /// Signal that asks it to end; the image's own, else SIGTERM, when absent.

@@ -8,8 +8,8 @@ use crate::dyno::ExitStatus;
 use crate::name::{DynoId, DynoName};
 
 /// One thing that happened, as `GET /v1/events` streams it (JSON lines).
+// No `deny_unknown_fields`: serde cannot tell them from those of `what`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Event {
     /// Grows by one with each event of this host since it was set up.
     pub sequence: u64,

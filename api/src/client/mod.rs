@@ -26,7 +26,6 @@ use std::path::{Path, PathBuf};
 
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
 pub use error::Error;
-pub use host::Events;
 pub use lines::Lines;
 
 /// A client of the hostd that listens on one unix socket.

@@ -5,9 +5,9 @@ use dyno_api::client::{self, Client};
 use dyno_api::dyno::ExecRequest;
 use dyno_api::error::ErrorKind;
 
-use super::Context;
 use super::attach::{DetachArgs, exit_code};
 use super::run::environment::EnvArgs;
+use super::{Context, command};
 use crate::failure::{Failure, code};
 use crate::session::{End, Input, Streams, attend};
 
@@ -51,7 +51,7 @@ impl Exec {
         let mut words = self.words.into_iter();
         let dyno = words.next().unwrap_or_default();
         let request = ExecRequest {
-            command: words.collect(),
+            command: command(words),
             env: self.env.into_variables()?,
             user: self.user,
             workdir: self.workdir,

@@ -87,3 +87,24 @@ impl Context {
         Ok(code)
     }
 }
+
+/// The program and its arguments, of the words behind an image or a dyno. A
+/// `--` before them, as other tools want it, is not among them.
+fn command(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut words = words.peekable();
+    words.next_if(|word| word == "--");
+    words.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_first_pair_of_hyphens_is_not_the_commands() {
+        let command = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
+        assert_eq!(command(&["--", "ls", "--", "-l"]), ["ls", "--", "-l"]);
+        assert_eq!(command(&["ls", "--"]), ["ls", "--"]);
+        assert!(command(&[]).is_empty());
+    }
+}

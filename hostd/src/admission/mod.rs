@@ -52,12 +52,6 @@ pub fn check(spec: &DynoSpec, facts: &HostFacts, paths: &Paths) -> Result<(), Ap
     if spec.stop_grace_ms.is_some_and(|grace| grace > MAX_GRACE_MS) {
         return Err(invalid("a stop grace above one day is not sensible"));
     }
-    if spec.init {
-        return Err(
-            ApiError::new(ErrorKind::Unsupported, "this build has no init of its own")
-                .hint("leave `init` out and run an init from the image"),
-        );
-    }
     if spec.net != NetMode::Default && !spec.ports.is_empty() {
         return Err(invalid("ports are published on the default network only")
             .hint("leave `net` or `ports` out; with `net` host every port is the host's anyway"));

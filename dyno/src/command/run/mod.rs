@@ -99,7 +99,9 @@ impl Run {
             .map_err(|error| Failure::io("cannot tell the working directory", &error))?;
         let mut words = self.words.into_iter();
         let image = words.next().unwrap_or_default();
-        let spec = self.spec.into_spec(image, words.collect(), &cwd)?;
+        let spec = self
+            .spec
+            .into_spec(image, crate::command::command(words), &cwd)?;
         let spec = DynoSpec {
             tty: streams.tty,
             stdin: streams.stdin,

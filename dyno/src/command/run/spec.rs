@@ -84,9 +84,6 @@ pub(super) struct SpecArgs {
     /// os/architecture[/variant] [default: the host's own]
     #[arg(long, value_parser = platform::parse)]
     pub(super) platform: Option<String>,
-    /// Run an init that reaps zombies and forwards signals
-    #[arg(long)]
-    init: bool,
     /// Signal that asks it to end [default: the image's, else TERM]
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -131,7 +128,6 @@ impl SpecArgs {
             workdir: self.workdir,
             hostname: self.hostname,
             read_only: self.read_only,
-            init: self.init,
             restart: self.restart,
             stop_signal: self.stop_signal,
             stop_grace_ms: self.stop_grace.map(duration::millis),
@@ -220,14 +216,10 @@ mod tests {
             "--net",
             "none",
             "--read-only",
-            "--init",
         ]);
         assert_eq!(made.env["A"], "1");
         assert_eq!(made.labels["tier"], "web");
-        assert_eq!(
-            (made.net, made.read_only, made.init),
-            (NetMode::None, true, true)
-        );
+        assert_eq!((made.net, made.read_only), (NetMode::None, true));
         let made = spec(&["--cap-add", "NET_ADMIN,SYS_PTRACE", "--cap-drop", "ALL"]);
         assert_eq!(made.security.cap_add, ["NET_ADMIN", "SYS_PTRACE"]);
         assert_eq!(made.security.cap_drop, ["ALL"]);
