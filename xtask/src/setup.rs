@@ -37,8 +37,10 @@ const FOR_TEST: &[(&str, &str)] = &[
 
 /// What the benchmarks need besides.
 const FOR_BENCH: &[(&str, &str)] = &[
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("conmon", "conmon"),
     ("crun", "crun"),
+    ("iptables", "iptables"),
     ("podman", "podman"),
     ("runc", "runc"),
     ("wrk", "wrk"),
