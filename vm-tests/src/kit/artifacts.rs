@@ -118,9 +118,22 @@ fn package_of(manifest: &Path) -> String {
     format!("dyno-{}", folder.to_string_lossy())
 }
 
+/// What `cargo run` tells the program it runs about its package. Build scripts
+/// watch these (ring's does): inherited, they have half the tree compiled anew.
+const ABOUT_US: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+
 fn cargo(arguments: &[&str]) -> Result<String> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if ABOUT_US
+            .iter()
+            .any(|start| name.to_string_lossy().starts_with(start))
+        {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(arguments)
         .stderr(Stdio::inherit())
         .output()
