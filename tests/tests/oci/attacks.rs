@@ -212,11 +212,14 @@ fn a_process_of_ours_in_the_container_cannot_be_looked_into() {
 
 #[test]
 fn a_sysctl_goes_to_the_container_wherever_its_proc_leads() {
-    let mut bundle = Bundle::script("cat /proc/sys/net/core/somaxconn");
-    let host = std::fs::read("/proc/sys/net/core/somaxconn").unwrap();
-    bundle.config["linux"]["sysctl"] = json!({"net.core.somaxconn": "77"});
+    let mut bundle = Bundle::script("cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let host = std::fs::read("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "77"});
     assert_eq!(bundle.output(), "77\n");
-    assert_eq!(std::fs::read("/proc/sys/net/core/somaxconn").unwrap(), host);
+    assert_eq!(
+        std::fs::read("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap(),
+        host
+    );
 }
 
 #[test]
