@@ -32,6 +32,8 @@ struct OpenLog {
     file: File,
     inode: (u64, u64),
     offset: u64,
+    /// Nothing from here on is read.
+    end: u64,
     pending: Vec<u8>,
     consumed: usize,
 }
@@ -48,6 +50,15 @@ impl LogFiles {
         files.look_for_newer()?;
         files.advance();
         Ok(files)
+    }
+
+    /// From now on the files end where they end now, however fast they grow:
+    /// a reader is never kept by a writer (P15).
+    pub(super) fn end_here(&mut self) -> io::Result<()> {
+        for log in self.current.iter_mut().chain(&mut self.newer) {
+            log.end = log.file.metadata()?.len();
+        }
+        Ok(())
     }
 
     /// The same position once more, reading on its own.
@@ -139,6 +150,7 @@ impl OpenLog {
             file,
             inode,
             offset: 0,
+            end: u64::MAX,
             pending: Vec::new(),
             consumed: 0,
         }))
@@ -149,6 +161,7 @@ impl OpenLog {
             file: self.file.try_clone()?,
             inode: self.inode,
             offset: self.offset,
+            end: self.end,
             pending: self.pending.clone(),
             consumed: self.consumed,
         })
@@ -179,7 +192,9 @@ impl OpenLog {
 
     fn fill(&mut self) -> io::Result<usize> {
         let start = self.pending.len();
-        self.pending.resize(start + CHUNK, 0);
+        let left = self.end.saturating_sub(self.offset);
+        let room = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        self.pending.resize(start + room, 0);
         let read = self.file.read_at(&mut self.pending[start..], self.offset);
         let count = *read.as_ref().unwrap_or(&0);
         self.pending.truncate(start + count);

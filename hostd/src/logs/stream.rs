@@ -79,6 +79,9 @@ impl Reader {
             files: LogFiles::open(&path)?,
             query,
         };
+        if !reader.query.follow {
+            reader.files.end_here()?;
+        }
         if let Some(tail) = reader.query.tail {
             reader.skip_to_last(tail)?;
         }
@@ -116,7 +119,12 @@ impl Reader {
     fn batch(&mut self) -> io::Result<Bytes> {
         let mut batch = Vec::new();
         while batch.len() < BATCH {
-            let Some(bytes) = self.files.next()? else {
+            let next = if self.query.follow {
+                self.files.next()?
+            } else {
+                self.files.next_known()?
+            };
+            let Some(bytes) = next else {
                 break;
             };
             if let Some(line) = self.accept(&bytes) {
@@ -231,6 +239,32 @@ mod tests {
             .await,
             ["b"]
         );
+    }
+
+    #[tokio::test]
+    async fn who_does_not_follow_is_not_kept_by_a_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, 1, "stdout", 'F', "before");
+        let (to, mut from) = mpsc::channel(4);
+        let writer = path.clone();
+        // Asked before each read: there is always one more line.
+        let ended = move || {
+            append(&writer, 2, "stdout", 'F', "after");
+            false
+        };
+        let task = tokio::spawn(stream(path, LogsQuery::default(), ended, to));
+        let read = async {
+            let mut text = Vec::new();
+            while let Some(batch) = from.recv().await {
+                text.extend_from_slice(&batch.unwrap());
+            }
+            String::from_utf8(text).unwrap()
+        };
+        let text = tokio::time::timeout(Duration::from_secs(5), read).await;
+        let text = text.expect("an end");
+        assert!(text.contains("before") && !text.contains("after"), "{text}");
+        task.await.unwrap();
     }
 
     #[tokio::test]
