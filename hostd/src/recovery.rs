@@ -1,8 +1,10 @@
 //! Takes up the work of an earlier hostd: every record gets its supervisor
 //! again, and what belongs to no record goes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use dyno_api::error::ApiError;
@@ -24,7 +26,7 @@ use crate::{cgroups, identity, supervisor};
 /// When the folders cannot be read.
 pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     let shared = host.clone();
-    let (records, same_boot) = blocking(move || read(&shared)).await?;
+    let (records, unread, same_boot) = blocking(move || read(&shared)).await?;
     let mut looked_at = Vec::new();
     for record in records {
         let host = host.clone();
@@ -49,7 +51,7 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
         .collect();
     let shared = host.clone();
     blocking(move || {
-        sweep(&shared, &adopted);
+        sweep(&shared, &adopted, &unread);
         Ok(())
     })
     .await?;
@@ -63,9 +65,10 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The records, and whether they were used in this boot already; what an
-/// earlier boot left in the run folder goes first.
-fn read(host: &Host) -> Result<(Vec<Record>, bool), ApiError> {
+/// The records, the ids of those that cannot be read, and whether they were
+/// used in this boot already; what an earlier boot left in the run folder goes
+/// first.
+fn read(host: &Host) -> Result<(Vec<Record>, BTreeSet<String>, bool), ApiError> {
     let failed = |what: &str, error: io::Error| from_io(&format!("cannot {what}"), &error);
     let boot = identity::boot_id().map_err(|error| failed("read the boot id", error))?;
     let known = durable::read_json::<String>(&host.paths.boot()).unwrap_or_default();
@@ -79,10 +82,12 @@ fn read(host: &Host) -> Result<(Vec<Record>, bool), ApiError> {
         .map_err(|error| failed("make the run folder", error))?;
     let (records, damaged) = desired::load_all(&host.paths)
         .map_err(|error| failed("read the records of dynos", error))?;
+    let mut unread = BTreeSet::new();
     for (id, error) in damaged {
-        tracing::error!(dyno = id, error = %chain(&error), "this record is left alone and its dyno does not run");
+        tracing::error!(dyno = id, error = %chain(&error), "this record cannot be read; the dyno is left alone, running or not");
+        unread.insert(id);
     }
-    Ok((records, same_boot))
+    Ok((records, unread, same_boot))
 }
 
 async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Option<Running>) {
@@ -147,16 +152,22 @@ fn decide(
 }
 
 /// Removes what belongs to no record: monitors that nobody watches, groups,
-/// bundles.
-fn sweep(host: &Host, adopted: &[u32]) {
-    for pid in monitors(host) {
-        if !adopted.contains(&pid) {
+/// bundles. A record that cannot be read is a record.
+fn sweep(host: &Host, adopted: &[u32], unread: &BTreeSet<String>) {
+    let belongs = |id: &str| {
+        let known = id
+            .parse::<DynoId>()
+            .is_ok_and(|id| host.registry().contains(&id));
+        known || unread.contains(id)
+    };
+    for (pid, id) in monitors(host) {
+        if !adopted.contains(&pid) && !unread.contains(&id) {
             tracing::warn!(pid, "a monitor that belongs to no dyno is killed");
             kill(pid);
         }
     }
     for id in cgroups::present(&host.layout, &host.identity.id) {
-        if host.registry().contains(&id) {
+        if belongs(id.as_str()) {
             continue;
         }
         if let Err(error) = cgroups::kill(&host.layout, &host.identity.id, &id) {
@@ -167,11 +178,7 @@ fn sweep(host: &Host, adopted: &[u32]) {
         return;
     };
     for entry in entries.flatten() {
-        let known = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<DynoId>().ok());
-        if known.is_some_and(|id| host.registry().contains(&id)) {
+        if entry.file_name().to_str().is_some_and(belongs) {
             continue;
         }
         if let Err(error) = durable::remove_tree(&entry.path()) {
@@ -180,9 +187,9 @@ fn sweep(host: &Host, adopted: &[u32]) {
     }
 }
 
-/// The monitors of this host's run folder, by their command line: also those
-/// that a crash caught before they had a socket.
-fn monitors(host: &Host) -> Vec<u32> {
+/// The monitors of this host's run folder and their dynos, by their command
+/// line: also those that a crash caught before they had a socket.
+fn monitors(host: &Host) -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -190,12 +197,13 @@ fn monitors(host: &Host) -> Vec<u32> {
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
+        .filter_map(|pid: u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            let folder = words.get(2).and_then(|word| std::str::from_utf8(word).ok());
-            words.get(1) == Some(&&b"monitor"[..])
-                && folder.is_some_and(|f| std::path::Path::new(f).starts_with(&run))
+            let folder = Path::new(std::str::from_utf8(words.get(2)?).ok()?);
+            let ours = words.get(1) == Some(&&b"monitor"[..]) && folder.starts_with(&run);
+            let id = folder.file_name()?.to_str()?;
+            ours.then(|| (pid, id.to_owned()))
         })
         .collect()
 }

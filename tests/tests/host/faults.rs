@@ -185,3 +185,29 @@ fn hostd_killed_while_dynos_come_and_go_leaves_each_whole_or_gone() {
         assert!(left.is_empty(), "seed {seed}, round {round}: {left:?}");
     }
 }
+
+#[test]
+fn a_record_that_cannot_be_read_does_not_cost_its_dyno_its_life() {
+    let mut host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    host.until_phase(&id, "running");
+    let pid = host.inspect(&id)["status"]["pid"].as_i64().unwrap();
+    let init = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let record = host.path().join("state/dynos").join(&id).join("dyno.json");
+    let whole = std::fs::read(&record).unwrap();
+    host.kill();
+    std::fs::File::create(&record).unwrap();
+    host.spawn_again();
+    host.until_it_answers();
+    assert!(
+        rustix::process::test_kill_process(init).is_ok(),
+        "it was killed"
+    );
+    // With its record it is an ordinary dyno again.
+    host.kill();
+    std::io::Write::write_all(&mut std::fs::File::create(&record).unwrap(), &whole).unwrap();
+    host.spawn_again();
+    host.until_it_answers();
+    host.until_phase(&id, "running");
+    assert_eq!(host.inspect(&id)["status"]["pid"].as_i64(), Some(pid));
+}
