@@ -118,7 +118,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         group: options.group()?,
     };
     make_folders(&paths)?;
-    let _lock = lock(&paths)?;
+    let _locks = lock(&paths)?;
     let host = Arc::new(build(options, paths)?);
     recovery::take_up(&host)
         .await
@@ -185,15 +185,19 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
     make(&paths.edge(), 0o750)
 }
 
-/// One hostd per pair of folders; the lock goes with the process.
-pub(crate) fn lock(paths: &Paths) -> Result<File, DaemonError> {
+/// One hostd for each of the two folders, whatever the other one is; the
+/// locks go with the process.
+pub(crate) fn lock(paths: &Paths) -> Result<[File; 2], DaemonError> {
+    let state = File::open(&paths.state_dir).map_err(failed("open", &paths.state_dir))?;
     let path = paths.lock();
-    let file = File::create(&path).map_err(failed("make", &path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-        rustix::io::Errno::WOULDBLOCK => DaemonError::Locked(paths.run_dir.clone()),
-        other => failed("lock", &path)(other.into()),
-    })?;
-    Ok(file)
+    let run = File::create(&path).map_err(failed("make", &path))?;
+    for (file, folder) in [(&state, &paths.state_dir), (&run, &paths.run_dir)] {
+        flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => DaemonError::Locked(folder.clone()),
+            other => failed("lock", folder)(other.into()),
+        })?;
+    }
+    Ok([state, run])
 }
 
 fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
@@ -221,6 +225,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         registry: Mutex::new(Registry::new(pool)),
         ready: AtomicBool::new(false),
         dns: AtomicBool::new(false),
+        publishing: Mutex::new(()),
         paths,
         identity,
         facts,

@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dyno_api::dyno::{DynoSpec, ExitStatus, Phase, PortMapping};
 use dyno_api::name::{DynoId, DynoName};
@@ -105,6 +105,14 @@ impl Record {
         durable::write_json(&path, self, self.survives())
     }
 
+    fn of_another_version(&self, paths: &Paths) -> DurableError {
+        DurableError::Version {
+            path: paths.dyno(&self.id).record(),
+            found: self.version,
+            known: VERSION,
+        }
+    }
+
     /// What changes of this record survive.
     pub fn survives(&self) -> Survives {
         match self.spec.rm {
@@ -130,15 +138,22 @@ pub fn load_all(paths: &Paths) -> io::Result<(Vec<Record>, Vec<Damaged>)> {
             continue;
         };
         match durable::read_json::<Record>(&paths.dyno(&id).record()) {
-            Ok(Some(record)) => records.push(record),
-            // A creation that was cut short before its record, or a removal
-            // after it: nothing was promised.
-            Ok(None) => durable::remove_tree(&paths.dyno(&id).state)?,
+            Ok(Some(record)) if record.version == VERSION => records.push(record),
+            Ok(Some(record)) => damaged.push((name, record.of_another_version(paths))),
+            Ok(None) => sweep(&paths.dyno(&id).state),
             Err(error) => damaged.push((name, error)),
         }
     }
     records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     Ok((records, damaged))
+}
+
+/// Removes what a creation that was cut short before its record, or a removal
+/// after it, has left: nothing was promised, and nobody waits for it.
+fn sweep(state: &Path) {
+    if let Err(error) = durable::remove_tree(state) {
+        tracing::warn!(%error, folder = %state.display(), "what is left of a dyno stays until the next start");
+    }
 }
 
 #[cfg(test)]
@@ -193,12 +208,19 @@ pub(crate) mod tests {
             Survives::Crash,
         )
         .unwrap();
+        let newer = Record {
+            version: VERSION + 1,
+            ..record(5)
+        };
+        fs::create_dir_all(paths.dyno(&newer.id).state).unwrap();
+        newer.save(&paths).unwrap();
         let half = paths.dyno(&DynoId::from_bytes([4; 6]));
         fs::create_dir_all(&half.state).unwrap();
         let (records, damaged) = load_all(&paths).unwrap();
         assert_eq!(records, [record(1), record(2)]);
-        assert_eq!(damaged.len(), 1);
+        assert_eq!(damaged.len(), 2);
         assert!(broken.state.exists());
+        assert!(paths.dyno(&newer.id).record().exists());
         assert!(!half.state.exists());
     }
 }

@@ -37,6 +37,16 @@ pub enum DurableError {
         /// Why.
         source: io::Error,
     },
+    /// The file was written by another version of hostd.
+    #[error("{path} has version {found}; this hostd knows version {known}")]
+    Version {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// That of this hostd.
+        known: u32,
+    },
     /// The file is not what this version writes.
     #[error("{path} is damaged or of another version")]
     Format {
@@ -53,7 +63,9 @@ impl From<DurableError> for ApiError {
             DurableError::Write { path, source } => {
                 from_io(&format!("cannot write {}", path.display()), source)
             }
-            DurableError::Read { .. } | DurableError::Format { .. } => internal(&error),
+            DurableError::Read { .. }
+            | DurableError::Version { .. }
+            | DurableError::Format { .. } => internal(&error),
         }
     }
 }

@@ -57,6 +57,7 @@ pub struct Host {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) ready: AtomicBool,
     pub(crate) dns: AtomicBool,
+    pub(crate) publishing: Mutex<()>,
 }
 
 impl Host {
@@ -67,6 +68,11 @@ impl Host {
 
     /// Writes the names of all attached dynos for the edge.
     pub(crate) fn publish_names(&self) {
+        // Dynos come and go side by side: whoever looks last writes last.
+        let _publishing = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let tables = self.network.tables(&self.facts.resolvers);
         if let Err(error) = self.edge.write_tables(&tables) {
             tracing::warn!(%error, "the names of dynos are not up to date");

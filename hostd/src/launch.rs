@@ -5,7 +5,7 @@
 //! ```
 //! Whatever was made is taken down again where a later step fails.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -23,15 +23,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::spawn_blocking;
 
-use crate::admission;
 use crate::bundle::{self, Inputs, files};
 use crate::desired::Record;
-use crate::durable::{self, from_io, internal};
+use crate::durable::{self, Survives, from_io, internal};
 use crate::host::{Host, blocking};
 use crate::logs;
 use crate::monitor::{self, Watch};
 use crate::network::{self, Place};
 use crate::paths::DynoPaths;
+use crate::{admission, cgroups};
 
 /// The grace of a stop where nothing else was asked for.
 pub const DEFAULT_GRACE_MS: u64 = 10_000;
@@ -97,7 +97,15 @@ fn pidfd(pid: u32) -> io::Result<Arc<OwnedFd>> {
 /// What the file system says.
 pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
     let own = host.paths.dyno(&record.id);
+    let is_new = !own.state.exists();
     make_folder(&own.state, 0o700)?;
+    // The record is durable in its folder; so must be the folder's own name.
+    if is_new && record.survives() == Survives::PowerCut {
+        let dynos = host.paths.dynos();
+        File::open(&dynos)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| from_io(&format!("cannot sync {}", dynos.display()), &error))?;
+    }
     // The upper folder is the dyno's `/`: its mode shows inside.
     make_folder(&own.upper(), 0o755)?;
     make_folder(&own.work(), 0o700)?;
@@ -131,14 +139,27 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
         Ok(()) => Running::open(&own, pid).await,
         Err(error) => Err(error),
     };
-    if plumbed.is_err()
-        && let Err(error) = spawned.monitor.start_kill()
-    {
-        tracing::warn!(%error, dyno = %record.id, "cannot kill the monitor");
+    if plumbed.is_err() {
+        undo(host, record, &mut spawned.monitor).await;
     }
     // hostd is its parent as long as it lives: no zombie stays.
     tokio::spawn(async move { spawned.monitor.wait().await });
     plumbed
+}
+
+/// Kills a monitor whose dyno cannot be completed, and removes the cgroup,
+/// which a killed monitor leaves.
+async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut tokio::process::Child) {
+    if let Err(error) = monitor.kill().await {
+        tracing::warn!(%error, dyno = %record.id, "cannot kill the monitor");
+    }
+    let (host, id) = (host.clone(), record.id.clone());
+    let removed = blocking(move || {
+        cgroups::kill(&host.layout, &host.identity.id, &id).map_err(|error| internal(&error))
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, dyno = %record.id, "the cgroup of a dyno that was not started stays");
+    }
 }
 
 async fn plumb(host: &Host, record: &Record, init: u32) -> Result<(), ApiError> {

@@ -3,12 +3,16 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use dyno_hostd::config::{Action, Command};
 use dyno_hostd::durable::chain;
 use dyno_hostd::{daemon, systemd, teardown};
 use tracing_subscriber::EnvFilter;
+
+/// How long work in progress may keep a daemon that was told to end.
+const LAST_STEPS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(&Command::parse().action) {
@@ -27,7 +31,12 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
-            Ok(event_loop()?.block_on(daemon::serve(options))?)
+            let runtime = event_loop()?;
+            let served = runtime.block_on(daemon::serve(options));
+            // Blocking work may go on for minutes; to end in the middle of it
+            // is a crash, after which everything is whole.
+            runtime.shutdown_timeout(LAST_STEPS);
+            Ok(served?)
         }
         Action::Hold => Ok(event_loop()?.block_on(systemd::hold())?),
         Action::Teardown(options) => Ok(teardown::teardown(options)?),

@@ -67,7 +67,7 @@ impl Paths {
         self.run_dir.join("dynos")
     }
 
-    /// Held while a hostd uses these folders.
+    /// Held while a hostd uses this run folder; the state folder is locked itself.
     pub fn lock(&self) -> PathBuf {
         self.run_dir.join("hostd.lock")
     }

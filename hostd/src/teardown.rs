@@ -28,7 +28,7 @@ pub fn teardown(options: &Serve) -> Result<(), DaemonError> {
     if !paths.run_dir.exists() || !paths.host_record().exists() {
         return Ok(());
     }
-    let _lock = lock(&paths)?;
+    let _locks = lock(&paths)?;
     let (records, damaged) = desired::load_all(&paths).map_err(failed("read", &paths.dynos()))?;
     if !records.is_empty() || !damaged.is_empty() {
         return Err(DaemonError::Dynos(records.len() + damaged.len()));

@@ -10,9 +10,10 @@
 //! dynos do; a reboot or the removal of the claimant's state folder ends it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -29,8 +30,9 @@ const END: u32 = 1 << 31;
 const WINDOW: u32 = 1 << 26;
 const WINDOWS: u32 = (END - FIRST) / WINDOW;
 
-/// Where the claims of one machine are kept.
-pub const CLAIMS: &str = "/run/lock/dyno-uids";
+/// Where the claims of one machine are kept: not in `/run/lock`, where
+/// everybody may make folders and plant links.
+pub const CLAIMS: &str = "/run/dyno-uids";
 
 /// Why no ids could be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum UidError {
     /// Every window belongs to another host of this machine.
     #[error("all {WINDOWS} windows of user ids are claimed by other hostds, see {CLAIMS}")]
     NoWindow,
+    /// The folder of claims is a link, or others than root may write there.
+    #[error("{path} is not a folder of root's alone: remove it, or find out who made it")]
+    Planted {
+        /// The folder.
+        path: PathBuf,
+    },
     /// This host's window is used up.
     #[error("all user id ranges of this host are in use by its dynos")]
     NoRange,
@@ -87,7 +95,7 @@ impl UidPool {
             path: claims.to_owned(),
             source,
         };
-        fs::create_dir_all(claims).map_err(failed)?;
+        make_own(claims)?;
         let lock = File::create(claims.join("lock")).map_err(failed)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
         let mine = Claim {
@@ -195,6 +203,29 @@ impl UidPool {
             .foreign
             .iter()
             .any(|other| other.start < range.end && range.start < other.end)
+    }
+}
+
+/// P1: what is opened in the folder by name is what a hostd put there.
+fn make_own(claims: &Path) -> Result<(), UidError> {
+    let failed = |source| UidError::Claims {
+        path: claims.to_owned(),
+        source,
+    };
+    match DirBuilder::new().mode(0o700).create(claims) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(claims).map_err(failed)?;
+    let own = found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o022 == 0;
+    if own {
+        Ok(())
+    } else {
+        Err(UidError::Planted {
+            path: claims.to_owned(),
+        })
     }
 }
 
