@@ -12,6 +12,7 @@
 )]
 
 pub mod bundle;
+pub mod debian;
 pub mod host;
 pub mod machine;
 pub mod root;
