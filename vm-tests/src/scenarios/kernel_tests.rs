@@ -67,6 +67,10 @@ const NOT_HERE: &[(&str, &str)] = &[
         "dyno-tests::images ",
         "docker-registry and skopeo are not on the guest's disk",
     ),
+    (
+        "dyno-tests::real ",
+        "docker-registry and skopeo are not on the guest's disk",
+    ),
 ];
 
 /// Longer than any test takes even without KVM.
