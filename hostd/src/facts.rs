@@ -16,6 +16,8 @@ pub struct HostFacts {
     pub cpus: u32,
     /// hostd's own hard resource limits, by lower-case name: no dyno exceeds them.
     pub hard_limits: BTreeMap<String, u64>,
+    /// What dynos begin with of oom_score_adj: never spared, as hostd may be.
+    pub oom_score_adj: i32,
     /// `os/architecture`, the platform of images that run here.
     pub platform: String,
     /// Kernel release.
@@ -43,12 +45,21 @@ impl HostFacts {
             memory_bytes,
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
             hard_limits: hard_limits(),
+            oom_score_adj: oom_score_adj()?,
             platform: format!("linux/{}", architecture()),
             kernel: uname.release().to_string_lossy().into_owned(),
             ipv6: fs::exists("/proc/sys/net/ipv6")?,
             resolvers: parse_resolvers(&resolv),
         })
     }
+}
+
+/// Where hostd itself is among the first to go, it may not be allowed to give
+/// its dynos less.
+fn oom_score_adj() -> io::Result<i32> {
+    let own = fs::read_to_string("/proc/self/oom_score_adj")?;
+    let own: i32 = own.trim().parse().map_err(io::Error::other)?;
+    Ok(own.max(0))
 }
 
 fn hard_limits() -> BTreeMap<String, u64> {

@@ -166,6 +166,7 @@ pub(crate) mod tests {
 
     pub(crate) fn facts() -> HostFacts {
         HostFacts {
+            oom_score_adj: 0,
             memory_bytes: 8 << 30,
             cpus: 4,
             hard_limits: [("nofile".to_owned(), 20_000), ("core".to_owned(), u64::MAX)].into(),

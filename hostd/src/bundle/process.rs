@@ -30,8 +30,7 @@ pub(super) fn process(inputs: &Inputs<'_>) -> Result<Process, BundleError> {
         .env(environment(inputs)?)
         .cwd(working_directory(spec, &inputs.record.image.config)?)
         .capabilities(identity_capabilities(inputs.user.uid, &caps)?)
-        // hostd itself is the last to be killed: its dynos are not.
-        .oom_score_adj(0)
+        .oom_score_adj(inputs.facts.oom_score_adj)
         .rlimits(rlimits(spec, inputs.facts)?)
         .no_new_privileges(!spec.security.allow_new_privileges)
         .build()?)
