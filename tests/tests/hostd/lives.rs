@@ -1,0 +1,213 @@
+//! Upgrades and reboots.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dyno_tests::host::{Host, http_get};
+use dyno_tests::until;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+use crate::rig::{assert_nothing_left, get, stderr};
+
+const SERVE: &str = "echo page > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
+const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done";
+
+fn pid(value: &Value) -> Pid {
+    Pid::from_raw(i32::try_from(value.as_i64().unwrap()).unwrap()).unwrap()
+}
+
+/// Each dyno's own process and its monitor.
+fn processes(host: &Host) -> BTreeMap<String, (Value, Value)> {
+    let dynos = get(host, "/v1/dynos").remove(0);
+    let dynos = dynos.as_array().unwrap().iter();
+    dynos
+        .map(|dyno| {
+            let status = &dyno["status"];
+            let both = (status["pid"].clone(), status["monitor_pid"].clone());
+            (dyno["name"].as_str().unwrap().to_owned(), both)
+        })
+        .collect()
+}
+
+#[test]
+fn an_upgrade_of_hostd_fails_no_request_to_a_dyno() {
+    let mut host = Host::with_busybox();
+    host.ok(&[
+        "run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c", SERVE,
+    ]);
+    host.ok(&[
+        "run", "-d", "--name", "counter", "busybox", "sh", "-c", COUNT,
+    ]);
+    let page = || http_get("127.0.0.1:8080".parse().unwrap(), "/");
+    until("it serves", || page().is_ok());
+    let before = processes(&host);
+    let over = AtomicBool::new(false);
+    let (failed, done) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut failed, mut done) = (Vec::new(), 0);
+            while !over.load(Ordering::Relaxed) {
+                match page() {
+                    Ok(body) if body == "page\n" => done += 1,
+                    other => failed.push(format!("{other:?}")),
+                }
+            }
+            (failed, done)
+        });
+        let ends = Ends(&over);
+        for _ in 0..3 {
+            upgrade(&mut host);
+        }
+        drop(ends);
+        load.join().unwrap()
+    });
+    assert!(done > 10, "only {done} requests were made");
+    assert_eq!(failed, Vec::<String>::new(), "of {done} requests");
+    assert_eq!(processes(&host), before, "something was started again");
+    let logs = host.ok(&["logs", "counter"]);
+    let lines: Vec<usize> = logs.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(lines, (1..=lines.len()).collect::<Vec<_>>());
+}
+
+/// Ends the load also where the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ends hostd as systemd does, in the middle of a followed log and an exec,
+/// and starts it again.
+fn upgrade(host: &mut Host) {
+    let follower = host
+        .dyno(&["logs", "-f", "-n", "0", "counter"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut executing = host
+        .dyno(&["exec", "counter", "sh", "-c", "echo begun; sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begun = [0; 6];
+    executing
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut begun)
+        .unwrap();
+    assert_eq!(&begun, b"begun\n");
+    let begin = Instant::now();
+    let hostd = Pid::from_raw(i32::try_from(host.pid()).unwrap()).unwrap();
+    kill_process(hostd, Signal::TERM).unwrap();
+    // Clients notice, rather than wait for ever; this also reaps hostd.
+    for (what, client) in [("logs -f", follower), ("exec", executing)] {
+        let output = client.wait_with_output().unwrap();
+        assert!(
+            !output.status.success() || what == "logs -f",
+            "{what} says that all went well: {output:?}"
+        );
+        assert!(
+            output.status.success() || !stderr(&output).is_empty(),
+            "{what} says nothing"
+        );
+    }
+    host.kill();
+    assert!(begin.elapsed() < Duration::from_secs(10), "hostd lingers");
+    host.spawn_again();
+    host.until_it_answers();
+    assert_eq!(host.ok(&["exec", "counter", "echo", "again"]), "again");
+}
+
+#[test]
+fn after_a_reboot_there_is_what_shall_run_and_nothing_else() {
+    let mut host = Host::with_busybox();
+    let run = |name: &str, extra: &[&str], command: &[&str]| {
+        let arguments = [&["run", "-d", "--name", name], extra, &["busybox"], command].concat();
+        host.ok(&arguments);
+    };
+    let sleep = ["sleep", "1000"];
+    run(
+        "web",
+        &["--restart", "always", "-p", "8080:80"],
+        &["sh", "-c", SERVE],
+    );
+    run("failing", &["--restart", "on-failure"], &sleep);
+    run("stopped", &["--restart", "always"], &sleep);
+    run("once", &[], &sleep);
+    run("passing", &["--rm"], &sleep);
+    host.ok(&["stop", "-t", "0s", "stopped"]);
+    let before: BTreeMap<_, _> = ["web", "failing", "stopped", "once"]
+        .map(|name| (name, host.inspect(name)))
+        .into();
+    reboot(&mut host);
+    for name in ["web", "failing"] {
+        host.until_phase(name, "running");
+        let (old, new) = (&before[name], host.inspect(name));
+        for what in ["id", "created", "spec"] {
+            assert_eq!(old[what], new[what], "{name}: {what}");
+        }
+        assert_eq!(old["status"]["ipv4"], new["status"]["ipv4"], "{name}");
+        assert_ne!(old["status"]["pid"], new["status"]["pid"], "{name}");
+    }
+    until("it serves again", || {
+        http_get("127.0.0.1:8080".parse().unwrap(), "/").is_ok_and(|body| body == "page\n")
+    });
+    assert_eq!(host.inspect("stopped")["status"]["phase"], "exited");
+    // Nobody knows how it ended, and nobody asked for it to come back.
+    assert_eq!(host.inspect("once")["status"]["phase"], "lost");
+    let (error, _) = host.fails(&["inspect", "passing"]);
+    assert!(error.contains("passing"), "{error}");
+    for name in before.keys() {
+        host.ok(&["rm", "-f", name]);
+    }
+    until("the one that was passing is gone", || host.ids().is_empty());
+    assert_nothing_left(&host);
+}
+
+/// What a reboot does to a host: no process and no run folder is left. Its
+/// links and rules are still there, which a start must bear as well.
+fn reboot(host: &mut Host) {
+    let all = processes(host);
+    host.kill();
+    for (own, monitor) in all.values().filter(|(own, _)| own.is_number()) {
+        kill_process(pid(monitor), Signal::KILL).unwrap();
+        until("the dyno died with its monitor", || {
+            test_kill_process(pid(own)).is_err()
+        });
+    }
+    let edge = host.path().join("run/edge/edge.sock");
+    if let Ok(mut edge) = std::os::unix::net::UnixStream::connect(edge) {
+        std::io::Write::write_all(&mut edge, b"{\"op\":\"stop\"}\n").unwrap();
+        std::io::Read::read(&mut edge, &mut [0; 1024]).unwrap();
+    }
+    std::fs::remove_dir_all(host.path().join("run")).unwrap();
+    host.spawn_again();
+    host.until_it_answers();
+}
+
+#[test]
+fn dynos_do_not_inherit_how_hostd_is_spared_when_memory_runs_out() {
+    let host = Host::with_busybox();
+    // Its systemd unit gives it -900, which not every machine lets a test do.
+    let score = format!("/proc/{}/oom_score_adj", host.pid());
+    let mut file = std::fs::OpenOptions::new().write(true).open(score).unwrap();
+    std::io::Write::write_all(&mut file, b"77").unwrap();
+    let print = ["cat", "/proc/self/oom_score_adj"];
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /proc/self/oom_score_adj; sleep 1000",
+    ]);
+    until("it told", || host.ok(&["logs", &id]) == "0");
+    assert_eq!(host.ok(&["exec", &id, print[0], print[1]]), "0");
+}

@@ -1,0 +1,8 @@
+//! hostd itself: many clients at once, streams, restarts, and its folders.
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+mod folders;
+mod lives;
+mod races;
+mod rig;
+mod streams;
