@@ -1,0 +1,168 @@
+//! Dynos that take all they can get (P15, P16).
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dyno_tests::host::Host;
+use dyno_tests::until;
+
+use super::rig::assert_sane;
+
+/// A neighbour starts, runs and answers within this, however the others behave.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[track_caller]
+fn assert_neighbours_live(host: &Host) {
+    let begin = Instant::now();
+    assert_eq!(
+        host.ok(&["run", "--rm", "busybox", "echo", "alive"]),
+        "alive"
+    );
+    assert!(begin.elapsed() < PATIENCE, "it took {:?}", begin.elapsed());
+    assert_sane(host);
+}
+
+/// Removes a dyno, which must be gone with all its processes in time.
+#[track_caller]
+fn assert_gone_in_time(host: &Host, id: &str) {
+    let pid = host.inspect(id)["status"]["pid"].as_u64();
+    let begin = Instant::now();
+    host.ok(&["rm", "-f", id]);
+    // It has left its cgroup and holds nothing; the kernel may still be waiting
+    // for the rest of its pid namespace, which takes no time of ours.
+    let path = pid.map(|pid| format!("/proc/{pid}")).unwrap_or_default();
+    until("its init is gone", || !Path::new(&path).exists());
+    assert!(begin.elapsed() < PATIENCE, "it took {:?}", begin.elapsed());
+}
+
+/// The bytes in the files of a folder whose names begin so.
+fn size(folder: &Path, prefix: &str) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|meta| meta.len())
+        .sum()
+}
+
+/// The most memory that the parent of a dyno's init ever had, in KiB.
+fn monitor_peak(host: &Host, id: &str) -> u64 {
+    let pid = host.inspect(id)["status"]["pid"].as_u64().unwrap();
+    let field = |pid: u64, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .to_owned();
+        line.split_whitespace()
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    field(field(pid, "PPid:"), "VmHWM:")
+}
+
+#[test]
+fn a_fork_bomb_that_multiplies_stays_inside() {
+    let host = Host::with_busybox();
+    let bomb = "b() { b | b & }; echo lit; b; while :; do b; sleep 0.1; done";
+    let run = [
+        "run", "-d", "--pids", "100", "--cpu", "0.5", "busybox", "sh", "-c", bomb,
+    ];
+    let id = host.ok(&run);
+    until("it is lit", || host.ok(&["logs", &id]).contains("lit"));
+    assert_neighbours_live(&host);
+    assert_gone_in_time(&host, &id);
+}
+
+#[test]
+fn a_hog_of_descriptors_takes_only_its_own() {
+    let host = Host::with_busybox();
+    let hog = "my @f; while (open(my $f, '<', '/dev/null')) { push @f, $f } \
+        print 'full ', scalar @f, \"\\n\"; $| = 1; print ''; sleep 1000";
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--ulimit",
+        "nofile=2000:2000",
+        "host",
+        "perl",
+        "-e",
+        hog,
+    ]);
+    until("it has all it gets", || {
+        host.ok(&["logs", &id]).contains("full 199")
+    });
+    assert_neighbours_live(&host);
+    assert_gone_in_time(&host, &id);
+}
+
+#[test]
+fn a_flood_of_output_fills_neither_disk_nor_memory() {
+    let host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "yes"]);
+    let folder = host.path().join("state/dynos").join(&id);
+    until("the log was rotated", || folder.join("log.1").exists());
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        assert_neighbours_live(&host);
+        let bytes = size(&folder, "log");
+        assert!(bytes < 64 << 20, "{bytes} bytes of logs");
+    }
+    let peak = monitor_peak(&host, &id);
+    assert!(peak < 64 << 10, "the monitor had {peak} KiB");
+    assert_eq!(host.ok(&["logs", "--tail", "3", &id]), "y\ny\ny");
+    assert_gone_in_time(&host, &id);
+}
+
+#[test]
+fn one_line_of_256_mib_is_cut() {
+    let host = Host::with_busybox();
+    let script = "head -c 268435456 /dev/zero; echo; echo over; sleep 1000";
+    let id = host.ok(&["run", "-d", "busybox", "sh", "-c", script]);
+    until("it is over", || {
+        host.run(&["logs", "--tail", "1", &id])
+            .stdout
+            .ends_with(b"over\n")
+    });
+    let folder = host.path().join("state/dynos").join(&id);
+    let bytes = size(&folder, "log");
+    assert!(bytes < 64 << 20, "{bytes} bytes of logs");
+    let peak = monitor_peak(&host, &id);
+    assert!(peak < 64 << 10, "the monitor had {peak} KiB");
+    assert_neighbours_live(&host);
+    assert_gone_in_time(&host, &id);
+}
+
+#[test]
+fn ten_thousand_zombies_go_with_their_dyno() {
+    let host = Host::with_busybox();
+    let script = "$| = 1; my $n = 0; while ($n < 10000) { my $p = fork; last if !defined $p; \
+        exit if !$p; $n++ } print \"made $n\\n\"; sleep 1000";
+    let id = host.ok(&["run", "-d", "--pids", "12000", "host", "perl", "-e", script]);
+    until("they are made", || {
+        host.ok(&["logs", &id]).contains("made 10000")
+    });
+    assert_neighbours_live(&host);
+    assert_gone_in_time(&host, &id);
+}
+
+#[test]
+fn one_that_ignores_every_signal_is_killed_after_its_grace() {
+    let host = Host::with_busybox();
+    let script = "for s in $(seq 31) $(seq 34 64); do trap '' $s 2>/dev/null; done; \
+        (while :; do sleep 1; done) & echo deaf; while :; do sleep 1; done";
+    let id = host.ok(&["run", "-d", "busybox", "sh", "-c", script]);
+    until("it is deaf", || host.ok(&["logs", &id]).contains("deaf"));
+    let begin = Instant::now();
+    host.ok(&["stop", "-t", "1", &id]);
+    let took = begin.elapsed();
+    assert!(
+        took >= Duration::from_secs(1) && took < PATIENCE,
+        "{took:?}"
+    );
+    assert_eq!(host.inspect(&id)["status"]["exit"]["code"], 137);
+}
