@@ -17,20 +17,21 @@ use crate::guest::{INITTAB, SHUTDOWN};
 const SIZE: &str = "8G";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 6] = [
+const TOOLS: [&str; 7] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
     "/usr/bin/bash",
     "/usr/bin/tar",
     "/usr/sbin/mkfs.ext4",
+    "/usr/sbin/runc",
 ];
 
 /// `/bin` and the like are links into `/usr`, as in every Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// Folders that are mount points or have to be there.
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 15] = [
     "/proc",
     "/sys",
     "/dev",
@@ -42,7 +43,10 @@ const FOLDERS: [&str; 12] = [
     "/var/lib",
     "/var/tmp",
     "/usr/local",
+    "/usr/share",
     "/home",
+    "/opt",
+    "/srv",
 ];
 
 const PASSWD: &str = "\
@@ -163,6 +167,11 @@ fn lay_out(tree: &Root<'_>) -> Result<()> {
     ] {
         tree.file(path, 0o644, content.as_bytes())?;
     }
+    tree.file(
+        "/etc/shadow",
+        0o640,
+        b"root:*:20000::::::\nnobody:*:20000::::::\n",
+    )?;
     // On the disk, as Debian has it: device nodes and overlays work there.
     tree.folder_with_mode("/tmp", 0o1777)?;
     tree.folder_with_mode("/var/tmp", 0o1777)?;
