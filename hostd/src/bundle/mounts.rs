@@ -32,12 +32,16 @@ fn root(inputs: &Inputs<'_>) -> Result<Mount, BundleError> {
     for layer in &inputs.record.image.folders {
         layers.push(layer_text(layer)?);
     }
-    let options = vec![
+    let mut options = vec![
         format!("lowerdir={}", layers.join(":")),
         format!("upperdir={}", layer_text(&own.upper())?),
         format!("workdir={}", layer_text(&own.work())?),
         "userxattr".to_owned(),
     ];
+    if inputs.record.spec.rm {
+        // What is removed at its end needs no sync of the whole disk before.
+        options.push("volatile".to_owned());
+    }
     Ok(MountBuilder::default()
         .destination("/")
         .typ("overlay")

@@ -60,9 +60,9 @@ impl Recorder {
     /// When the file cannot be written; the old one is still there then.
     pub(super) fn write(&mut self, status: Status) -> io::Result<()> {
         self.state.status = status;
-        let mut file = File::create(&self.next)?;
-        serde_json::to_writer(&mut file, &self.state)?;
-        file.write_all(b"\n")?;
+        let mut text = serde_json::to_vec(&self.state)?;
+        text.push(b'\n');
+        File::create(&self.next)?.write_all(&text)?;
         fs::rename(&self.next, &self.path)
     }
 }

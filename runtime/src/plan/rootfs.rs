@@ -1,11 +1,11 @@
 //! The root file system as one detached mount, prepared by the parent, which
 //! may do what the child in its user namespace may not.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -122,6 +122,14 @@ fn assemble(
             )
             .map_err(|source| prepare("hand over", folder, source))?;
         }
+        if layers
+            .rest
+            .iter()
+            .any(|(key, _)| key.as_c_str() == c"volatile")
+        {
+            forget_last_mount(&tree, work)
+                .map_err(|source| prepare("use again", folder, source))?;
+        }
         attach(tree, tmpfs, "upper")
             .map_err(|source| prepare("attach the layer", folder, source))?;
         for (key, name) in [("upperdir", upper), ("workdir", work)] {
@@ -139,6 +147,25 @@ fn assemble(
     }
     let overlay = mount_overlay(tmpfs, c_string(data)?);
     overlay.map_err(|source| prepare("mount the overlay of", &layers.lower[0], source))
+}
+
+/// A volatile overlay is never synced, and so refuses an upper folder that was
+/// used so before: the machine may have crashed in between. Whoever asks for
+/// one says that its content need not outlive the machine; a container that is
+/// started again in the same boot finds it whole.
+fn forget_last_mount(folder: &OwnedFd, work: &CStr) -> Result<(), Errno> {
+    let marks = [
+        ("incompat/volatile/dirty", AtFlags::empty()),
+        ("incompat/volatile", AtFlags::REMOVEDIR),
+    ];
+    for (mark, flags) in marks {
+        let path = [work.to_bytes(), b"/work/", mark.as_bytes()].concat();
+        match unlinkat(folder, path.as_slice(), flags) {
+            Err(Errno::NOENT) | Ok(()) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Mounts at a folder of the tmpfs, which is ours alone, and takes a copy of that.

@@ -141,3 +141,24 @@ fn a_removed_dyno_is_gone_from_the_disk() {
     assert!(!host.path().join("run/dynos").join(&id).exists());
     assert!(host.ids().is_empty());
 }
+
+#[test]
+fn a_dyno_that_is_removed_at_its_end_keeps_what_it_wrote_over_its_restarts() {
+    let host = Host::with_busybox();
+    let script =
+        "echo x >> /count; cat /count | wc -l; [ $(wc -l < /count) = 3 ] && sleep 1000; exit 1";
+    let id = host.ok(&[
+        "run",
+        "-d",
+        "--rm",
+        "--restart",
+        "always",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    until("it counted over its restarts", || {
+        host.ok(&["logs", &id]) == "1\n2\n3"
+    });
+}
