@@ -11,7 +11,8 @@ use crate::name::{DynoId, DynoName};
 // No `deny_unknown_fields`: serde cannot tell them from those of `what`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Grows by one with each event of this host since it was set up.
+    /// Grows with each event of this host since it was set up. A gap means that
+    /// hostd was restarted, or that the reader was too slow.
     pub sequence: u64,
     /// When it happened.
     #[schema(value_type = String, format = DateTime)]

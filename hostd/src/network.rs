@@ -294,10 +294,14 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 fn plumb(network: &Network, place: &Place, init: u32) -> Result<(), ApiError> {
     let namespace = network_namespace(init)?;
+    let ports = published(place);
+    // Since it was created, another program may have taken one of its ports.
+    for port in &ports {
+        network.probe(port).map_err(|error| api_error(&error))?;
+    }
     network
         .attach(namespace.as_fd(), &endpoint(place))
         .map_err(|error| api_error(&error))?;
-    let ports = published(place);
     if ports.is_empty() {
         return Ok(());
     }
@@ -404,6 +408,7 @@ fn published(place: &Place) -> Vec<Published> {
 fn api_error(error: &dyno_netns::Error) -> ApiError {
     let kind = match error {
         dyno_netns::Error::Invalid(dyno_netns::Invalid::PortConflict { .. })
+        | dyno_netns::Error::Invalid(dyno_netns::Invalid::PortTaken(_))
         | dyno_netns::Error::PortInUse { .. } => ErrorKind::Conflict,
         dyno_netns::Error::Invalid(_) => ErrorKind::Invalid,
         dyno_netns::Error::NoFreeSubnet => ErrorKind::Exhausted,

@@ -139,7 +139,9 @@ impl Registry {
     /// Gives everything of a dyno back.
     pub fn forget(&mut self, id: &DynoId) {
         if let Some(slot) = self.slots.remove(id) {
-            self.names.remove(&slot.name);
+            if self.names.get(&slot.name) == Some(id) {
+                self.names.remove(&slot.name);
+            }
             self.uids.release(slot.uid_base);
         }
     }

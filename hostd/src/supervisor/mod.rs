@@ -225,7 +225,7 @@ impl Supervisor {
         self.state = next;
         for action in actions {
             if let Err(error) = self.perform(action, ask).await {
-                self.failed(&error).await;
+                self.failed(&error, ask.is_some()).await;
                 return Err(error);
             }
         }

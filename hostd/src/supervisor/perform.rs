@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dyno_api::dyno::Phase;
+use dyno_api::dyno::{Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
@@ -57,8 +57,10 @@ impl Supervisor {
         }
     }
 
-    /// A step failed: whatever runs is taken down, and the reason is kept.
-    pub(super) async fn failed(&mut self, error: &ApiError) {
+    /// A step failed: whatever runs is taken down, and the reason is kept. Who
+    /// asked is told; where nobody did, at boot or after a loss, a dyno that
+    /// shall run is tried again.
+    pub(super) async fn failed(&mut self, error: &ApiError, asked: bool) {
         // A refused start ends the monitor by itself; its last word comes.
         if self.state == State::Live && self.running.is_some() {
             return;
@@ -67,10 +69,20 @@ impl Supervisor {
         self.unrecorded = false;
         self.record.rest = Phase::Failed;
         self.record.reason = Some(error.message.clone());
-        self.record.wanted = Wanted::Stopped;
-        self.state = State::Resting;
+        let again = !asked
+            && self.record.wanted == Wanted::Running
+            && self.record.spec.restart != RestartPolicy::No;
+        if !again {
+            self.record.wanted = Wanted::Stopped;
+            self.state = State::Resting;
+        }
         if let Err(left) = self.clean_up().await {
             tracing::error!(dyno = %self.record.id, error = %left, "not everything of a failed dyno was taken down");
+        }
+        if again {
+            tracing::warn!(dyno = %self.record.id, %error, "it could not be started and is tried again");
+            self.state = State::Waiting;
+            self.pause();
         }
     }
 
@@ -225,7 +237,7 @@ impl Supervisor {
     async fn forget(&mut self) -> Result<(), ApiError> {
         self.forgotten = true;
         let state = self.host.paths.dyno(&self.record.id).state;
-        // Without its record this is rubbish, which a start sweeps.
+        // Without its record what stays is rubbish, which a start sweeps.
         let removed = blocking(move || {
             durable::remove_tree(&state)
                 .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
@@ -237,7 +249,10 @@ impl Supervisor {
         self.host.registry().forget(&self.record.id);
         let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
         self.host.events.emit(What::DynoRemoved { dyno, name });
-        removed
+        if let Err(error) = removed {
+            tracing::error!(dyno = %self.record.id, %error, "a removed dyno's folder stays until the next start");
+        }
+        Ok(())
     }
 
     fn pause(&mut self) {

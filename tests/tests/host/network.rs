@@ -201,3 +201,18 @@ fn a_chosen_port_is_shown_and_freed_with_its_dyno() {
         http_get(address, "/").is_ok_and(|body| body == "next\n")
     });
 }
+
+#[test]
+fn a_port_that_another_program_took_meanwhile_is_not_taken_from_it() {
+    let host = Host::with_busybox();
+    serve(&host, "web", "8080:80");
+    host.ok(&["stop", "web"]);
+    let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+    let (error, _) = host.fails(&["start", "web"]);
+    assert!(error.contains("8080"), "{error}");
+    drop(listener);
+    host.ok(&["start", "web"]);
+    until("it answers again", || {
+        http_get("127.0.0.1:8080".parse().unwrap(), "/").is_ok()
+    });
+}
