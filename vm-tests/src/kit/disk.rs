@@ -17,7 +17,7 @@ use crate::guest::{INITTAB, SHUTDOWN};
 const SIZE: &str = "8G";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 7] = [
+const TOOLS: [&str; 14] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -25,6 +25,14 @@ const TOOLS: [&str; 7] = [
     "/usr/bin/tar",
     "/usr/sbin/mkfs.ext4",
     "/usr/sbin/runc",
+    "/usr/bin/curl",
+    // busybox has these with fewer options.
+    "/usr/bin/mount",
+    "/usr/bin/nsenter",
+    "/usr/bin/setpriv",
+    "/usr/bin/timeout",
+    "/usr/bin/umount",
+    "/usr/bin/unshare",
 ];
 
 /// `/bin` and the like are links into `/usr`, as in every Debian.

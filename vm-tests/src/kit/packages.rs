@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// A program of the host and the package that brings it.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/bin/busybox", "busybox-static"),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str); 10] = [
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/ip", "iproute2"),
     ("/usr/sbin/runc", "runc"),
+    ("/usr/bin/curl", "curl"),
 ];
 
 /// Installs what is missing.

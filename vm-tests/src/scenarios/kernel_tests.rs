@@ -23,6 +23,15 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::cli ",
         "words and exit codes of the command line",
     ),
+    ("dyno-tests::hostd ", "how hostd deals with its clients"),
+    (
+        "dyno-tests::security api::",
+        "how hostd deals with its clients",
+    ),
+    (
+        "dyno-tests::security image_configs::",
+        "refused before the kernel is asked",
+    ),
     (
         "dyno-tests::host refusals::",
         "most refusals come before the kernel is asked",
