@@ -21,7 +21,7 @@ bench: toolchain
 # What `make test` takes a sample of, in full.
 soak: toolchain
 	@cargo xtask setup test
-	@DYNO_SOAK=1 cargo xtask test
+	@DYNO_SOAK=1 DYNO_VM_ROUNDS=100 NEXTEST_PROFILE=soak cargo xtask test
 
 release: toolchain
 	@cargo build --release --bins $(PROGRAMS)
