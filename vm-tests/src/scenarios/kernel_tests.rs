@@ -25,6 +25,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
     ),
     ("dyno-tests::hostd ", "how hostd deals with its clients"),
     (
+        "dyno-tests::security image_roots::",
+        "hundreds of starts take minutes without KVM",
+    ),
+    (
         "dyno-tests::security api::",
         "how hostd deals with its clients",
     ),
