@@ -27,7 +27,7 @@ const RANGES: [(Ipv4Addr, u8); 3] = [
 /// it depends on what the machine's network looks like now.
 ///
 /// # Errors
-/// [`Error::NoFreeSubnet`](crate::Error::NoFreeSubnet), or a failed netlink
+/// [`Error::NoFreeSubnet`], or a failed netlink
 /// request.
 pub fn choose_subnets(host: HostId) -> Result<(Ipv4Net, Option<Ipv6Net>)> {
     let taken = taken(host)?;
