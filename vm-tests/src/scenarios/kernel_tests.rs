@@ -25,6 +25,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
     ),
     ("dyno-tests::hostd ", "how hostd deals with its clients"),
     (
+        "dyno-tests::security floods::",
+        "hundreds of MiB take minutes without KVM; needs perl",
+    ),
+    (
         "dyno-tests::security image_roots::",
         "hundreds of starts take minutes without KVM",
     ),
