@@ -17,7 +17,7 @@ use crate::guest::{INITTAB, SHUTDOWN};
 const SIZE: &str = "8G";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 15] = [
+const TOOLS: [&str; 16] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -26,6 +26,7 @@ const TOOLS: [&str; 15] = [
     "/usr/sbin/mkfs.ext4",
     "/usr/sbin/runc",
     "/usr/bin/curl",
+    "/usr/bin/perl",
     // busybox has these with fewer options; its modprobe does not wait for a
     // module that another one is loading.
     "/usr/sbin/modprobe",

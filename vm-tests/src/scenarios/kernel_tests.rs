@@ -26,7 +26,7 @@ const HOST_ONLY: &[(&str, &str)] = &[
     ("dyno-tests::hostd ", "how hostd deals with its clients"),
     (
         "dyno-tests::security floods::",
-        "hundreds of MiB take minutes without KVM; needs perl",
+        "hundreds of MiB take minutes without KVM",
     ),
     (
         "dyno-tests::security image_roots::",
