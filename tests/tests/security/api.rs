@@ -78,11 +78,10 @@ fn another_user_is_refused_even_where_the_socket_lets_them() {
         !stranger.status.success() && stranger.stdout.is_empty(),
         "{stranger:?}"
     );
-    assert_ne!(
-        stranger.status.code(),
-        Some(7),
-        "it must get as far as hostd's own check"
-    );
+    // hostd closes at once: whether curl calls that a failed connection is a
+    // matter of luck. That hostd itself refused is in its log.
+    let log = fs::read_to_string(host.path().join("hostd.log")).unwrap();
+    assert!(log.contains("a user who may not was closed"), "{log}");
     // The control.
     assert_eq!(ask("0").stdout, b"[]");
 }
