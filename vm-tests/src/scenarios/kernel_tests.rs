@@ -48,6 +48,22 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::host cycles::",
         "a thousand lives take half an hour without KVM",
     ),
+    (
+        "dyno-tests::host faults::twenty_dynos",
+        "takes minutes without KVM",
+    ),
+    (
+        "dyno-tests::host network::",
+        "not yet tried without KVM; netns::reach covers the rules there",
+    ),
+    (
+        "dyno-tests::host supervision::",
+        "not yet tried without KVM",
+    ),
+    (
+        "dyno-runtime::monitor ",
+        "not yet held as a whole without KVM: bounds in seconds",
+    ),
     ("dyno-tests::images ", "needs docker-registry and skopeo"),
     ("dyno-tests::real ", "needs docker-registry and skopeo"),
     (
