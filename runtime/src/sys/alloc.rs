@@ -21,6 +21,7 @@ pub(super) fn forbid() {
 }
 
 /// Ends a child that allocates; its parent hears that it died.
+#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "for tests"))]
 fn check() {
     if IN_CHILD.load(Ordering::Relaxed) {
         // A message would allocate; a core dump has the backtrace.
