@@ -8,6 +8,7 @@ RELEASE = target/x86_64-unknown-linux-gnu/release
 
 .PHONY: demo test bench soak release toolchain
 
+demo: PROGRAMS += --package dyno-example-web
 demo: release
 	@examples/demo.sh $(RELEASE)
 

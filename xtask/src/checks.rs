@@ -74,6 +74,12 @@ const CHECKS: &[Check] = &[
         command: &["cargo", "nextest", "run", "--workspace", "--no-fail-fast"],
         counting: Counting::Nextest,
     },
+    // README's other command, from its build list to its last line.
+    Check {
+        name: "demo",
+        command: &["make", "demo"],
+        counting: Counting::Whole,
+    },
     Check {
         name: "tests in virtual machines",
         command: &[
