@@ -47,6 +47,16 @@ pub struct KillQuery {
     pub signal: Option<String>,
 }
 
+/// `GET /v1/dynos/{dyno}/wait`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct WaitQuery {
+    /// Of a dyno with `rm`, wait until it is removed, too: its name and ports
+    /// are free then.
+    pub removed: bool,
+}
+
 /// `GET /v1/dynos/{dyno}/logs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use dyno_api::error::ApiError;
 use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
-use dyno_runtime::cgroup;
+use dyno_runtime::{cgroup, own_file};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
@@ -32,6 +32,7 @@ use crate::paths::Paths;
 use crate::recovery;
 use crate::registry::Registry;
 use crate::systemd;
+use crate::trash;
 use crate::uids::{self, UidError, UidPool};
 
 /// Between two comparisons of the network with what it shall be.
@@ -119,6 +120,9 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     };
     make_folders(&paths)?;
     let _locks = lock(&paths)?;
+    for trash in [paths.trash(), paths.run_trash()] {
+        trash::empty(&trash).map_err(failed("empty", &trash))?;
+    }
     let host = Arc::new(build(options, paths)?);
     recovery::take_up(&host)
         .await
@@ -182,7 +186,11 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
     // The socket is inside: others may pass and see nothing.
     make(&paths.run_dir, 0o711)?;
     make(&paths.run_dynos(), 0o711)?;
-    make(&paths.edge(), 0o750)
+    make(&paths.edge(), 0o750)?;
+    for trash in [paths.trash(), paths.run_trash()] {
+        make(&trash, 0o700)?;
+    }
+    Ok(())
 }
 
 /// One hostd for each of the two folders, whatever the other one is; the
@@ -202,6 +210,8 @@ pub(crate) fn lock(paths: &Paths) -> Result<[File; 2], DaemonError> {
 
 fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let binaries = options.binaries()?;
+    let runtime = own_file::open(&binaries.runtime);
+    let runtime = runtime.map_err(failed("open", &binaries.runtime))?;
     let mut identity = identity::load_or_create(&paths)?;
     let boot = identity::boot_id().map_err(failed("read", Path::new("boot_id")))?;
     let facts = HostFacts::read().map_err(failed("read", Path::new("/proc")))?;
@@ -230,6 +240,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         identity,
         facts,
         binaries,
+        runtime,
         layout,
         images,
         network,

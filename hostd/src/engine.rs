@@ -255,11 +255,12 @@ pub async fn remove(host: &Host, wanted: &str, force: bool) -> Result<(), ApiErr
         })
 }
 
-/// Waits until a dyno has ended for good.
+/// Waits until a dyno has ended for good; where that is asked for, until it is
+/// removed if its end is to remove it.
 ///
 /// # Errors
 /// NotFound when it is removed before; Internal when it ended without a status.
-pub async fn wait(host: &Host, wanted: &str) -> Result<ExitStatus, ApiError> {
+pub async fn wait(host: &Host, wanted: &str, removed: bool) -> Result<ExitStatus, ApiError> {
     let handle = find(host, wanted)?;
     let mut view = handle.view();
     let ended = view
@@ -267,6 +268,9 @@ pub async fn wait(host: &Host, wanted: &str) -> Result<ExitStatus, ApiError> {
         .await
         .map(|dyno| dyno.status.clone());
     let status = ended.unwrap_or_else(|_| handle.dyno().status);
+    if removed && handle.dyno().spec.rm {
+        handle.removed().await;
+    }
     status
         .exit
         .filter(|_| status.phase != Phase::Lost)

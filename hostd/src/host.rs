@@ -1,6 +1,7 @@
 //! What all parts of the engine share: folders, facts, images, the network,
 //! and who is who among the dynos.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,9 @@ pub struct Host {
     pub facts: HostFacts,
     /// The programs it executes.
     pub binaries: Binaries,
+    /// `dyno-runtime` as monitors are executed, out of a dyno's reach (P5): the
+    /// one that was there when hostd started.
+    pub runtime: OwnedFd,
     /// How the machine's cgroups are mounted.
     pub layout: Layout,
     /// What happened.

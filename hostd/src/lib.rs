@@ -9,7 +9,7 @@
 //!             ▼                                            ├──▶ monitor   dyno-runtime monitor
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
-//! desired, identity, uids, events, durable       what is on disk, written so that a crash leaves it whole
+//! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats                              DNS, output, measurements
 //! config, systemd, teardown                      command line, units, leaving a machine
@@ -45,4 +45,5 @@ pub mod stats;
 pub mod supervisor;
 pub mod systemd;
 pub mod teardown;
+pub mod trash;
 pub mod uids;

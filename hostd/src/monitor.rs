@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,30 +37,33 @@ pub struct Spawned {
     pub monitor: Child,
 }
 
-/// Starts `dyno-runtime monitor` in this run folder and waits until its
-/// container exists.
+/// Starts `dyno-runtime monitor` in this run folder, an absolute path, and waits
+/// until its container exists. The program is one of [`own_file::open`].
 ///
 /// # Errors
 /// Why there is no container; nothing runs then.
-pub async fn spawn(runtime: &Path, run: &Path) -> Result<Spawned, ApiError> {
+pub async fn spawn(runtime: BorrowedFd<'_>, run: &Path) -> Result<Spawned, ApiError> {
     let complaints = run.join("monitor.log");
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(&complaints)
         .map_err(|error| from_io(&format!("cannot write {}", complaints.display()), &error))?;
-    // The environment is hostd's business, not the monitor's.
-    let mut monitor = Command::new(runtime)
+    let program = format!("/proc/self/fd/{}", runtime.as_raw_fd());
+    // The environment is hostd's business, not the monitor's. Nothing here
+    // needs code of ours between fork and exec, so that the standard library
+    // uses posix_spawn(3): hostd's memory is not copied for it.
+    let mut monitor = Command::new(program)
+        .arg0("dyno-runtime")
         .arg("monitor")
         .arg(run)
         .env_clear()
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .process_group(0)
         .spawn()
-        .map_err(|error| from_io(&format!("cannot execute {}", runtime.display()), &error))?;
+        .map_err(|error| from_io("cannot execute dyno-runtime", &error))?;
     let announced = match monitor.stdout.take() {
         Some(stdout) => timeout(CREATE, read_line(BufReader::new(stdout))).await,
         None => Ok(Ok(String::new())),

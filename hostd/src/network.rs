@@ -360,18 +360,6 @@ fn network_namespace(init: u32) -> Result<File, ApiError> {
     File::open(&path).map_err(|error| from_io(&format!("cannot open {path}"), &error))
 }
 
-/// Brings up loopback for a dyno without a network.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn loopback_up(init: u32) -> Result<(), ApiError> {
-    blocking(move || {
-        let namespace = network_namespace(init)?;
-        dyno_netns::loopback_up(namespace.as_fd()).map_err(|error| api_error(&error))
-    })
-    .await
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -9,10 +9,12 @@
 //!   dynos/<id>/{upper,work}     the dyno's own layer
 //!   dynos/<id>/{log,log.1,…}    its output
 //!   volumes/<name>/
+//!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
 //!   hostd.sock hostd.lock boot
 //!   dynos/<id>/                 bundle, monitor's socket and state
 //!   edge/
+//!   trash/                      what is being removed
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -65,6 +67,16 @@ impl Paths {
     /// One bundle folder per dyno.
     pub fn run_dynos(&self) -> PathBuf {
         self.run_dir.join("dynos")
+    }
+
+    /// Where folders of `state_dir` go to be removed.
+    pub fn trash(&self) -> PathBuf {
+        self.state_dir.join("trash")
+    }
+
+    /// Where folders of `run_dir` go to be removed.
+    pub fn run_trash(&self) -> PathBuf {
+        self.run_dir.join("trash")
     }
 
     /// Held while a hostd uses this run folder; the state folder is locked itself.

@@ -40,7 +40,7 @@ mod watch;
 
 pub use error::{Error, Invalid, Result};
 pub use model::{Config, Desired, Endpoint, HostId, Protocol, Published};
-pub use network::{Network, Shut, loopback_up};
+pub use network::{Network, Shut};
 pub use report::{Counters, Finding, Hook, Repair};
 pub use subnet::choose_subnets;
 pub use watch::Watch;

@@ -422,18 +422,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Brings the loopback link of a namespace up, for a dyno without a network.
-///
-/// # Errors
-/// The namespace cannot be entered, or the kernel's refusal.
-pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
-    const LOOPBACK: u32 = 1;
-    let mut inside = namespace::enter(netns)?;
-    inside
-        .request("bring the loopback link up", [link::up(LOOPBACK)])
-        .map(drop)
-}
-
 /// An endpoint's addresses, IPv4 first.
 pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
     std::iter::once(IpAddr::V4(endpoint.ipv4)).chain(endpoint.ipv6.map(IpAddr::V6))

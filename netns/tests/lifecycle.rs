@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use dyno_netns::{
-    Desired, Error, Finding, Hook, Invalid, Network, Protocol, Repair, choose_subnets, loopback_up,
+    Desired, Error, Finding, Hook, Invalid, Network, Protocol, Repair, choose_subnets,
 };
-use rig::{Dyno, HOST, Host, Namespace, OUTSIDE, assert_same, command, config, desired, traces};
+use rig::{Dyno, HOST, Host, OUTSIDE, assert_same, command, config, desired, traces};
 
 #[test]
 fn closing_leaves_nothing_behind() {
@@ -482,17 +482,4 @@ fn counters_are_the_dynos_own() {
         error.to_string(),
         "cannot read the counters of dv-ffffffffffff"
     );
-}
-
-#[test]
-fn namespace_without_network_has_its_loopback() {
-    let namespace = Namespace::bare();
-    assert!(namespace.tcp("127.0.0.1", 9).is_err());
-    loopback_up(namespace.fd()).unwrap();
-    namespace.serve("alone", "127.0.0.1", 80);
-    assert_eq!(
-        namespace.tcp("127.0.0.1", 80).unwrap(),
-        "alone from 127.0.0.1"
-    );
-    assert_eq!(namespace.command("ip -o link").lines().count(), 1);
 }

@@ -26,6 +26,8 @@ struct Walk<'a> {
     /// Where the word to start comes from.
     start: BorrowedFd<'a>,
     program: &'a Program,
+    /// The root, where the parent could make it only after the user namespace.
+    handed: Option<OwnedFd>,
     /// The root of the container, once it is attached.
     root: Option<OwnedFd>,
 }
@@ -37,6 +39,7 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
         reporter,
         start,
         program: &plan.program,
+        handed: None,
         root: None,
     };
     for (index, step) in plan.steps.iter().enumerate() {
@@ -56,7 +59,10 @@ const FAILED: i32 = 255;
 impl Walk<'_> {
     fn take(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::AwaitParent => self.reporter.await_parent(),
+            Step::AwaitParent => {
+                self.handed = self.reporter.await_parent()?;
+                Ok(())
+            }
             Step::ResetSignals => sys::process::reset_signals(),
             Step::NewSession => rustix::process::setsid().map(drop),
             // A kernel without keyrings has none to keep apart.
@@ -71,6 +77,7 @@ impl Walk<'_> {
             }
             Step::Propagation(propagation) => mount::propagation(*propagation),
             Step::AttachRoot { mount, at } => {
+                let mount = mount.as_ref().or(self.handed.as_ref()).ok_or(Errno::BADF)?;
                 self.root = Some(mount::attach_root(mount.as_fd(), at)?);
                 Ok(())
             }
@@ -82,6 +89,7 @@ impl Walk<'_> {
             Step::NewCgroupNamespace => {
                 sys::process::unshare(rustix::thread::UnshareFlags::NEWCGROUP)
             }
+            Step::LoopbackUp => sys::network::loopback_up(),
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
             Step::DomainName(name) => rustix::system::setdomainname(name.to_bytes()),
             Step::Mount(step) => mount::mount(self.root()?, step),

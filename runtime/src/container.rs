@@ -1,8 +1,8 @@
 //! A container: from its bundle to its first process, and further processes in it.
 //!
 //! ```text
-//!  Container::new      reads the bundle, makes cgroup, user and network namespace
-//!     │  create        clones init, which sets itself up and stops before execve
+//!  Container::new      reads the bundle, makes the cgroup
+//!     │  create        clones init into its namespaces; it sets itself up and stops before execve
 //!     ▼
 //!  Created ──start──▶ Process          (again and again: the monitor's restarts)
 //!  Container::exec ─▶ Process          joins the namespaces of a running init
@@ -12,13 +12,13 @@ mod limits;
 mod namespaces;
 mod process;
 
-pub(crate) use namespaces::hold;
-pub(crate) use process::{Join, Spawn};
+pub(crate) use namespaces::User;
+pub(crate) use process::Spawn;
 
 pub use process::{Created, Exit, Process, StartError};
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use oci_spec::runtime as oci;
@@ -113,8 +113,8 @@ pub enum Parent {
     },
 }
 
-/// A container that exists: its cgroup is made, and so are the user and network
-/// namespaces that all its processes, one init after the other, live in.
+/// A container that exists: its cgroup is made. The user and network namespaces
+/// that its inits live in, one after the other, come with the first.
 #[derive(Debug)]
 pub struct Container {
     bundle: Bundle,
@@ -123,7 +123,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Makes the cgroup and the namespaces that outlive an init.
+    /// Makes the cgroup.
     ///
     /// The calling process gets a mount namespace of its own, the umask 022, and
     /// becomes non-dumpable. It must have one thread, and stay so.
@@ -159,11 +159,10 @@ impl Container {
     ///
     /// # Errors
     /// [`Error`], with the step that failed; the init is gone then.
-    pub fn create(&self, stdio: Stdio, parent: Parent) -> Result<Created, Error> {
+    pub fn create(&mut self, stdio: Stdio, parent: Parent) -> Result<Created, Error> {
         let plan = plan::init_plan(
             &InitParts {
                 bundle: &self.bundle,
-                user_namespace: self.namespaces.user(),
                 cgroup: &self.cgroup,
                 die_with_parent: matches!(parent, Parent::Monitor),
             },
@@ -173,16 +172,22 @@ impl Container {
             Parent::Monitor => None,
             Parent::Detached { start } => Some(start),
         };
-        let limits = self.bundle.spec().process().clone();
+        let monitored = start.is_none();
         let spawn = process::Spawn {
             joins: self.namespaces.joins(),
             clone_flags: self.namespaces.new_for_init(),
             cgroup: Some(&self.cgroup),
             start,
-            process: limits.as_ref(),
+            process: self.bundle.spec().process().as_ref(),
+            user: self.namespaces.user(&self.bundle),
             patience: INIT_PATIENCE,
         };
-        spawn.run(plan)
+        let created = spawn.run(plan)?;
+        if monitored && let Err(error) = self.namespaces.keep(created.pid) {
+            created.detach().end();
+            return Err(error);
+        }
+        Ok(created)
     }
 
     /// Runs a further process beside the running `init`, which must be one that
@@ -207,6 +212,7 @@ impl Container {
             cgroup: Some(&self.cgroup),
             start: None,
             process: Some(process),
+            user: User::Host,
             patience: EXEC_PATIENCE,
         };
         spawn.run(plan)?.start()
@@ -220,11 +226,6 @@ impl Container {
     /// What it was made from.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
-    }
-
-    /// Its network namespace, where it has one of its own.
-    pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.namespaces.network()
     }
 }
 

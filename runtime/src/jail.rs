@@ -7,7 +7,7 @@
 //! *u* writes belongs to uid *u* on disk.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,10 +18,9 @@ use oci_spec::runtime::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::CapabilitySet;
 
-use crate::container::{Error, Exit, Join, Spawn, StartError, confine_caller, hold};
-use crate::plan::{self, Capabilities, JailPlan, PlanError, Program};
+use crate::container::{Error, Exit, Spawn, StartError, User, confine_caller};
+use crate::plan::{self, Capabilities, JailPlan, Mapped, PlanError, Program};
 use crate::spec::SpecError;
-use crate::sys::mount::mount_idmap;
 
 /// How many ids are mapped.
 const ID_RANGE: u32 = 1 << 16;
@@ -65,25 +64,23 @@ impl Jail {
         })?;
         let mapping = self.mapping()?;
         let mappings = std::slice::from_ref(&mapping);
-        let new = (libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64;
-        let (user, network) = hold(new, (mappings, mappings), None)?;
-        let (Some(user), Some(network)) = (user, network) else {
-            return Err(Error::Died.into());
-        };
-        let plan = self.plan(&root, program, &user)?;
+        let plan = self.plan(&root, program)?;
         let process = limits()?;
         let spawn = Spawn {
-            joins: vec![
-                Join::Namespace(user.as_fd()),
-                Join::Namespace(network.as_fd()),
-            ],
-            clone_flags: (libc::CLONE_NEWNS
+            joins: Vec::new(),
+            clone_flags: (libc::CLONE_NEWUSER
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWNS
                 | libc::CLONE_NEWPID
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS) as u64,
             cgroup: None,
             start: None,
             process: Some(&process),
+            user: User::New {
+                uids: mappings,
+                gids: mappings,
+            },
             patience: PATIENCE,
         };
         let process = spawn.run(plan)?.start()?;
@@ -94,10 +91,14 @@ impl Jail {
         })?)
     }
 
-    fn plan(&self, root: &Path, program: OwnedFd, user: &OwnedFd) -> Result<plan::Plan, Error> {
+    fn plan(&self, root: &Path, program: OwnedFd) -> Result<plan::Plan, Error> {
         let tree = plan::detached_tree(root, false)?;
-        mount_idmap(tree.as_fd(), false, user.as_fd())
-            .map_err(|source| prepare("map the owners of", root, source))?;
+        let mapped = Mapped {
+            mount: rustix::io::fcntl_dupfd_cloexec(&tree, 3)
+                .map_err(|source| prepare("keep", root, source))?,
+            recursive: false,
+            source: root.display().to_string(),
+        };
         let name = self.program.display().to_string();
         let args: Vec<String> = std::iter::once(name)
             .chain(self.args.iter().cloned())
@@ -105,6 +106,7 @@ impl Jail {
         let filter = crate::seccomp::compile(&crate::seccomp::jail_profile());
         Ok(plan::jail_plan(JailPlan {
             root: tree,
+            mapped,
             at: CString::new(root.as_os_str().as_encoded_bytes())
                 .map_err(|_nul| PlanError::Nul("the jail's folder"))?,
             capabilities: capabilities(),

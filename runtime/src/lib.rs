@@ -25,12 +25,12 @@ pub mod container;
 pub mod device_filter;
 pub mod jail;
 pub mod monitor;
+pub mod own_file;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;
 pub mod state;
 
 mod child;
-mod own_file;
 mod plan;
 mod sys;

@@ -106,11 +106,11 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     }
     let log = config.log.clone().map(Log::open).transpose();
     let log = log.map_err(|error| internal(format!("open the log: {error}")))?;
-    let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
+    let mut container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))
-        .and_then(|recorder| Ok((recorder, dyno::create(&container, config.stdin)?)));
+        .and_then(|recorder| Ok((recorder, dyno::create(&mut container, config.stdin)?)));
     let (recorder, (created, streams)) = match made {
         Ok(made) => made,
         Err(failure) => {
@@ -162,13 +162,14 @@ fn open_to_clients(monitor: &mut Monitor, dir: &Path) -> Result<(), Failure> {
         .map_err(|error| internal(format!("write {}: {error}", file::STATE)))
 }
 
-/// Signals are read, not suffered; no terminal, no session of hostd's.
+/// Signals are read, not suffered; no terminal, no session, no folder of hostd's.
 fn detach() -> io::Result<SignalFd> {
     match setsid() {
         // Its caller made it the leader of a group already.
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
+    rustix::process::chdir(c"/")?;
     rustix::thread::set_name(c"dyno-monitor")?;
     let mut signals = SigSet::empty();
     for signal in [

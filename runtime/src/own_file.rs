@@ -12,6 +12,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -32,25 +33,40 @@ pub(crate) fn put_out_of_reach() -> io::Result<()> {
         // Executed by descriptor, we would be called by its number.
         return Ok(rustix::thread::set_name(c"dyno-runtime")?);
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let copy = open_tree(&file, c"", flags)?;
-    let read_only = Attributes {
-        set: libc::MOUNT_ATTR_RDONLY,
-        ..Attributes::default()
-    };
-    mount_setattr(copy.as_fd(), c"", false, read_only)?;
-    // Or we would do this for ever.
-    if !is_read_only(&copy)? {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
+    let copy = read_only_copy(&file)?;
     let arguments = strings(std::env::args_os().map(OsStringExt::into_vec))?;
     let environment = strings(std::env::vars_os().map(|(name, value)| {
         let name = name.into_vec();
         [&name[..], b"=", &value.into_vec()].concat()
     }))?;
     Err(fexecve(copy.as_fd(), &arguments, &environment).into())
+}
+
+/// The program at `path`, to be executed by descriptor: what runs from it need
+/// not put itself out of reach. For a daemon that executes it again and again.
+///
+/// # Errors
+/// When it cannot be opened, or the kernel makes no such copy.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    read_only_copy(&openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn read_only_copy(file: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = open_tree(file, c"", flags)?;
+    let read_only = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attributes::default()
+    };
+    mount_setattr(copy.as_fd(), c"", false, read_only)?;
+    // Or we would execute ourselves for ever.
+    match is_read_only(&copy)? {
+        true => Ok(copy),
+        false => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// By its mount or its file system. Whoever may change either for the host's

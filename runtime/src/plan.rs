@@ -8,6 +8,7 @@
 mod devices;
 mod identity;
 mod ids;
+mod late;
 mod mounts;
 mod options;
 mod program;
@@ -17,6 +18,7 @@ mod target;
 mod tree;
 
 pub(crate) use identity::Capabilities;
+pub(crate) use late::{Late, Mapped};
 pub(crate) use mounts::{MountStep, Source};
 pub(crate) use program::{Program, ProgramFile};
 pub(crate) use rootfs::{detached_tree, file_system};
@@ -72,12 +74,14 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// What is executed at the end.
     pub(crate) program: Program,
+    /// What the parent does once the child's user namespace exists.
+    pub(crate) late: Late,
 }
 
 /// One thing a child does.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Wait for the parent's word: cgroups and id mappings are in place.
+    /// Wait for the parent's word: id mappings are in place.
     AwaitParent,
     /// `prctl(PR_SET_PDEATHSIG, SIGKILL)`.
     DieWithParent,
@@ -93,8 +97,9 @@ pub(crate) enum Step {
     Propagation(u64),
     /// Attach the root file system and keep it as the root of all that follows.
     AttachRoot {
-        /// The root file system, a detached mount.
-        mount: OwnedFd,
+        /// The root file system, a detached mount; it comes with the parent's
+        /// word where it could not be made before.
+        mount: Option<OwnedFd>,
         /// The host folder it is attached to.
         at: CString,
     },
@@ -105,6 +110,8 @@ pub(crate) enum Step {
     /// Join the cgroup namespace of a running container. Not together with its
     /// other namespaces: from inside, a process can't be placed in its cgroup.
     JoinCgroupNamespace(OwnedFd),
+    /// Bring the loopback link of a new network namespace up.
+    LoopbackUp,
     /// `sethostname(2)`.
     HostName(CString),
     /// `setdomainname(2)`.
@@ -181,6 +188,7 @@ impl fmt::Display for Step {
             Self::BecomeRoot => f.write_str("become root of its user namespace"),
             Self::NewCgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::JoinCgroupNamespace(_) => f.write_str("join the cgroup namespace"),
+            Self::LoopbackUp => f.write_str("bring the loopback link up"),
             Self::HostName(name) => write!(f, "set the host name {name:?}"),
             Self::DomainName(name) => write!(f, "set the domain name {name:?}"),
             Self::Mount(mount) => write!(f, "mount {mount}"),

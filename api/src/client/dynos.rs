@@ -6,7 +6,9 @@ use super::connection::Call;
 use super::path::encode;
 use super::{Client, Error, Lines};
 use crate::dyno::{Dyno, DynoSpec, ExitStatus, LogLine, Stats};
-use crate::query::{CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery};
+use crate::query::{
+    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+};
 
 /// Each call names its dyno by id or by name.
 ///
@@ -90,12 +92,14 @@ impl Client {
             .await
     }
 
-    /// Waits until a dyno has ended for good.
+    /// Waits until a dyno has ended for good, and where that is asked for until
+    /// it is removed.
     ///
     /// # Errors
     /// [`Error::Api`] where there is no such dyno.
-    pub async fn wait(&self, dyno: &str) -> Result<ExitStatus, Error> {
-        self.json(Self::dyno_call(Method::GET, dyno, "/wait")).await
+    pub async fn wait(&self, dyno: &str, query: WaitQuery) -> Result<ExitStatus, Error> {
+        self.json(Self::dyno_call(Method::GET, dyno, "/wait").query(&query)?)
+            .await
     }
 
     /// What a dyno wrote.

@@ -6,7 +6,9 @@
 
 use crate::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, LogLine, Stats};
 use crate::error::ApiError;
-use crate::query::{CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery};
+use crate::query::{
+    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+};
 
 /// Create a dyno; start it as well if asked to.
 #[utoipa::path(post, path = "/v1/dynos", tag = "dynos", params(CreateQuery),
@@ -81,7 +83,7 @@ fn kill() {}
 
 /// Wait until a dyno has ended and will not be started again.
 #[utoipa::path(get, path = "/v1/dynos/{dyno}/wait", tag = "dynos",
-    params(("dyno" = String, Path, description = "Id or name")),
+    params(("dyno" = String, Path, description = "Id or name"), WaitQuery),
     responses(
         (status = 200, body = ExitStatus, description = "How it ended"),
         (status = "default", body = ApiError, description = "Why not"),

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use dyno_api::query::WaitQuery;
+
 use super::Context;
 use crate::failure::Failure;
 
@@ -20,7 +22,9 @@ impl Wait {
         for dyno in self.dynos {
             let client = client.clone();
             // All at once: one that is removed early is not missed.
-            waiting.push(tokio::spawn(async move { client.wait(&dyno).await }));
+            waiting.push(tokio::spawn(async move {
+                client.wait(&dyno, WaitQuery::default()).await
+            }));
         }
         let mut ended = Vec::new();
         for waiting in waiting {

@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus};
 use dyno_api::error::ApiError;
-use dyno_api::query::{CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery};
+use dyno_api::query::{
+    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Failure, bytes_stream, lines};
@@ -108,9 +110,9 @@ pub(super) async fn kill(
 pub(super) async fn wait(
     State(host): Shared,
     Path(dyno): Path<String>,
-    _: Params<Nothing>,
+    Params(query): Params<WaitQuery>,
 ) -> Answer<Json<ExitStatus>> {
-    Ok(Json(engine::wait(&host, &dyno).await?))
+    Ok(Json(engine::wait(&host, &dyno, query.removed).await?))
 }
 
 pub(super) async fn logs(

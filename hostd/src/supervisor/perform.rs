@@ -14,7 +14,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor};
+use crate::{cgroups, monitor, trash};
 
 /// The pause after the first loss; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -185,8 +185,9 @@ impl Supervisor {
         // nobody waits for it where the dyno goes altogether.
         let detaching = self.detach();
         let run = self.host.paths.dyno(&self.record.id).run;
+        let trash = self.host.paths.run_trash();
         let removed = blocking(move || {
-            durable::remove_tree(&run)
+            trash::throw(&run, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
         })
         .await;
@@ -237,9 +238,10 @@ impl Supervisor {
     async fn forget(&mut self) -> Result<(), ApiError> {
         self.forgotten = true;
         let state = self.host.paths.dyno(&self.record.id).state;
+        let trash = self.host.paths.trash();
         // Without its record what stays is rubbish, which a start sweeps.
         let removed = blocking(move || {
-            durable::remove_tree(&state)
+            trash::throw(&state, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
         })
         .await;

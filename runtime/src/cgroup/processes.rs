@@ -30,20 +30,6 @@ impl Cgroup {
             .try_for_each(|folder| enter(folder, pid))
     }
 
-    /// Moves a process that was cloned into the v2 folder into the others too. It
-    /// must not run anything of the container's before.
-    ///
-    /// # Errors
-    /// As [`Cgroup::add`].
-    pub fn add_v1(&self, pid: Pid) -> Result<()> {
-        let v2 = self.record.v2.as_deref();
-        let mut folders = self.folders();
-        folders.retain(|folder| Some(*folder) != v2);
-        folders
-            .into_iter()
-            .try_for_each(|folder| enter(folder, pid))
-    }
-
     /// The `tasks` file of each v1 folder, open for writing. A process with one thread
     /// that writes `0` there moves itself, and whatever it clones is born there. The
     /// kernel lets it do so at once, where moving another process waits for an RCU

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  parent                        child
-//!    │ ── go ──────────────────▶   │   cgroups and mappings are in place
+//!    │ ── go (+ root) ─────────▶   │   ids are mapped; with the root, if that waited for it
 //!    │ ◀── terminal (+ fd) ──────  │   if it has one
 //!    │ ◀── ready ────────────────  │
 //!    │ ── start ───────────────▶   │   or through a FIFO, by another process
@@ -70,9 +70,13 @@ pub(crate) fn pair() -> Result<(Receiver, Reporter)> {
 }
 
 impl Reporter {
-    /// Blocks until the parent says go.
-    pub(crate) fn await_parent(&self) -> Result<()> {
-        await_byte(self.0.as_fd())
+    /// Blocks until the parent says go; what it hands over with that.
+    pub(crate) fn await_parent(&self) -> Result<Option<OwnedFd>> {
+        let mut byte = [0];
+        match receive(&self.0, &mut byte)? {
+            (0, _) => Err(Errno::SRCH),
+            (_, handed) => Ok(handed),
+        }
     }
 
     /// Says that all is ready and blocks until a byte comes on `start`.
@@ -121,19 +125,7 @@ impl Reporter {
         packet[0] = what;
         packet[1..5].copy_from_slice(&step.to_ne_bytes());
         packet[5..9].copy_from_slice(&value.to_ne_bytes());
-        let fds = fd.map(|fd| [fd]);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if let Some(fds) = &fds {
-            ancillary.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        sendmsg(
-            &self.0,
-            &[IoSlice::new(&packet)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-        .map(drop)
+        send(&self.0, &packet, fd)
     }
 }
 
@@ -144,30 +136,18 @@ impl Receiver {
         crate::sys::process::close_copy(self.0.as_fd());
     }
 
-    /// Lets the child go on.
-    pub(crate) fn go(&self) -> Result<()> {
-        rustix::net::send(&self.0, &[GO], SendFlags::NOSIGNAL).map(drop)
+    /// Lets the child go on, with what it was to get.
+    pub(crate) fn go(&self, handed: Option<BorrowedFd<'_>>) -> Result<()> {
+        send(&self.0, &[GO], handed)
     }
 
     /// The next report; `ETIMEDOUT` when there is none within `patience`.
     pub(crate) fn report(&self, patience: Duration) -> Result<Report> {
         self.await_packet(patience)?;
         let mut packet = [0; PACKET];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            let mut slices = [IoSliceMut::new(&mut packet)];
-            recvmsg(
-                &self.0,
-                &mut slices,
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        });
-        let bytes = match received {
-            Ok(received) => received.bytes,
-            Err(Errno::CONNRESET) => 0,
-            Err(errno) => return Err(errno),
+        let (bytes, fd) = match receive(&self.0, &mut packet) {
+            Err(Errno::CONNRESET) => (0, None),
+            received => received?,
         };
         if bytes == 0 {
             return Ok(Report::Closed);
@@ -177,13 +157,7 @@ impl Receiver {
         match what {
             READY => Ok(Report::Ready),
             CLONED => Ok(Report::Cloned(value)),
-            TERMINAL => {
-                let fd = ancillary.drain().find_map(|message| match message {
-                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-                    _ => None,
-                });
-                fd.map(Report::Terminal).ok_or(Errno::BADMSG)
-            }
+            TERMINAL => fd.map(Report::Terminal).ok_or(Errno::BADMSG),
             FAILED => Ok(Report::Failed {
                 step: u32::from_ne_bytes([a, b, c, d]) as usize,
                 errno: Errno::from_raw_os_error(value),
@@ -207,6 +181,33 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Sends one packet, with a descriptor where there is one.
+fn send(socket: &OwnedFd, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let fds = fd.map(|fd| [fd]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(fds) = &fds {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    let slices = [IoSlice::new(packet)];
+    sendmsg(socket, &slices, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives one packet: its length, and the descriptor that came with it.
+fn receive(socket: &OwnedFd, packet: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut slices = [IoSliceMut::new(&mut *packet)];
+        recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((received.bytes, fd))
 }
 
 /// Any byte will do; the end of the stream means that nobody can say it any more.

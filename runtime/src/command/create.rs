@@ -53,9 +53,9 @@ fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
     // process in it: so `delete` finds it even if we are killed on the way.
     let record = Record::new(&args.id, &bundle);
     state.write(&record)?;
-    let container = Container::new(bundle, &layout)?;
+    let mut container = Container::new(bundle, &layout)?;
     let record = record.with_cgroup(container.cgroup().record().clone());
-    match make_init(state, record, &container, start, args) {
+    match make_init(state, record, &mut container, start, args) {
         Ok(()) => Ok(()),
         Err(error) => Err(after(error, clear(container.cgroup()))),
     }
@@ -64,7 +64,7 @@ fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
 fn make_init(
     state: &StateDir,
     record: Record,
-    container: &Container,
+    container: &mut Container,
     start: OwnedFd,
     args: &Args,
 ) -> Result<(), Failure> {

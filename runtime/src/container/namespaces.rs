@@ -1,32 +1,27 @@
 //! The namespaces of a container: which are new, which are joined, and which
 //! outlive an init.
 //!
-//! User and network namespace are made first, by a process that does nothing
-//! else, and held by descriptor. So layers can be shown through the id mappings
-//! before init exists, and a restarted init finds its network as it was.
+//! All new ones are born with the first init, by one clone. Where another init
+//! may follow, its user and network namespaces are kept by descriptor: a
+//! restarted init finds its network as it was.
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use super::Error;
 use super::process::Join;
+use crate::plan::Late;
 use crate::spec::Bundle;
-use crate::sys;
 
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-
-/// How long two system calls may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The namespaces of one container.
 #[derive(Debug)]
@@ -35,30 +30,29 @@ pub(super) struct Namespaces {
     network: Option<OwnedFd>,
     /// The others that are joined by path.
     joined: Vec<OwnedFd>,
-    /// `CLONE_NEW*` of those that every init gets anew.
-    new_for_init: u64,
+    /// `CLONE_NEW*` of those that the next init gets anew.
+    new: u64,
     /// All kinds that differ from the host's.
     own: ThreadNameSpaceType,
     own_cgroup: bool,
 }
 
 impl Namespaces {
+    /// Opens those that are joined by path; nothing is made yet.
     pub(super) fn new(bundle: &Bundle) -> Result<Self, Error> {
         let listed = |kind| bundle.namespace(kind);
         let mut namespaces = Self {
             user: None,
             network: None,
             joined: Vec::new(),
-            new_for_init: 0,
+            new: 0,
             own: ThreadNameSpaceType::empty(),
             own_cgroup: listed(Kind::Cgroup).is_some(),
         };
-        let mut held = 0;
         for (kind, flag, bit) in KINDS {
             match listed(kind) {
                 None => continue,
-                Some(None) if matches!(kind, Kind::User | Kind::Network) => held |= flag,
-                Some(None) => namespaces.new_for_init |= flag,
+                Some(None) => namespaces.new |= flag,
                 Some(Some(path)) => {
                     let namespace = open_by_path(path)?;
                     match kind {
@@ -70,25 +64,41 @@ impl Namespaces {
             }
             namespaces.own |= bit;
         }
-        if held != 0 {
-            let mappings = (bundle.uid_mappings(), bundle.gid_mappings());
-            let (user, network) = hold(held, mappings, namespaces.user.as_ref().map(AsFd::as_fd))?;
-            namespaces.user = user.or(namespaces.user);
-            namespaces.network = network.or(namespaces.network);
-        }
         Ok(namespaces)
     }
 
-    pub(super) fn user(&self) -> Option<BorrowedFd<'_>> {
-        self.user.as_ref().map(AsFd::as_fd)
+    /// Keeps the user and network namespaces that were made for this init: the
+    /// next one joins them.
+    pub(super) fn keep(&mut self, init: Pid) -> Result<(), Error> {
+        let folder = proc_folder(init)?;
+        for (flag, path, kept) in [
+            (libc::CLONE_NEWUSER, "ns/user", &mut self.user),
+            (libc::CLONE_NEWNET, "ns/net", &mut self.network),
+        ] {
+            let flag = u64::from(flag.cast_unsigned());
+            if self.new & flag != 0 {
+                *kept = Some(open_namespace(&folder, path)?);
+                self.new &= !flag;
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
-        self.network.as_ref().map(AsFd::as_fd)
+    /// The user namespace of the next init.
+    pub(super) fn user<'a>(&'a self, bundle: &'a Bundle) -> User<'a> {
+        match &self.user {
+            Some(user) => User::Joined(user.as_fd()),
+            None if self.own.contains(ThreadNameSpaceType::USER) => User::New {
+                uids: bundle.uid_mappings(),
+                gids: bundle.gid_mappings(),
+            },
+            None => User::Host,
+        }
     }
 
+    /// `CLONE_NEW*` of those that the next init gets anew.
     pub(super) fn new_for_init(&self) -> u64 {
-        self.new_for_init
+        self.new
     }
 
     /// What init joins, the user namespace last: the host's root may join them
@@ -115,6 +125,40 @@ impl Namespaces {
         namespace
             .map(Some)
             .map_err(Error::system("open the cgroup namespace of init"))
+    }
+}
+
+/// The user namespace of a process to be cloned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum User<'a> {
+    /// The host's.
+    Host,
+    /// One that exists.
+    Joined(BorrowedFd<'a>),
+    /// One that is born with the process, and mapped by its parent.
+    New {
+        uids: &'a [LinuxIdMapping],
+        gids: &'a [LinuxIdMapping],
+    },
+}
+
+impl User<'_> {
+    /// Maps the ids of a user namespace that was born with `child`, and does
+    /// what had to wait for one.
+    pub(super) fn complete(self, child: Pid, late: &Late) -> Result<Option<OwnedFd>, Error> {
+        let born;
+        let namespace = match self {
+            Self::Host => return Ok(None),
+            Self::Joined(namespace) => namespace,
+            Self::New { uids, gids } => {
+                let folder = proc_folder(child)?;
+                write_mappings(&folder, "uid_map", uids)?;
+                write_mappings(&folder, "gid_map", gids)?;
+                born = open_namespace(&folder, "ns/user")?;
+                born.as_fd()
+            }
+        };
+        Ok(late.finish(namespace)?)
     }
 }
 
@@ -154,88 +198,6 @@ const KINDS: [(Kind, u64, ThreadNameSpaceType); 6] = [
 fn open_by_path(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).map_err(Error::system("open a namespace by its path"))
-}
-
-/// Makes the user and network namespaces that are asked for by `flags` and
-/// returns them open. A network namespace beside a user namespace that exists
-/// already (`inside`) is made within that.
-pub(crate) fn hold(
-    flags: u64,
-    (uid_mappings, gid_mappings): (&[LinuxIdMapping], &[LinuxIdMapping]),
-    inside: Option<BorrowedFd<'_>>,
-) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Error> {
-    let has = |flag: i32| flags & flag.cast_unsigned() as u64 != 0;
-    let (ours, its) = crate::child::pair().map_err(Error::system("make a socket pair"))?;
-    let holder = sys::process::clone3(flags_for_holder(flags, inside), None, || {
-        ours.close_copy();
-        holder(flags, inside, &its)
-    });
-    let holder = Holder(holder.map_err(Error::system("clone into new namespaces"))?);
-    drop(its);
-    if inside.is_some() {
-        match ours
-            .report(PATIENCE)
-            .map_err(Error::system("hear of the network namespace"))?
-        {
-            crate::child::Report::Ready => {}
-            _ => return Err(Error::Died),
-        }
-    }
-    let folder = proc_folder(holder.0)?;
-    let user = if has(libc::CLONE_NEWUSER) {
-        write_mappings(&folder, "uid_map", uid_mappings)?;
-        write_mappings(&folder, "gid_map", gid_mappings)?;
-        Some(open_namespace(&folder, "ns/user")?)
-    } else {
-        None
-    };
-    let network = if has(libc::CLONE_NEWNET) {
-        Some(open_namespace(&folder, "ns/net")?)
-    } else {
-        None
-    };
-    Ok((user, network))
-}
-
-/// Inside a user namespace that exists, it must be entered before the clone flags can act.
-fn flags_for_holder(flags: u64, inside: Option<BorrowedFd<'_>>) -> u64 {
-    if inside.is_some() { 0 } else { flags }
-}
-
-/// Holds new namespaces open until it is killed.
-fn holder(
-    flags: u64,
-    inside: Option<BorrowedFd<'_>>,
-    reporter: &crate::child::Reporter,
-) -> Infallible {
-    if let Some(user) = inside {
-        let wanted = rustix::thread::UnshareFlags::from_bits_retain(
-            u32::try_from(flags).unwrap_or_default(),
-        );
-        let made = rustix::thread::move_into_link_name_space(user, None)
-            .and_then(|()| sys::process::unshare(wanted));
-        if let Err(errno) = made {
-            reporter.fail(0, errno);
-            sys::process::exit_now(1);
-        }
-        if reporter.await_start(reporter.as_start()).is_err() {
-            sys::process::exit_now(0);
-        }
-    }
-    // Blocks until the parent has what it wants, or is gone.
-    reporter.await_parent().ok();
-    sys::process::exit_now(0)
-}
-
-/// Killed and reaped when dropped: the descriptors keep the namespaces.
-struct Holder(Pid);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It is our own unreaped child: neither call can miss it.
-        kill_process(self.0, Signal::KILL).ok();
-        rustix::io::retry_on_intr(|| waitpid(Some(self.0), WaitOptions::empty())).ok();
-    }
 }
 
 /// The process' folder in a procfs that was checked to be one (P2).

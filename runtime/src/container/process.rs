@@ -16,6 +16,7 @@ use rustix::thread::{
     ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 
+use super::namespaces::User;
 use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
@@ -84,7 +85,7 @@ impl Created {
     /// # Errors
     /// [`StartError`]; the process is gone and reaped then.
     pub fn start(self) -> Result<Process, StartError> {
-        let started = match self.receiver.go() {
+        let started = match self.receiver.go(None) {
             Ok(()) => self.receiver.report(self.patience),
             Err(errno) => Err(errno),
         };
@@ -132,7 +133,7 @@ impl Process {
     }
 
     /// Kills and reaps it; there is nobody to tell what fails, as it is our child.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.signal(Signal::KILL).ok();
         self.wait().ok();
     }
@@ -196,6 +197,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) start: Option<OwnedFd>,
     /// Its rlimits and OOM score, which the parent sets.
     pub(crate) process: Option<&'a oci::Process>,
+    /// Its user namespace.
+    pub(crate) user: User<'a>,
     /// How long it may take before it is ready, and from the start to its
     /// program. Others in its container could hold it up for ever, and its
     /// parent with it (P15).
@@ -234,17 +237,10 @@ impl Spawn<'_> {
     }
 
     fn prepare(&self, created: &mut Created) -> Result<(), Error> {
-        if let Some(cgroup) = self.cgroup {
-            match cgroup.v2_dir_fd() {
-                // Born in all of them: the process between moved itself first.
-                Some(_) if !self.joins.is_empty() => {}
-                Some(_) => cgroup.add_v1(created.pid)?,
-                None => cgroup.add(created.pid)?,
-            }
-        }
+        let root = self.user.complete(created.pid, &created.plan.late)?;
         created
             .receiver
-            .go()
+            .go(root.as_ref().map(AsFd::as_fd))
             .map_err(Error::system("let the container go on"))?;
         loop {
             let report = created.receiver.report(self.patience);
@@ -284,15 +280,16 @@ impl Spawn<'_> {
         let start = self.start.as_ref().map_or(reporter.as_start(), AsFd::as_fd);
         let cgroup = self.cgroup.and_then(Cgroup::v2_dir_fd);
         let walk = || child::run(plan, &reporter, start);
+        let tasks = self.cgroup.map_or(Ok(Vec::new()), Cgroup::v1_tasks)?;
         if self.joins.is_empty() {
             let child = sys::process::clone3(self.clone_flags, cgroup, || {
                 receiver.close_copy();
+                Self::enter_v1(&tasks, &reporter);
                 walk()
             });
             return child.map_err(|error| step_error(CLONE, errno_of(&error)));
         }
         let flags = self.clone_flags | libc::CLONE_PARENT as u64;
-        let tasks = self.cgroup.map_or(Ok(Vec::new()), Cgroup::v1_tasks)?;
         let between = sys::process::clone3(0, None, || {
             receiver.close_copy();
             Self::enter_v1(&tasks, &reporter);
@@ -312,7 +309,7 @@ impl Spawn<'_> {
         }
     }
 
-    /// Runs between parent and child: moves itself, so that the child is born there.
+    /// Runs in a child with one thread: moves itself into the v1 hierarchies.
     fn enter_v1(tasks: &[File], reporter: &Reporter) {
         for tasks in tasks {
             if let Err(errno) = rustix::io::write(tasks, b"0") {

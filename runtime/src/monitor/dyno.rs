@@ -132,7 +132,7 @@ pub(super) fn stdio(container: &Container, fed: bool) -> io::Result<(Streams, St
 }
 
 /// A created init with our ends of its streams.
-pub(super) fn create(container: &Container, fed: bool) -> Result<(Created, Streams), Failure> {
+pub(super) fn create(container: &mut Container, fed: bool) -> Result<(Created, Streams), Failure> {
     let internal = |error: io::Error| {
         Failure::new(
             FailureKind::Internal,
@@ -211,7 +211,7 @@ impl Monitor {
     }
 
     fn launch(&mut self) -> Event {
-        match create(&self.container, self.config.stdin) {
+        match create(&mut self.container, self.config.stdin) {
             Ok((created, streams)) => {
                 self.dyno.init = Some(Init::Waiting(created));
                 self.dyno.streams = streams;

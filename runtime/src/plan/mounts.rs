@@ -2,17 +2,17 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxNamespaceType, Mount};
 use rustix::mount::MountAttrFlags;
 
 use super::options::{self, Bind, Options};
 use super::target::{Kind, Target};
-use super::{PlanError, rootfs};
+use super::{Late, Mapped, PlanError, rootfs};
 use crate::spec::{Bundle, SpecError};
-use crate::sys::mount::{Attributes, mount_idmap, mount_setattr};
+use crate::sys::mount::{Attributes, mount_setattr};
 
 /// One mount that the child makes.
 #[derive(Debug)]
@@ -94,12 +94,12 @@ pub(super) fn new_mount_flags(
 pub(super) fn step(
     mount: &Mount,
     bundle: &Bundle,
-    user_namespace: Option<BorrowedFd<'_>>,
+    late: &mut Late,
 ) -> Result<MountStep, PlanError> {
     let options = parse_options(mount)?;
     let kind = mount.typ().as_deref().unwrap_or("none");
     match options.bind.or((kind == "bind").then_some(Bind::Plain)) {
-        Some(bind) => bind_step(mount, bundle, &options, bind, user_namespace),
+        Some(bind) => bind_step(mount, bundle, &options, bind, late),
         None => file_system_step(mount, kind, options),
     }
 }
@@ -109,7 +109,7 @@ fn bind_step(
     bundle: &Bundle,
     options: &Options,
     bind: Bind,
-    user_namespace: Option<BorrowedFd<'_>>,
+    late: &mut Late,
 ) -> Result<MountStep, PlanError> {
     if let Some((key, _)) = options.data.first() {
         return Err(unsupported(mount, &key.to_string_lossy()));
@@ -130,9 +130,14 @@ fn bind_step(
         }
     };
     if options.idmap {
-        let user_namespace = user_namespace.ok_or_else(|| unsupported(mount, "idmap"))?;
-        mount_idmap(tree.as_fd(), recursive, user_namespace)
-            .map_err(prepare("map the owners of"))?;
+        if bundle.namespace(LinuxNamespaceType::User).is_none() {
+            return Err(unsupported(mount, "idmap"));
+        }
+        late.mapped.push(Mapped {
+            mount: rustix::io::fcntl_dupfd_cloexec(&tree, 3).map_err(prepare("keep"))?,
+            recursive,
+            source: source.display().to_string(),
+        });
     }
     // A copy of a shared mount would send its mounts back to the host.
     let private = Attributes {

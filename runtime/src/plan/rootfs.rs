@@ -37,6 +37,7 @@ const LAYERS_MAX: usize = 500;
 const OPTIONS_MAX: usize = 4096;
 
 /// What an overlay is made of (kernel docs, `filesystems/overlayfs.rst`).
+#[derive(Debug)]
 struct Layers {
     /// Topmost first.
     lower: Vec<PathBuf>,
@@ -44,6 +45,16 @@ struct Layers {
     upper: Option<(PathBuf, CString, CString)>,
     /// Further parameters.
     rest: Vec<(CString, Option<CString>)>,
+}
+
+/// An overlay to be mounted as the root.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    layers: Layers,
+    /// A folder to build it on, which nobody else may be using.
+    scratch: PathBuf,
+    /// Host ids of the container's root.
+    owner: (Uid, Gid),
 }
 
 /// Mounts an overlay, each lower layer shown through the mappings of the user
@@ -58,95 +69,95 @@ struct Layers {
 /// to three characters, and named relative to it. And it is made by `mount(2)`,
 /// which takes a page of options where `fsconfig(2)` takes 255 bytes, enough for
 /// 90 layers. The caller's mount namespace must be its own and must not propagate.
-pub(super) fn overlay(
-    options: Options,
-    scratch: &Path,
-    ids: Option<IdMap<'_>>,
-) -> Result<OwnedFd, PlanError> {
-    let layers = Layers::from_options(options)?;
-    let tmpfs = empty_tmpfs().map_err(|source| prepare("make a tmpfs for", scratch, source))?;
-    move_mount(
-        tmpfs.as_fd(),
-        c"",
-        CWD,
-        scratch,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(|source| prepare("mount a tmpfs on", scratch, source))?;
-    let overlay = assemble(&layers, tmpfs.as_fd(), ids.as_ref());
-    // The overlay holds private copies of its layers: the scaffold can go.
-    unmount(scratch, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-        .map_err(|source| prepare("unmount", scratch, source))?;
-    overlay
-}
+impl Overlay {
+    pub(super) fn new(
+        options: Options,
+        scratch: &Path,
+        owner: (Uid, Gid),
+    ) -> Result<Self, PlanError> {
+        Ok(Self {
+            layers: Layers::from_options(options)?,
+            scratch: scratch.to_owned(),
+            owner,
+        })
+    }
 
-/// A user namespace and the host ids of its root.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct IdMap<'a> {
-    pub(super) user_namespace: BorrowedFd<'a>,
-    pub(super) root: (Uid, Gid),
-}
+    pub(super) fn mount(
+        &self,
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd, PlanError> {
+        let scratch = &self.scratch;
+        let tmpfs = empty_tmpfs().map_err(|source| prepare("make a tmpfs for", scratch, source))?;
+        move_mount(
+            tmpfs.as_fd(),
+            c"",
+            CWD,
+            scratch,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(|source| prepare("mount a tmpfs on", scratch, source))?;
+        let overlay = self.assemble(tmpfs.as_fd(), user_namespace);
+        // The overlay holds private copies of its layers: the scaffold can go.
+        unmount(scratch, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|source| prepare("unmount", scratch, source))?;
+        overlay
+    }
 
-fn assemble(
-    layers: &Layers,
-    tmpfs: BorrowedFd<'_>,
-    ids: Option<&IdMap<'_>>,
-) -> Result<OwnedFd, PlanError> {
-    let mut lower = String::new();
-    for (index, folder) in layers.lower.iter().enumerate() {
-        let name = format!("{index:x}");
-        let tree = detached_tree(folder, false)?;
-        if let Some(ids) = ids {
-            mount_idmap(tree.as_fd(), false, ids.user_namespace)
-                .map_err(|source| prepare("map the owners of", folder, source))?;
+    fn assemble(
+        &self,
+        tmpfs: BorrowedFd<'_>,
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd, PlanError> {
+        let layers = &self.layers;
+        let mut lower = String::new();
+        for (index, folder) in layers.lower.iter().enumerate() {
+            let name = format!("{index:x}");
+            let tree = detached_tree(folder, false)?;
+            if let Some(user_namespace) = user_namespace {
+                mount_idmap(tree.as_fd(), false, user_namespace)
+                    .map_err(|source| prepare("map the owners of", folder, source))?;
+            }
+            attach(tree, tmpfs, &name)
+                .map_err(|source| prepare("attach the layer", folder, source))?;
+            if !lower.is_empty() {
+                lower.push(':');
+            }
+            lower.push_str(&name);
         }
-        attach(tree, tmpfs, &name).map_err(|source| prepare("attach the layer", folder, source))?;
-        if !lower.is_empty() {
-            lower.push(':');
+        let mut data = format!("lowerdir={lower}").into_bytes();
+        if let Some((folder, upper, work)) = &layers.upper {
+            let tree = detached_tree(folder, false)?;
+            if user_namespace.is_some() {
+                let (uid, gid) = (Some(self.owner.0), Some(self.owner.1));
+                chownat(&tree, upper, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(|source| prepare("hand over", folder, source))?;
+            }
+            if layers
+                .rest
+                .iter()
+                .any(|(key, _)| key.as_c_str() == c"volatile")
+            {
+                forget_last_mount(&tree, work)
+                    .map_err(|source| prepare("use again", folder, source))?;
+            }
+            attach(tree, tmpfs, "upper")
+                .map_err(|source| prepare("attach the layer", folder, source))?;
+            for (key, name) in [("upperdir", upper), ("workdir", work)] {
+                data.extend(format!(",{key}=upper/").bytes());
+                data.extend(name.as_bytes());
+            }
         }
-        lower.push_str(&name);
+        for (key, value) in &layers.rest {
+            data.push(b',');
+            data.extend(key.as_bytes());
+            if let Some(value) = value {
+                data.push(b'=');
+                data.extend(value.as_bytes());
+            }
+        }
+        let overlay = mount_overlay(tmpfs, c_string(data)?);
+        overlay.map_err(|source| prepare("mount the overlay of", &layers.lower[0], source))
     }
-    let mut data = format!("lowerdir={lower}").into_bytes();
-    if let Some((folder, upper, work)) = &layers.upper {
-        let tree = detached_tree(folder, false)?;
-        if let Some(IdMap {
-            root: (uid, gid), ..
-        }) = ids
-        {
-            chownat(
-                &tree,
-                upper,
-                Some(*uid),
-                Some(*gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(|source| prepare("hand over", folder, source))?;
-        }
-        if layers
-            .rest
-            .iter()
-            .any(|(key, _)| key.as_c_str() == c"volatile")
-        {
-            forget_last_mount(&tree, work)
-                .map_err(|source| prepare("use again", folder, source))?;
-        }
-        attach(tree, tmpfs, "upper")
-            .map_err(|source| prepare("attach the layer", folder, source))?;
-        for (key, name) in [("upperdir", upper), ("workdir", work)] {
-            data.extend(format!(",{key}=upper/").bytes());
-            data.extend(name.as_bytes());
-        }
-    }
-    for (key, value) in &layers.rest {
-        data.push(b',');
-        data.extend(key.as_bytes());
-        if let Some(value) = value {
-            data.push(b'=');
-            data.extend(value.as_bytes());
-        }
-    }
-    let overlay = mount_overlay(tmpfs, c_string(data)?);
-    overlay.map_err(|source| prepare("mount the overlay of", &layers.lower[0], source))
 }
 
 /// A volatile overlay is never synced, and so refuses an upper folder that was

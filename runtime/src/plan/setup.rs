@@ -1,8 +1,8 @@
 //! The order of the steps, and why it is so.
 //!
 //! ```text
-//!  wait for the parent ── cgroups and id mappings are its business
 //!  session, keyring, standard streams
+//!  wait for the parent     id mappings, and what is shown through them, are its business
 //!  attach the root         as the host's root: its folder may be closed to others
 //!  become root inside      from here on files belong to the mapped ids
 //!  cgroup namespace        before /sys/fs/cgroup shows it
@@ -18,7 +18,7 @@
 //! ```
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
@@ -27,7 +27,7 @@ use rustix::process::{Gid, Uid};
 
 use super::target::{Kind, Target};
 use super::tree::{TreeParts, tree};
-use super::{Capabilities, Plan, PlanError, Program, Step};
+use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
 use crate::seccomp::Filter;
@@ -39,8 +39,6 @@ use crate::sys::mount::Attributes;
 pub(crate) struct InitParts<'a> {
     /// The bundle.
     pub(crate) bundle: &'a Bundle,
-    /// Its user namespace, where it has one of its own.
-    pub(crate) user_namespace: Option<BorrowedFd<'a>>,
     /// Its cgroup.
     pub(crate) cgroup: &'a Cgroup,
     /// Kill the payload when its parent dies.
@@ -58,10 +56,9 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     let program = program(process)?;
     let at = root_folder(parts.bundle)?;
     let propagation = root_propagation(parts.bundle)?;
-    let (root, mounts) = tree(&TreeParts {
+    let tree = tree(&TreeParts {
         bundle: parts.bundle,
         at: &at,
-        user_namespace: parts.user_namespace,
         cgroup: parts.cgroup,
         propagation,
     })?;
@@ -78,18 +75,22 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         }
     };
     steps.push(Step::Propagation(propagation));
+    steps.push(Step::AwaitParent);
     steps.push(Step::AttachRoot {
-        mount: root,
+        mount: tree.root,
         at: c_path(&at)?,
     });
-    if parts.user_namespace.is_some() {
+    if parts.bundle.namespace(LinuxNamespaceType::User).is_some() {
         steps.push(Step::BecomeRoot);
+    }
+    if new(LinuxNamespaceType::Network) {
+        steps.push(Step::LoopbackUp);
     }
     if new(LinuxNamespaceType::Cgroup) {
         steps.push(Step::NewCgroupNamespace);
     }
     steps.extend(name_steps(spec)?);
-    steps.extend(mounts);
+    steps.extend(tree.steps);
     steps.extend(sysctl_steps(spec)?);
     if terminal {
         let console = Target::new(Path::new("/dev/console"), Kind::File)?;
@@ -120,7 +121,11 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     }
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, parts.bundle, parts.die_with_parent)?);
-    Ok(Plan { steps, program })
+    Ok(Plan {
+        steps,
+        program,
+        late: tree.late,
+    })
 }
 
 /// The plan of a further process in a running container: its namespaces, root
@@ -132,6 +137,7 @@ pub(crate) fn exec_plan(
     stdio: Stdio,
 ) -> Result<Plan, PlanError> {
     let mut steps = first_steps();
+    steps.push(Step::AwaitParent);
     steps.extend(cgroup_namespace.map(Step::JoinCgroupNamespace));
     // Before the terminal is made: it belongs to whoever opens it, and the
     // host's root, whom nobody inside stands for, could not give it away.
@@ -157,6 +163,7 @@ pub(crate) fn exec_plan(
     Ok(Plan {
         steps,
         program: program(process)?,
+        late: Late::default(),
     })
 }
 
@@ -165,6 +172,8 @@ pub(crate) fn exec_plan(
 pub(crate) struct JailPlan {
     /// The folder, as a detached mount.
     pub(crate) root: OwnedFd,
+    /// The same, to be shown through the jail's mappings.
+    pub(crate) mapped: Mapped,
     /// Where it is attached.
     pub(crate) at: CString,
     /// What the program may do inside.
@@ -181,8 +190,9 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     let mut steps = first_steps();
     steps.extend([
         Step::Propagation(libc::MS_PRIVATE),
+        Step::AwaitParent,
         Step::AttachRoot {
-            mount: jail.root,
+            mount: Some(jail.root),
             at: jail.at,
         },
         Step::BecomeRoot,
@@ -203,16 +213,15 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     Plan {
         steps,
         program: jail.program,
+        late: Late {
+            root: None,
+            mapped: vec![jail.mapped],
+        },
     }
 }
 
 fn first_steps() -> Vec<Step> {
-    vec![
-        Step::AwaitParent,
-        Step::ResetSignals,
-        Step::NewSession,
-        Step::NewKeyring,
-    ]
+    vec![Step::ResetSignals, Step::NewSession, Step::NewKeyring]
 }
 
 /// From "started" to execve.

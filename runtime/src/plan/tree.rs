@@ -7,7 +7,7 @@
 //! tmpfs, cgroups.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount};
@@ -19,9 +19,9 @@ use super::devices::dev_tmpfs;
 use super::ids::HostIds;
 use super::mounts::{self, MountStep, Source};
 use super::options::Options;
-use super::rootfs::{self, IdMap};
+use super::rootfs::{self, Overlay};
 use super::target::{Kind, Target};
-use super::{PlanError, Step};
+use super::{Late, PlanError, Step};
 use crate::cgroup::{Cgroup, InnerMount};
 use crate::spec::{Bundle, SpecError};
 use crate::sys::mount::{Attributes, mount_setattr};
@@ -32,20 +32,31 @@ pub(super) struct TreeParts<'a> {
     pub(super) bundle: &'a Bundle,
     /// The folder that the root is mounted on, without symbolic links.
     pub(super) at: &'a Path,
-    pub(super) user_namespace: Option<BorrowedFd<'a>>,
     pub(super) cgroup: &'a Cgroup,
     /// Propagation of the root's mounts, `MS_PRIVATE` or `MS_SLAVE`.
     pub(super) propagation: u64,
 }
 
-/// The root, detached, and the steps that mount into it.
-pub(super) fn tree(parts: &TreeParts<'_>) -> Result<(OwnedFd, Vec<Step>), PlanError> {
+/// The file system tree of a container.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The root, detached, where it need not wait for the user namespace.
+    pub(super) root: Option<OwnedFd>,
+    /// What mounts into it.
+    pub(super) steps: Vec<Step>,
+    /// What waits for the user namespace.
+    pub(super) late: Late,
+}
+
+/// Prepares what can be prepared now.
+pub(super) fn tree(parts: &TreeParts<'_>) -> Result<Tree, PlanError> {
+    let mut late = Late::default();
     let mounts = parts.bundle.spec().mounts().as_deref().unwrap_or_default();
     let (root, rest) = match mounts.split_first() {
         Some((first, rest)) if first.destination() == Path::new("/") => {
-            (overlay_root(first, parts)?, rest)
+            (overlay_root(first, parts, &mut late)?, rest)
         }
-        _ => (plain_root(parts)?, mounts),
+        _ => (Some(plain_root(parts)?), mounts),
     };
     let linux = parts.bundle.spec().linux().as_ref();
     let devices = linux.is_some_and(|linux| linux.devices().iter().flatten().next().is_some());
@@ -58,12 +69,12 @@ pub(super) fn tree(parts: &TreeParts<'_>) -> Result<(OwnedFd, Vec<Step>), PlanEr
             _ if is_dev(mount) => steps.push(dev_step(mount, parts)?),
             Some("cgroup" | "cgroup2") => cgroup_steps(mount, parts, &mut steps)?,
             _ => {
-                let step = mounts::step(mount, parts.bundle, parts.user_namespace)?;
+                let step = mounts::step(mount, parts.bundle, &mut late)?;
                 steps.push(Step::Mount(Box::new(step)));
             }
         }
     }
-    Ok((root, steps))
+    Ok(Tree { root, steps, late })
 }
 
 fn is_dev(mount: &Mount) -> bool {
@@ -87,7 +98,12 @@ fn plain_root(parts: &TreeParts<'_>) -> Result<OwnedFd, PlanError> {
     Ok(root)
 }
 
-fn overlay_root(mount: &Mount, parts: &TreeParts<'_>) -> Result<OwnedFd, PlanError> {
+/// The overlay, or none yet: with a user namespace its layers must be mapped first.
+fn overlay_root(
+    mount: &Mount,
+    parts: &TreeParts<'_>,
+    late: &mut Late,
+) -> Result<Option<OwnedFd>, PlanError> {
     if mount.typ().as_deref() != Some("overlay") {
         return Err(SpecError::Invalid {
             property: "mounts[0].type",
@@ -97,16 +113,14 @@ fn overlay_root(mount: &Mount, parts: &TreeParts<'_>) -> Result<OwnedFd, PlanErr
         .into());
     }
     let options = mounts::parse_options(mount)?;
-    let root = parts.bundle.uid(0).zip(parts.bundle.gid(0));
-    let ids = match (parts.user_namespace, root) {
-        (None, _) => None,
-        (Some(user_namespace), Some(root)) => Some(IdMap {
-            user_namespace,
-            root,
-        }),
-        (Some(_), None) => return Err(SpecError::Missing("a mapping of uid 0 and gid 0").into()),
-    };
-    rootfs::overlay(options, parts.at, ids)
+    let owner = parts.bundle.uid(0).zip(parts.bundle.gid(0));
+    let owner = owner.ok_or(SpecError::Missing("a mapping of uid 0 and gid 0"))?;
+    let overlay = Overlay::new(options, parts.at, owner)?;
+    if parts.bundle.namespace(LinuxNamespaceType::User).is_none() {
+        return overlay.mount(None).map(Some);
+    }
+    late.root = Some(overlay);
+    Ok(None)
 }
 
 fn dev_step(mount: &Mount, parts: &TreeParts<'_>) -> Result<Step, PlanError> {

@@ -16,6 +16,13 @@ fn its_namespaces_are_all_its_own() {
 }
 
 #[test]
+fn a_network_of_its_own_has_its_loopback_up() {
+    let told = Bundle::script("ifconfig lo").output();
+    assert!(told.contains("UP LOOPBACK RUNNING"), "{told}");
+    assert!(told.contains("inet addr:127.0.0.1"), "{told}");
+}
+
+#[test]
 fn its_root_is_nobody_on_the_host() {
     let bundle = Bundle::script("cat /proc/self/uid_map; touch /made; stat -c %u:%g /made");
     let output = bundle.output();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dyno_api::client::{self, Attached, Client};
 use dyno_api::dyno::{AttachRequest, Dyno, ExitStatus, Phase};
 use dyno_api::error::ErrorKind;
-use dyno_api::query::{KillQuery, RemoveQuery, StopQuery};
+use dyno_api::query::{KillQuery, StopQuery, WaitQuery};
 use tokio::time::{Instant, sleep};
 
 use crate::command::attach::{exit_code, left, lost};
@@ -98,7 +98,7 @@ async fn kill(client: &Client, dyno: &Dyno) -> Result<u8, Failure> {
     let id = dyno.id.as_str();
     let signal = Some("KILL".to_owned());
     client.kill(id, &KillQuery { signal }).await?;
-    match client.wait(id).await {
+    match client.wait(id, WaitQuery::default()).await {
         Ok(status) => Ok(exit_code(&status, dyno.name.as_str())),
         // It was removed as soon as it had ended.
         Err(client::Error::Api(gone)) if gone.kind == ErrorKind::NotFound => Ok(KILLED),
@@ -112,13 +112,9 @@ const KILLED: u8 = 137;
 /// Returns once a dyno with `rm` that has ended is gone: its name and ports are
 /// free for whoever comes next.
 async fn gone(client: &Client, id: &str) {
-    let removed = async {
-        // The last word came from the monitor: hostd may not have heard it yet.
-        client.wait(id).await?;
-        client.remove(id, RemoveQuery { force: false }).await
-    };
-    match removed.await.map_err(Failure::from) {
-        Ok(()) => {}
+    let removed = client.wait(id, WaitQuery { removed: true }).await;
+    match removed.map_err(Failure::from) {
+        Ok(_) => {}
         // hostd was faster.
         Err(failure) if failure.kind() == Some(ErrorKind::NotFound) => {}
         Err(failure) => failure.render(&mut io::stderr().lock()).unwrap_or_default(),
