@@ -66,6 +66,19 @@ pub struct Record {
     pub monitor_kills_on_oom: bool,
 }
 
+impl Record {
+    /// Whether its processes are held still. A group that is gone holds none.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let says = |path: PathBuf, frozen: &str| file::read(&path).is_ok_and(|text| text == frozen);
+        match (&self.v2, self.v1.get(&Controller::Freezer)) {
+            (Some(folder), _) => says(folder.join("cgroup.freeze"), "1"),
+            (None, Some(folder)) => says(folder.join("freezer.state"), "FROZEN"),
+            (None, None) => false,
+        }
+    }
+}
+
 impl Cgroup {
     /// Opens a cgroup that was created earlier. One that is gone by now is empty, and
     /// [`Cgroup::remove`] clears away what is left of it.

@@ -28,6 +28,8 @@ struct Walk<'a> {
     program: &'a Program,
     /// The root, where the parent could make it only after the user namespace.
     handed: Option<OwnedFd>,
+    /// Descriptors below are the program's.
+    first_of_ours: u32,
     /// The root of the container, once it is attached.
     root: Option<OwnedFd>,
 }
@@ -40,6 +42,7 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
         start,
         program: &plan.program,
         handed: None,
+        first_of_ours: 3 + plan.preserved,
         root: None,
     };
     for (index, step) in plan.steps.iter().enumerate() {
@@ -101,6 +104,7 @@ impl Walk<'_> {
             Step::MakeFolder(target) => mount::resolve(self.root()?, target).map(drop),
             Step::Mask(target) => mount::mask(self.root()?, target),
             Step::ReadOnly(target) => mount::read_only(self.root()?, target),
+            Step::AwaitHooks => self.reporter.await_hooks(),
             Step::PivotRoot => mount::pivot_root(self.root()?),
             Step::RootAttributes(attributes) => {
                 sys::mount::mount_setattr(CWD, c"/", false, *attributes)
@@ -116,7 +120,7 @@ impl Walk<'_> {
             }
             Step::WorkingDirectory(path) => working_directory(path),
             // P4: whatever was inherited or forgotten ends with execve.
-            Step::CloseOnExec => sys::process::close_range_cloexec(3),
+            Step::CloseOnExec => sys::process::close_range_cloexec(self.first_of_ours),
             Step::Identity {
                 uid,
                 gid,
@@ -143,7 +147,8 @@ impl Walk<'_> {
             ProgramFile::Open(file) => file.as_fd(),
             ProgramFile::Candidates(_) => self.start,
         };
-        sys::process::close_all_but([self.reporter.as_start(), self.start, program])
+        let keep = [self.reporter.as_start(), self.start, program];
+        sys::process::close_all_but(self.first_of_ours, keep)
     }
 
     fn root(&self) -> Result<BorrowedFd<'_>> {

@@ -1,7 +1,13 @@
 //! The command line: the OCI operations, and what hostd executes.
 
 mod create;
+mod exec;
+mod foreground;
 mod lifecycle;
+mod list;
+mod log;
+mod run;
+mod template;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,44 +15,106 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use self::log::Level;
 use crate::container::{Exit, StartError};
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
 use crate::state::StateRoot;
 
-/// A container runtime for Linux (OCI runtime spec 1.2).
+/// A container runtime for Linux (OCI runtime spec 1.3).
 #[derive(Debug, Parser)]
-#[command(name = "dyno-runtime", version, arg_required_else_help = true)]
+#[command(
+    name = "dyno-runtime",
+    version = VERSION,
+    arg_required_else_help = true,
+    disable_version_flag = true
+)]
 struct Cli {
-    /// Folder of the containers' states
-    #[arg(long, value_name = "DIR", default_value = "/run/dyno-runtime")]
-    root: PathBuf,
+    /// Folder of the containers' states [default: /run/dyno-runtime, or below $XDG_RUNTIME_DIR for an ordinary user]
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
+    /// File that failures and warnings are written to, too
+    #[arg(long, value_name = "FILE", global = true)]
+    log: Option<PathBuf>,
+    /// How lines of that file look
+    #[arg(long, value_enum, default_value_t = log::Format::Text, global = true)]
+    log_format: log::Format,
+    /// Tell more
+    #[arg(long, global = true)]
+    debug: bool,
+    /// Print the version
+    #[arg(long, short, action = clap::ArgAction::Version)]
+    version: (),
     #[command(subcommand)]
     command: Command,
 }
 
+/// As runc prints its own, for those who parse it.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Set a container up and stop before its program
-    Create(create::Args),
+    Create(create::Creation),
+    /// Create and start a container, and wait for its end
+    Run(run::Run),
     /// Let a created container execute its program
     Start {
         /// The container
         id: String,
     },
+    /// Run one more process in a running container
+    Exec(exec::Exec),
     /// Print a container's state as JSON
     State {
         /// The container
         id: String,
     },
+    /// List the containers
+    List {
+        /// How
+        #[arg(long, short, value_enum, default_value_t = list::Format::Table)]
+        format: list::Format,
+        /// Ids only
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// List the processes of a container
+    Ps {
+        /// How
+        #[arg(long, short, value_enum, default_value_t = list::Format::Table)]
+        format: list::Format,
+        /// The container
+        id: String,
+        /// Options of ps(1) [default: -ef]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTION"
+        )]
+        options: Vec<String>,
+    },
     /// Send a signal to a container's first process
     Kill {
+        /// To every process of the container
+        #[arg(long, short)]
+        all: bool,
         /// The container
         id: String,
         /// Name or number
         #[arg(default_value = "TERM")]
         signal: String,
+    },
+    /// Hold every process of a container still
+    Pause {
+        /// The container
+        id: String,
+    },
+    /// Let a paused container run on
+    Resume {
+        /// The container
+        id: String,
     },
     /// Remove what is left of a stopped container
     Delete {
@@ -56,6 +124,8 @@ enum Command {
         /// The container
         id: String,
     },
+    /// Write a config.json to begin with
+    Spec(template::Template),
     /// Be the parent of one dyno, as hostd asks in DIR/monitor.json
     Monitor {
         /// The dyno's run folder
@@ -75,6 +145,20 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it makes processes of a container, which must not see our file.
+    fn makes_processes(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Run(_)
+                | Self::Exec(_)
+                | Self::Start { .. }
+                | Self::Monitor { .. }
+        )
+    }
+}
+
 /// How long a killed container may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -84,19 +168,37 @@ const FAILED: u8 = 125;
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let states = StateRoot::new(cli.root);
-    if matches!(cli.command, Command::Create(_) | Command::Monitor { .. })
-        && let Err(error) = own_file::put_out_of_reach()
-    {
-        eprintln!("dyno-runtime: keep its own program from containers: {error}");
+    if let Err(error) = log::open(cli.log.as_deref(), cli.log_format, cli.debug) {
+        eprintln!("dyno-runtime: open the log: {error}");
         return ExitCode::FAILURE;
     }
+    if cli.command.makes_processes()
+        && let Err(error) = own_file::put_out_of_reach()
+    {
+        log::tell(
+            Level::Error,
+            &format!("keep its own program from containers: {error}"),
+        );
+        return ExitCode::FAILURE;
+    }
+    let states = StateRoot::new(cli.root.unwrap_or_else(default_root));
     let done = match cli.command {
         Command::Create(args) => create::create(&states, &args),
+        Command::Run(args) => return ended(run::run(&states, &args), |_| 1),
         Command::Start { id } => lifecycle::start(&states, &id),
+        Command::Exec(args) => return ended(exec::exec(&states, &args), exec::code_of),
         Command::State { id } => lifecycle::state(&states, &id),
-        Command::Kill { id, signal } => lifecycle::kill(&states, &id, &signal),
+        Command::List { format, quiet } => list::list(&states, format, quiet),
+        Command::Ps {
+            format,
+            id,
+            options,
+        } => list::ps(&states, &id, format, &options),
+        Command::Kill { all, id, signal } => lifecycle::kill(&states, &id, &signal, all),
+        Command::Pause { id } => lifecycle::pause(&states, &id),
+        Command::Resume { id } => lifecycle::resume(&states, &id),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
+        Command::Spec(args) => template::write(&args),
         Command::Monitor { dir } => return monitor::run(&dir),
         Command::Jail {
             root,
@@ -104,10 +206,27 @@ pub fn main() -> ExitCode {
             program,
         } => return jail(root, uid_base, program),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error.as_ref(), 1),
-    }
+    ended(done.map(|()| ExitCode::SUCCESS), |_| 1)
+}
+
+fn ended(done: Result<ExitCode, Failure>, code: impl Fn(&Failure) -> u8) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        log::tell(Level::Error, &words(error.as_ref()));
+        ExitCode::from(code(&error))
+    })
+}
+
+/// runc's rule: root's containers are below /run, a user's below his own run folder.
+fn default_root() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|folder| !folder.is_empty() && !rustix::process::geteuid().is_root());
+    own.map_or_else(|| PathBuf::from("/run"), PathBuf::from)
+        .join("dyno-runtime")
+}
+
+/// Tells what went wrong and changes nothing.
+fn warn(message: &str) {
+    log::tell(Level::Warning, message);
 }
 
 fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> ExitCode {
@@ -134,7 +253,7 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
 }
 
 /// An error with all its causes.
-fn words(error: &dyn std::error::Error) -> String {
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

@@ -8,6 +8,7 @@
 //!  Container::exec ─▶ Process          joins the namespaces of a running init
 //! ```
 
+pub mod hooks;
 mod limits;
 mod namespaces;
 mod process;
@@ -21,13 +22,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use oci_spec::runtime as oci;
+use oci_spec::runtime::{self as oci, Hook, Hooks};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout};
-use crate::plan::{self, InitParts, PlanError};
+use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::spec::{Bundle, SpecError, check_process};
 use crate::sys;
 use namespaces::Namespaces;
@@ -64,6 +65,9 @@ pub enum Error {
         /// The kernel's answer.
         source: rustix::io::Errno,
     },
+    /// A hook of the configuration failed.
+    #[error(transparent)]
+    Hook(#[from] hooks::HookError),
     /// The child was killed before it could report.
     #[error("the container's first process was killed while it was set up")]
     Died,
@@ -105,6 +109,8 @@ pub enum Stdio {
 pub enum Parent {
     /// The calling process, which also starts it: init dies with it.
     Monitor,
+    /// The calling process starts it and waits for it; init lives on without it.
+    Foreground,
     /// Nobody: init goes on when the caller ends, and is started by the first
     /// byte that somebody writes into this FIFO, open for reading and writing.
     Detached {
@@ -120,6 +126,9 @@ pub struct Container {
     bundle: Bundle,
     cgroup: Cgroup,
     namespaces: Namespaces,
+    preserved: u32,
+    /// Somebody else's: what is executed in it lives on without us.
+    adopted: bool,
 }
 
 impl Container {
@@ -145,6 +154,8 @@ impl Container {
                 bundle,
                 cgroup,
                 namespaces,
+                preserved: 0,
+                adopted: false,
             }),
             Err(error) => {
                 // The failure to make it counts more than one to clean up.
@@ -154,25 +165,83 @@ impl Container {
         }
     }
 
+    /// A container that was created by somebody else, to act on while it runs.
+    ///
+    /// # Errors
+    /// [`Error`] when its cgroup cannot be opened.
+    pub fn adopt(bundle: Bundle, cgroup: cgroup::Record) -> Result<Self, Error> {
+        confine_caller()?;
+        Ok(Self {
+            namespaces: Namespaces::of_running(&bundle),
+            cgroup: Cgroup::open(cgroup)?,
+            bundle,
+            preserved: 0,
+            adopted: true,
+        })
+    }
+
+    /// Lets its processes inherit so many descriptors of the caller from 3 on.
+    /// They must be open.
+    pub fn preserve(&mut self, descriptors: u32) {
+        self.preserved = descriptors;
+    }
+
+    /// The hooks of the container's namespaces that come before its program.
+    ///
+    /// # Errors
+    /// [`hooks::HookError`] of the first that fails.
+    pub fn run_start_hooks(&self, init: Pid, state: &[u8]) -> Result<(), hooks::HookError> {
+        let hooks = self.bundle.hooks(|hooks| hooks.start_container());
+        hooks::run_inside(self, init, "startContainer", hooks, state)
+    }
+
+    fn run_create_hooks(&self, init: Pid, state: &dyn Fn(Pid) -> Vec<u8>) -> Result<(), Error> {
+        let state = state(init);
+        let of = |kind: fn(&Hooks) -> &Option<Vec<Hook>>| self.bundle.hooks(kind);
+        let prestart = of(|hooks| hooks.prestart());
+        hooks::run("prestart", prestart, &state)?;
+        hooks::run("createRuntime", of(|hooks| hooks.create_runtime()), &state)?;
+        let inside = of(|hooks| hooks.create_container());
+        hooks::run_inside(self, init, "createContainer", inside, &state)?;
+        Ok(())
+    }
+
     /// Clones an init that sets itself up and stops before its `execve(2)`.
     /// May be called again once the previous one has ended.
     ///
     /// # Errors
     /// [`Error`], with the step that failed; the init is gone then.
     pub fn create(&mut self, stdio: Stdio, parent: Parent) -> Result<Created, Error> {
+        self.create_with_state(stdio, parent, &|_init| Vec::new())
+    }
+
+    /// As [`Container::create`], for a configuration that may have hooks: `state`
+    /// is what they get, made once init has an id.
+    ///
+    /// # Errors
+    /// As [`Container::create`], and [`Error::Hook`].
+    pub fn create_with_state(
+        &mut self,
+        stdio: Stdio,
+        parent: Parent,
+        state: &dyn Fn(Pid) -> Vec<u8>,
+    ) -> Result<Created, Error> {
         let plan = plan::init_plan(
             &InitParts {
                 bundle: &self.bundle,
                 cgroup: &self.cgroup,
                 die_with_parent: matches!(parent, Parent::Monitor),
+                started_by_others: matches!(parent, Parent::Detached { .. }),
+                preserved: self.preserved,
             },
             stdio,
         )?;
+        let monitored = matches!(parent, Parent::Monitor);
         let start = match parent {
-            Parent::Monitor => None,
+            Parent::Monitor | Parent::Foreground => None,
             Parent::Detached { start } => Some(start),
         };
-        let monitored = start.is_none();
+        let hooks = |init: Pid| self.run_create_hooks(init, state);
         let spawn = process::Spawn {
             joins: self.namespaces.joins(),
             clone_flags: self.namespaces.new_for_init(),
@@ -180,6 +249,7 @@ impl Container {
             start,
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
+            hooks: Some(&hooks),
             patience: INIT_PATIENCE,
         };
         let created = spawn.run(plan)?;
@@ -204,8 +274,13 @@ impl Container {
         check_process(process).map_err(Error::from)?;
         let pidfd = pidfd_open(init, PidfdFlags::empty()).map_err(Error::system("find init"))?;
         let cgroup_namespace = self.namespaces.cgroup_of(init)?;
-        let plan =
-            plan::exec_plan(process, &self.bundle, cgroup_namespace, stdio).map_err(Error::from)?;
+        let parts = ExecParts {
+            process,
+            bundle: &self.bundle,
+            die_with_parent: !self.adopted,
+            preserved: self.preserved,
+        };
+        let plan = plan::exec_plan(&parts, cgroup_namespace, stdio).map_err(Error::from)?;
         let spawn = process::Spawn {
             joins: vec![self.namespaces.join_all_of(pidfd.as_fd())],
             clone_flags: 0,
@@ -213,6 +288,7 @@ impl Container {
             start: None,
             process: Some(process),
             user: User::Host,
+            hooks: None,
             patience: EXEC_PATIENCE,
         };
         spawn.run(plan)?.start()

@@ -81,6 +81,7 @@ impl Jail {
                 uids: mappings,
                 gids: mappings,
             },
+            hooks: None,
             patience: PATIENCE,
         };
         let process = spawn.run(plan)?.start()?;

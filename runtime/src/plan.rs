@@ -22,7 +22,9 @@ pub(crate) use late::{Late, Mapped};
 pub(crate) use mounts::{MountStep, Source};
 pub(crate) use program::{Program, ProgramFile};
 pub(crate) use rootfs::{detached_tree, file_system};
-pub(crate) use setup::{InitParts, JailPlan, exec_plan, init_plan, jail_plan};
+pub(crate) use setup::{
+    ExecParts, InitParts, JailPlan, exec_plan, hook_plan, init_plan, jail_plan,
+};
 pub(crate) use target::{Kind, Target};
 
 use std::ffi::CString;
@@ -74,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// What is executed at the end.
     pub(crate) program: Program,
+    /// How many descriptors from 3 on the program gets.
+    pub(crate) preserved: u32,
     /// What the parent does once the child's user namespace exists.
     pub(crate) late: Late,
 }
@@ -139,6 +143,8 @@ pub(crate) enum Step {
     Mask(Target),
     /// Make a path read-only, if it exists.
     ReadOnly(Target),
+    /// Wait until the parent has run the hooks that come before the root is changed.
+    AwaitHooks,
     /// `pivot_root(2)` into the root, the old one detached.
     PivotRoot,
     /// Attributes of the root mount.
@@ -197,6 +203,7 @@ impl fmt::Display for Step {
             Self::MakeFolder(target) => write!(f, "make the folder {target}"),
             Self::Mask(target) => write!(f, "mask {target}"),
             Self::ReadOnly(target) => write!(f, "make {target} read-only"),
+            Self::AwaitHooks => f.write_str("wait for its hooks"),
             Self::PivotRoot => f.write_str("change the root"),
             Self::RootAttributes(_) => f.write_str("set the attributes of the root"),
             Self::FindProgram { name } => write!(f, "find its program {name:?}"),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 pub(crate) use check::check_process;
 
@@ -62,6 +62,8 @@ pub enum SpecError {
 pub struct Bundle {
     dir: PathBuf,
     spec: Spec,
+    /// The file as it was read.
+    text: Vec<u8>,
 }
 
 impl Bundle {
@@ -71,7 +73,15 @@ impl Bundle {
     /// [`SpecError`] when the file is missing, malformed, or asks for what
     /// this runtime cannot do.
     pub fn load(dir: &Path) -> Result<Self, SpecError> {
-        let path = dir.join("config.json");
+        Self::load_from(&dir.join("config.json"), dir)
+    }
+
+    /// The bundle in `dir` with a configuration that was kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_from(path: &Path, dir: &Path) -> Result<Self, SpecError> {
+        let path = path.to_owned();
         let read = |source| SpecError::Read {
             path: path.clone(),
             source,
@@ -88,7 +98,8 @@ impl Bundle {
             source,
         })?;
         let dir = dir.canonicalize().map_err(read)?;
-        Self::new(dir, spec)
+        let bundle = Self::new(dir, spec)?;
+        Ok(Self { text, ..bundle })
     }
 
     /// A bundle from a configuration that is in memory already.
@@ -97,7 +108,8 @@ impl Bundle {
     /// As [`Bundle::load`].
     pub fn new(dir: PathBuf, spec: Spec) -> Result<Self, SpecError> {
         check::check(&spec)?;
-        Ok(Self { dir, spec })
+        let text = Vec::new();
+        Ok(Self { dir, spec, text })
     }
 
     /// The same bundle, with this `linux.cgroupsPath` where it names none.
@@ -109,6 +121,11 @@ impl Bundle {
             linux.set_cgroups_path(Some(PathBuf::from(path)));
         }
         self
+    }
+
+    /// `config.json` as it was read; empty where it was in memory already.
+    pub fn text(&self) -> &[u8] {
+        &self.text
     }
 
     /// The folder, absolute.
@@ -138,6 +155,29 @@ impl Bundle {
             .iter()
             .find(|namespace| namespace.typ() == kind)?;
         Some(namespace.path().as_deref())
+    }
+
+    /// The hooks of one kind.
+    pub(crate) fn hooks(&self, kind: fn(&Hooks) -> &Option<Vec<Hook>>) -> &[Hook] {
+        let hooks = self.spec.hooks().as_ref();
+        hooks
+            .and_then(|hooks| kind(hooks).as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Whether there are hooks between the root's change and the program.
+    pub(crate) fn has_start_hooks(&self) -> bool {
+        !self.hooks(|hooks| hooks.start_container()).is_empty()
+    }
+
+    /// Whether there are hooks that come before the root is changed.
+    pub(crate) fn has_create_hooks(&self) -> bool {
+        let prestart = self.hooks(|hooks| hooks.prestart());
+        let others = [
+            self.hooks(|hooks| hooks.create_runtime()),
+            self.hooks(|hooks| hooks.create_container()),
+        ];
+        !prestart.is_empty() || others.iter().any(|hooks| !hooks.is_empty())
     }
 
     /// The uid mappings of a new user namespace.

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub enum StateError {
 }
 
 /// Version of [`Record`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The folder of all containers of one `--root`.
 #[derive(Debug)]
@@ -75,6 +76,14 @@ pub struct Record {
     pub id: String,
     /// Absolute path of its bundle.
     pub bundle: PathBuf,
+    /// Absolute path of its root's folder.
+    pub rootfs: PathBuf,
+    /// Version of the spec that its configuration is of.
+    pub oci_version: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Who created it.
+    pub owner: u32,
     /// Annotations of its configuration.
     pub annotations: HashMap<String, String>,
     /// Its first process; 0 while there is none yet.
@@ -96,6 +105,8 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
+    /// Its processes are frozen.
+    Paused,
     /// Its first process has ended.
     Stopped,
 }
@@ -137,6 +148,28 @@ impl StateRoot {
         StateDir::lock(path, id)
     }
 
+    /// The ids of all containers, sorted. There are none where there is no folder.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn ids(&self) -> Result<Vec<String>, StateError> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(io_error("list", &self.0))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(io_error("list", &self.0))?.file_name();
+            ids.extend(
+                name.into_string()
+                    .ok()
+                    .filter(|id| self.path_of(id).is_ok()),
+            );
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
     fn path_of(&self, id: &str) -> Result<PathBuf, StateError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         let begins = id.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -172,6 +205,11 @@ impl StateDir {
     /// The FIFO that starts the container: there as long as it is only created.
     pub fn start_fifo(&self) -> PathBuf {
         self.path.join("start")
+    }
+
+    /// The configuration that it was created with, whatever becomes of the bundle's.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.json")
     }
 
     /// Reads `state.json`.
@@ -210,6 +248,18 @@ impl StateDir {
     }
 }
 
+impl Status {
+    /// As the spec spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl Record {
     /// The record of a container of which nothing is made yet.
     pub fn new(id: &str, bundle: &Bundle) -> Self {
@@ -219,6 +269,10 @@ impl Record {
             version: VERSION,
             id: id.to_owned(),
             bundle: bundle.dir().to_owned(),
+            rootfs: bundle.rootfs(),
+            oci_version: bundle.spec().version().clone(),
+            created: Timestamp::now(),
+            owner: rustix::process::getuid().as_raw(),
             annotations: bundle.spec().annotations().clone().unwrap_or_default(),
             pid: 0,
             start_time: 0,
@@ -267,8 +321,29 @@ impl Record {
     pub fn status(&self, dir: &StateDir) -> io::Result<Status> {
         Ok(match self.init()? {
             None => Status::Stopped,
+            Some(_) if self.cgroup.is_frozen() => Status::Paused,
             Some(_) if dir.start_fifo().exists() => Status::Created,
             Some(_) => Status::Running,
+        })
+    }
+
+    /// Its first process' id, where it has one now.
+    pub fn pid_in(&self, status: Status) -> i32 {
+        match status {
+            Status::Stopped => 0,
+            _ => self.pid,
+        }
+    }
+
+    /// The state as hooks and callers get it (OCI runtime.md, "State").
+    pub fn oci_state(&self, status: &str, pid: i32) -> serde_json::Value {
+        serde_json::json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
         })
     }
 }

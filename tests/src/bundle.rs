@@ -110,11 +110,38 @@ impl Bundle {
         self.create_by(|_command| {})
     }
 
-    /// The same, by a command that a test may spoil first.
-    pub fn create_by(&self, spoil: impl FnOnce(&mut Command)) -> Output {
+    /// Writes `config.json` as it is now.
+    pub fn write(&self) {
         let config = serde_json::to_vec(&self.config).expect("JSON");
         let mut file = File::create(self.path().join("config.json")).expect("make config.json");
         std::io::Write::write_all(&mut file, &config).expect("write config.json");
+    }
+
+    /// A command that takes the bundle and the id after these words.
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.write();
+        let path = self.path().to_string_lossy().into_owned();
+        self.runtime(&[words, &["--bundle", &path, &self.id]].concat())
+    }
+
+    /// Runs the container in the foreground.
+    pub fn run_attached(&self) -> Output {
+        self.command(&["run"]).output().expect("run dyno-runtime")
+    }
+
+    /// Runs the container in the background.
+    pub fn run_detached(&self) {
+        // Not through pipes: the container would keep them open.
+        let output = |name| File::create(self.path().join(name)).expect("make a file");
+        let mut run = self.command(&["run", "--detach"]);
+        run.stdout(output("stdout")).stderr(output("stderr"));
+        let status = run.status().expect("run dyno-runtime");
+        assert!(status.success(), "run: {}", self.read("stderr"));
+    }
+
+    /// The same, by a command that a test may spoil first.
+    pub fn create_by(&self, spoil: impl FnOnce(&mut Command)) -> Output {
+        self.write();
         let output = |name| File::create(self.path().join(name)).expect("make a file");
         let path = self.path().to_string_lossy().into_owned();
         let mut create = self.runtime(&["create", "--bundle", &path, &self.id]);

@@ -45,6 +45,26 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The descriptor that comes with the next message of a socket, if any.
+pub fn receive_fd(socket: impl rustix::fd::AsFd) -> Option<rustix::fd::OwnedFd> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut text = [0; 4096];
+    let mut slices = [std::io::IoSliceMut::new(&mut text)];
+    let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
+    rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags).expect("receive");
+    ancillary.drain().find_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    })
+}
+
+/// Makes a file that is only a test's.
+pub fn write_file(path: &Path, text: &str) {
+    let mut file = std::fs::File::create(path).expect("make a file");
+    file.write_all(text.as_bytes()).expect("write a file");
+}
+
 /// Counts this test as skipped, with the reason. Return from it afterwards.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();

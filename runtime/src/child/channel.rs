@@ -4,6 +4,7 @@
 //!  parent                        child
 //!    │ ── go (+ root) ─────────▶   │   ids are mapped; with the root, if that waited for it
 //!    │ ◀── terminal (+ fd) ──────  │   if it has one
+//!    │ ◀── hooks ── go ────────▶   │   if there are any
 //!    │ ◀── ready ────────────────  │
 //!    │ ── start ───────────────▶   │   or through a FIFO, by another process
 //!    │ ◀── end of file ──────────  │   execve succeeded
@@ -26,6 +27,7 @@ const READY: u8 = 2;
 const TERMINAL: u8 = 3;
 const FAILED: u8 = 4;
 const CLONED: u8 = 5;
+const HOOKS: u8 = 6;
 
 /// `[what, step (u32), errno or pid (i32)]`.
 const PACKET: usize = 9;
@@ -41,6 +43,8 @@ pub(crate) struct Receiver(OwnedFd);
 /// What a child reported.
 #[derive(Debug)]
 pub(crate) enum Report {
+    /// It waits for its hooks.
+    Hooks,
     /// It waits to be started.
     Ready,
     /// The master of its terminal.
@@ -83,6 +87,12 @@ impl Reporter {
     pub(crate) fn await_start(&self, start: BorrowedFd<'_>) -> Result<()> {
         self.send(READY, 0, 0, None)?;
         await_byte(start)
+    }
+
+    /// Says that its hooks are due and blocks until they are done.
+    pub(crate) fn await_hooks(&self) -> Result<()> {
+        self.send(HOOKS, 0, 0, None)?;
+        self.await_parent().map(drop)
     }
 
     /// Hands the terminal's master over.
@@ -156,6 +166,7 @@ impl Receiver {
         let value = i32::from_ne_bytes([e, f, g, h]);
         match what {
             READY => Ok(Report::Ready),
+            HOOKS => Ok(Report::Hooks),
             CLONED => Ok(Report::Cloned(value)),
             TERMINAL => fd.map(Report::Terminal).ok_or(Errno::BADMSG),
             FAILED => Ok(Report::Failed {

@@ -9,89 +9,179 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::Pid;
 
 use super::{Failure, GONE, words};
 use crate::cgroup::{self, Cgroup};
-use crate::container::{Container, Parent, Stdio};
+use crate::container::{Container, Created, Parent, Stdio};
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot};
 
-/// Arguments of `create`.
+/// What `create` and `run` have in common.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Creation {
     /// Folder with config.json
     #[arg(long, short, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
+    pub(super) bundle: PathBuf,
+    #[command(flatten)]
+    pub(super) outlets: Outlets,
+    /// Name of the new container
+    pub(super) id: String,
+}
+
+/// Where a caller wants to have things, and what it hands over.
+#[derive(Debug, clap::Args)]
+pub(super) struct Outlets {
     /// Where the first process' id is written
     #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
     /// Unix socket that the master of the terminal is sent to
     #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// Name of the new container
-    id: String,
+    pub(super) console_socket: Option<PathBuf>,
+    /// Unix socket that a pidfd of the process is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
+    /// Pass so many descriptors on, from 3 on (those of LISTEN_FDS come before)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) preserve_fds: u32,
 }
 
 /// Creates a container; whatever fails, nothing of it is left.
-pub(super) fn create(states: &StateRoot, args: &Args) -> Result<(), Failure> {
-    let bundle = Bundle::load(&args.bundle)?;
-    let bundle = bundle.default_cgroups_path(&format!("/dyno-runtime/{}", args.id));
-    if wants_terminal(&bundle) && args.console_socket.is_none() {
-        return Err("process.terminal is true: give --console-socket".into());
+pub(super) fn create(states: &StateRoot, args: &Creation) -> Result<(), Failure> {
+    let new = New::begin(states, args)?;
+    if new.wants_terminal() && args.outlets.console_socket.is_none() {
+        return Err(new.after("process.terminal is true: give --console-socket".into()));
     }
-    let state = states.create(&args.id)?;
-    match make(&state, bundle, args) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(after(error, state.remove().map_err(Failure::from))),
+    let start = match fifo(&new.state.start_fifo()) {
+        Ok(start) => start,
+        Err(error) => return Err(new.after(error)),
+    };
+    let (made, created) = new.make(Parent::Detached { start }, &args.outlets)?;
+    drop((made, created.detach()));
+    Ok(())
+}
+
+/// A container of which there is nothing yet but its name.
+pub(super) struct New {
+    state: StateDir,
+    record: Record,
+    bundle: Bundle,
+    preserved: u32,
+}
+
+/// A container that was made.
+pub(super) struct Made {
+    /// Its folder.
+    pub(super) state: StateDir,
+    /// What is recorded of it.
+    pub(super) record: Record,
+    /// The container itself.
+    pub(super) container: Container,
+}
+
+impl New {
+    /// Reads the bundle and takes the name.
+    pub(super) fn begin(states: &StateRoot, args: &Creation) -> Result<Self, Failure> {
+        let preserved = args.outlets.preserved()?;
+        let bundle = Bundle::load(&args.bundle)?;
+        let bundle = bundle.default_cgroups_path(&format!("/dyno-runtime/{}", args.id));
+        let record = Record::new(&args.id, &bundle);
+        Ok(Self {
+            state: states.create(&args.id)?,
+            record,
+            bundle,
+            preserved,
+        })
+    }
+
+    /// Whether its process has a terminal.
+    pub(super) fn wants_terminal(&self) -> bool {
+        let process = self.bundle.spec().process().as_ref();
+        process.and_then(|process| process.terminal()) == Some(true)
+    }
+
+    /// Gives the name back after this failure.
+    pub(super) fn after(self, error: Failure) -> Failure {
+        after(error, self.state.remove().map_err(Failure::from))
+    }
+
+    /// Makes the container with an init that waits; whatever fails, nothing is left.
+    pub(super) fn make(
+        self,
+        parent: Parent,
+        outlets: &Outlets,
+    ) -> Result<(Made, Created), Failure> {
+        let Self {
+            state,
+            record,
+            bundle,
+            preserved,
+        } = self;
+        let container = match container(&state, &record, bundle) {
+            Ok(container) => container,
+            Err(error) => {
+                // Where descriptors have run out, removing needs this one.
+                drop(parent);
+                return Err(after(error, state.remove().map_err(Failure::from)));
+            }
+        };
+        let mut made = Made {
+            record: record.with_cgroup(container.cgroup().record().clone()),
+            state,
+            container,
+        };
+        made.container.preserve(preserved);
+        match made.init(parent, outlets) {
+            Ok(created) => Ok((made, created)),
+            Err(error) => Err(after(error, made.clear())),
+        }
     }
 }
 
-fn make(state: &StateDir, bundle: Bundle, args: &Args) -> Result<(), Failure> {
-    let start = fifo(&state.start_fifo())?;
-    let layout = cgroup::detect()?;
+fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Container, Failure> {
+    File::create(state.config())?.write_all(bundle.text())?;
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
-    let record = Record::new(&args.id, &bundle);
-    state.write(&record)?;
-    let mut container = Container::new(bundle, &layout)?;
-    let record = record.with_cgroup(container.cgroup().record().clone());
-    match make_init(state, record, &mut container, start, args) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(after(error, clear(container.cgroup()))),
-    }
+    state.write(record)?;
+    Ok(Container::new(bundle, &cgroup::detect()?)?)
 }
 
-fn make_init(
-    state: &StateDir,
-    record: Record,
-    container: &mut Container,
-    start: OwnedFd,
-    args: &Args,
-) -> Result<(), Failure> {
-    // P18: nobody stays here to watch.
-    if container.cgroup().monitor_kills_on_oom() {
-        return Err(
-            "linux.resources asks for the whole group to be killed when it runs out of \
-                    memory, which this host's cgroup v1 cannot do and `create` does not stay to do"
-                .into(),
-        );
+impl Made {
+    fn init(&mut self, parent: Parent, outlets: &Outlets) -> Result<Created, Failure> {
+        // P18: nobody stays here to watch.
+        if self.container.cgroup().monitor_kills_on_oom() {
+            return Err(
+                "linux.resources asks for the whole group to be killed when it runs out of \
+                 memory, which this host's cgroup v1 cannot do and nobody stays to do"
+                    .into(),
+            );
+        }
+        self.state.write(&self.record)?;
+        let process = self.container.bundle().spec().process().as_ref();
+        let stdio = match process.and_then(|process| process.terminal()) {
+            Some(true) => Stdio::Terminal,
+            _ => inherited()?,
+        };
+        let record = &self.record;
+        let state = |init: Pid| {
+            let pid = init.as_raw_nonzero().get();
+            record.oci_state("creating", pid).to_string().into_bytes()
+        };
+        let mut created = self.container.create_with_state(stdio, parent, &state)?;
+        self.record = self.record.clone().with_init(created.pid)?;
+        self.state.write(&self.record)?;
+        outlets.serve(created.pid, created.pidfd.as_fd(), &mut created.terminal)?;
+        Ok(created)
     }
-    state.write(&record)?;
-    let stdio = if wants_terminal(container.bundle()) {
-        Stdio::Terminal
-    } else {
-        inherited()?
-    };
-    let created = container.create(stdio, Parent::Detached { start })?;
-    if let (Some(socket), Some(master)) = (&args.console_socket, &created.terminal) {
-        send_terminal(socket, master.as_fd())?;
+
+    /// Takes down whatever there is of it.
+    pub(super) fn clear(self) -> Result<(), Failure> {
+        let cleared = clear(self.container.cgroup());
+        let removed = self.state.remove();
+        let record = &self.record;
+        super::lifecycle::run_poststop(self.container.bundle(), record);
+        cleared.and(removed.map_err(Failure::from))
     }
-    state.write(&record.with_init(created.pid)?)?;
-    if let Some(path) = &args.pid_file {
-        write!(File::create(path)?, "{}", created.pid.as_raw_nonzero())?;
-    }
-    drop(created.detach());
-    Ok(())
 }
 
 fn clear(cgroup: &Cgroup) -> Result<(), Failure> {
@@ -100,7 +190,7 @@ fn clear(cgroup: &Cgroup) -> Result<(), Failure> {
 }
 
 /// The failure that counts, with the one to clean up where there is one, too.
-fn after(error: Failure, cleaned: Result<(), Failure>) -> Failure {
+pub(super) fn after(error: Failure, cleaned: Result<(), Failure>) -> Failure {
     match cleaned {
         Ok(()) => error,
         Err(cleaning) => {
@@ -108,11 +198,6 @@ fn after(error: Failure, cleaned: Result<(), Failure>) -> Failure {
             format!("{error}; cleaning up after that failed, too: {cleaning}").into()
         }
     }
-}
-
-fn wants_terminal(bundle: &Bundle) -> bool {
-    let process = bundle.spec().process().as_ref();
-    process.and_then(|process| process.terminal()) == Some(true)
 }
 
 /// Open for reading and writing: without a writer a read would not block.
@@ -127,7 +212,8 @@ fn fifo(path: &Path) -> Result<OwnedFd, Failure> {
     )?)
 }
 
-fn inherited() -> Result<Stdio, Failure> {
+/// Our own standard streams, for a container or a process in it.
+pub(super) fn inherited() -> Result<Stdio, Failure> {
     let copy = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
     Ok(Stdio::Fds {
         stdin: copy(rustix::stdio::stdin())?,
@@ -136,18 +222,76 @@ fn inherited() -> Result<Stdio, Failure> {
     })
 }
 
-fn send_terminal(socket: &Path, master: BorrowedFd<'_>) -> Result<(), Failure> {
+impl Outlets {
+    /// How many descriptors from 3 on are passed on.
+    ///
+    /// They must be open now: a descriptor of ours could take an empty place
+    /// among them, and reach the container (P4). So this comes first of all.
+    pub(super) fn preserved(&self) -> Result<u32, Failure> {
+        let preserved = listening().saturating_add(self.preserve_fds);
+        if preserved > MAX_PRESERVED {
+            return Err(format!("--preserve-fds {preserved} is more than {MAX_PRESERVED}").into());
+        }
+        for number in 3..3 + preserved {
+            if !std::fs::exists(format!("/proc/self/fd/{number}"))? {
+                return Err(format!("descriptor {number} is to be passed on and not open").into());
+            }
+        }
+        Ok(preserved)
+    }
+
+    /// Gives the caller what it wants of a process that was made.
+    pub(super) fn serve(
+        &self,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        terminal: &mut Option<OwnedFd>,
+    ) -> Result<(), Failure> {
+        if let Some(socket) = &self.console_socket
+            && let Some(master) = terminal.take()
+        {
+            send(socket, b"/dev/ptmx", master.as_fd())
+                .map_err(|error| format!("send the terminal to {}: {error}", socket.display()))?;
+        }
+        if let Some(socket) = &self.pidfd_socket {
+            send(socket, b"pidfd", pidfd)
+                .map_err(|error| format!("send the pidfd to {}: {error}", socket.display()))?;
+        }
+        if let Some(path) = &self.pid_file {
+            // Whole for whoever waits for it to appear.
+            let mut hidden = path.clone().into_os_string();
+            hidden.push(".new");
+            write!(File::create(&hidden)?, "{}", pid.as_raw_nonzero())?;
+            std::fs::rename(&hidden, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// No caller passes more.
+const MAX_PRESERVED: u32 = 1024;
+
+/// Descriptors of sd_listen_fds(3), where they are for us.
+fn listening() -> u32 {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok())
+    };
+    match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0),
+        false => 0,
+    }
+}
+
+/// Sends a descriptor; the text is what the other side may show.
+fn send(socket: &Path, text: &[u8], fd: BorrowedFd<'_>) -> std::io::Result<()> {
     let stream = UnixStream::connect(socket)?;
-    let fds = [master];
+    let fds = [fd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    // The name that the OCI console socket protocol asks for is free text.
-    sendmsg(
-        &stream,
-        &[IoSlice::new(b"/dev/ptmx")],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    let slices = [IoSlice::new(text)];
+    sendmsg(&stream, &slices, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }

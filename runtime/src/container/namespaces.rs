@@ -38,20 +38,28 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Opens those that are joined by path; nothing is made yet.
-    pub(super) fn new(bundle: &Bundle) -> Result<Self, Error> {
-        let listed = |kind| bundle.namespace(kind);
-        let mut namespaces = Self {
+    /// Those of a container whose init runs already.
+    pub(super) fn of_running(bundle: &Bundle) -> Self {
+        let own = KINDS
+            .into_iter()
+            .filter(|(kind, ..)| bundle.namespace(*kind).is_some())
+            .map(|(_, _, bit)| bit);
+        Self {
             user: None,
             network: None,
             joined: Vec::new(),
             new: 0,
-            own: ThreadNameSpaceType::empty(),
-            own_cgroup: listed(Kind::Cgroup).is_some(),
-        };
-        for (kind, flag, bit) in KINDS {
-            match listed(kind) {
-                None => continue,
+            own: own.collect(),
+            own_cgroup: bundle.namespace(Kind::Cgroup).is_some(),
+        }
+    }
+
+    /// Opens those that are joined by path; nothing is made yet.
+    pub(super) fn new(bundle: &Bundle) -> Result<Self, Error> {
+        let mut namespaces = Self::of_running(bundle);
+        for (kind, flag, _) in KINDS {
+            match bundle.namespace(kind) {
+                None => {}
                 Some(None) => namespaces.new |= flag,
                 Some(Some(path)) => {
                     let namespace = open_by_path(path)?;
@@ -62,7 +70,6 @@ impl Namespaces {
                     }
                 }
             }
-            namespaces.own |= bit;
         }
         Ok(namespaces)
     }

@@ -27,7 +27,7 @@ use crate::sys;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// There is no such program in the container.
-    #[error("{program:?}: no such program in the container")]
+    #[error("{program:?}: executable file not found in the container")]
     NotFound {
         /// The program as it was asked for.
         program: String,
@@ -133,7 +133,7 @@ impl Process {
     }
 
     /// Kills and reaps it; there is nobody to tell what fails, as it is our child.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.signal(Signal::KILL).ok();
         self.wait().ok();
     }
@@ -189,7 +189,6 @@ pub(crate) enum Join<'a> {
 }
 
 /// Everything that a new process needs besides its plan.
-#[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     pub(crate) joins: Vec<Join<'a>>,
     pub(crate) clone_flags: u64,
@@ -199,6 +198,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) process: Option<&'a oci::Process>,
     /// Its user namespace.
     pub(crate) user: User<'a>,
+    /// What is done when it reports that its hooks are due.
+    pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
     /// How long it may take before it is ready, and from the start to its
     /// program. Others in its container could hold it up for ever, and its
     /// parent with it (P15).
@@ -250,6 +251,13 @@ impl Spawn<'_> {
                         limits::size_terminal(&master, process)?;
                     }
                     created.terminal = Some(master);
+                }
+                Report::Hooks => {
+                    if let Some(run) = self.hooks {
+                        run(created.pid)?;
+                    }
+                    let go = created.receiver.go(None);
+                    go.map_err(Error::system("let the container go on"))?;
                 }
                 Report::Ready => {
                     return match self.process {

@@ -44,14 +44,14 @@ pub(super) struct Dyno {
 /// The first process of the dyno.
 #[derive(Debug)]
 pub(super) enum Init {
-    Waiting(Created),
+    Waiting(Box<Created>),
     Running(Process),
 }
 
 impl Dyno {
     pub(super) fn new(created: Created, streams: Streams) -> Self {
         Self {
-            init: Some(Init::Waiting(created)),
+            init: Some(Init::Waiting(Box::new(created))),
             streams,
             sweep: None,
             oom_before: 0,
@@ -213,7 +213,7 @@ impl Monitor {
     fn launch(&mut self) -> Event {
         match create(&mut self.container, self.config.stdin) {
             Ok((created, streams)) => {
-                self.dyno.init = Some(Init::Waiting(created));
+                self.dyno.init = Some(Init::Waiting(Box::new(created)));
                 self.dyno.streams = streams;
                 if self.dyno.input_ended {
                     self.dyno.streams.end_input();

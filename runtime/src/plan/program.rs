@@ -49,6 +49,12 @@ impl Program {
         Self::new(ProgramFile::Candidates(candidates), args, env)
     }
 
+    /// The program at `path`, whatever `args[0]` calls it.
+    pub(crate) fn at(path: &str, args: &[String], env: &[String]) -> Result<Self, PlanError> {
+        let candidates = vec![c_string(path.to_owned())?];
+        Self::new(ProgramFile::Candidates(candidates), args, env)
+    }
+
     /// The program that is open on `file`.
     pub(crate) fn open(file: OwnedFd, args: &[String], env: &[String]) -> Result<Self, PlanError> {
         Self::new(ProgramFile::Open(file), args, env)

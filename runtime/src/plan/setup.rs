@@ -21,7 +21,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -43,6 +43,10 @@ pub(crate) struct InitParts<'a> {
     pub(crate) cgroup: &'a Cgroup,
     /// Kill the payload when its parent dies.
     pub(crate) die_with_parent: bool,
+    /// Whoever starts it will not hear what fails then.
+    pub(crate) started_by_others: bool,
+    /// How many descriptors from 3 on the program gets.
+    pub(crate) preserved: u32,
 }
 
 /// The plan of a container's first process.
@@ -101,20 +105,12 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     }
     steps.push(Step::MakeFolder(Target::new(process.cwd(), Kind::Folder)?));
     steps.extend(protection_steps(parts.bundle)?);
-    steps.push(Step::PivotRoot);
-    if spec
-        .root()
-        .as_ref()
-        .is_some_and(|root| root.readonly() == Some(true))
-    {
-        let set = libc::MOUNT_ATTR_RDONLY;
-        steps.push(Step::RootAttributes(Attributes {
-            set,
-            ..Attributes::default()
-        }));
+    if parts.bundle.has_create_hooks() {
+        steps.push(Step::AwaitHooks);
     }
-    if !parts.die_with_parent {
-        // Whoever starts it through the FIFO will not hear what fails then.
+    steps.push(Step::PivotRoot);
+    steps.extend(read_only_root(spec));
+    if parts.started_by_others {
         steps.push(Step::FindProgram {
             name: program.name(),
         });
@@ -124,18 +120,34 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     Ok(Plan {
         steps,
         program,
+        preserved: parts.preserved,
         late: tree.late,
     })
+}
+
+/// What the plan of a further process is made from.
+#[derive(Debug)]
+pub(crate) struct ExecParts<'a> {
+    /// The process.
+    pub(crate) process: &'a Process,
+    /// The bundle of its container.
+    pub(crate) bundle: &'a Bundle,
+    /// Kill it when its parent dies.
+    pub(crate) die_with_parent: bool,
+    /// How many descriptors from 3 on the program gets.
+    pub(crate) preserved: u32,
 }
 
 /// The plan of a further process in a running container: its namespaces, root
 /// and mounts are there already.
 pub(crate) fn exec_plan(
-    process: &Process,
-    bundle: &Bundle,
+    parts: &ExecParts<'_>,
     cgroup_namespace: Option<OwnedFd>,
     stdio: Stdio,
 ) -> Result<Plan, PlanError> {
+    let ExecParts {
+        process, bundle, ..
+    } = *parts;
     let mut steps = first_steps();
     steps.push(Step::AwaitParent);
     steps.extend(cgroup_namespace.map(Step::JoinCgroupNamespace));
@@ -159,10 +171,38 @@ pub(crate) fn exec_plan(
         } => steps.push(Step::Stdio([stdin, stdout, stderr])),
     }
     steps.push(Step::AwaitStart);
-    steps.extend(last_steps(process, bundle, true)?);
+    steps.extend(last_steps(process, bundle, parts.die_with_parent)?);
     Ok(Plan {
         steps,
         program: program(process)?,
+        preserved: parts.preserved,
+        late: Late::default(),
+    })
+}
+
+/// The plan of a hook that runs in the container's namespaces, as its root.
+pub(crate) fn hook_plan(hook: &Hook, bundle: &Bundle, stdio: Stdio) -> Result<Plan, PlanError> {
+    let mut steps = first_steps();
+    if let Stdio::Fds {
+        stdin,
+        stdout,
+        stderr,
+    } = stdio
+    {
+        steps.push(Step::Stdio([stdin, stdout, stderr]));
+    }
+    steps.push(Step::AwaitParent);
+    if bundle.namespace(LinuxNamespaceType::User).is_some() {
+        steps.push(Step::BecomeRoot);
+    }
+    steps.extend([Step::AwaitStart, Step::CloseOnExec]);
+    let name = hook.path().display().to_string();
+    let args = hook.args().clone().filter(|args| !args.is_empty());
+    let env = hook.env().clone().unwrap_or_default();
+    Ok(Plan {
+        steps,
+        program: Program::at(&name, &args.unwrap_or_else(|| vec![name.clone()]), &env)?,
+        preserved: 0,
         late: Late::default(),
     })
 }
@@ -213,6 +253,7 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     Plan {
         steps,
         program: jail.program,
+        preserved: 0,
         late: Late {
             root: None,
             mapped: vec![jail.mapped],
@@ -273,6 +314,16 @@ fn last_steps(
     }
     steps.extend(late);
     Ok(steps)
+}
+
+fn read_only_root(spec: &Spec) -> Option<Step> {
+    let asked = spec.root().as_ref()?.readonly() == Some(true);
+    asked.then(|| {
+        Step::RootAttributes(Attributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        })
+    })
 }
 
 fn name_steps(spec: &Spec) -> Result<Vec<Step>, PlanError> {

@@ -4,8 +4,7 @@
 //! for (P18), and what would change the host instead of the container.
 
 use oci_spec::runtime::{
-    Hooks, Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process,
-    Spec,
+    Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process, Spec,
 };
 
 use super::SpecError;
@@ -29,10 +28,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     check_process(process)?;
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
     refuse_first(&[
-        (
-            spec.hooks().as_ref().is_some_and(has_hooks),
-            "hooks, as it executes nothing of the host",
-        ),
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy"),
         (linux.personality().is_some(), "linux.personality"),
@@ -40,6 +35,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         (linux.net_devices().is_some(), "linux.netDevices"),
         (is_label(linux.mount_label().as_ref()), "linux.mountLabel"),
     ])?;
+    check_hooks(spec)?;
     for mount in spec.mounts().iter().flatten() {
         let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
         refuse_first(&[(
@@ -49,6 +45,38 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     }
     check_namespaces(linux)?;
     check_host_is_left_alone(spec, linux)
+}
+
+/// A relative path would depend on whoever calls us; time only goes forward.
+fn check_hooks(spec: &Spec) -> Result<(), SpecError> {
+    let Some(hooks) = spec.hooks() else {
+        return Ok(());
+    };
+    let prestart = hooks.prestart();
+    let kinds = [
+        prestart,
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    for hook in kinds.into_iter().flatten().flatten() {
+        let invalid = |property, value, expected| SpecError::Invalid {
+            property,
+            value,
+            expected,
+        };
+        if !hook.path().is_absolute() {
+            let path = hook.path().display().to_string();
+            return Err(invalid("hooks.path", path, "an absolute path"));
+        }
+        if let Some(timeout) = hook.timeout().filter(|timeout| *timeout <= 0) {
+            let expected = "a number of seconds above 0";
+            return Err(invalid("hooks.timeout", timeout.to_string(), expected));
+        }
+    }
+    Ok(())
 }
 
 /// The checks that also bind a process executed in a running container.
@@ -189,18 +217,6 @@ fn find(linux: &Linux, kind: Kind) -> Option<&LinuxNamespace> {
     namespaces.iter().find(|namespace| namespace.typ() == kind)
 }
 
-fn has_hooks(hooks: &Hooks) -> bool {
-    let lists = [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ];
-    lists.into_iter().flatten().any(|list| !list.is_empty())
-}
-
 fn is_label(label: Option<&String>) -> bool {
     label.is_some_and(|label| !label.is_empty())
 }
@@ -269,10 +285,15 @@ mod tests {
             ("/ociVersion", json!("2.0.0"), "ociVersion"),
             ("/process/args", json!([]), "process.args"),
             ("/process/cwd", json!("here"), "process.cwd"),
+            ("/hooks", json!({"poststop": [{"path": "x"}]}), "hooks.path"),
+            (
+                "/hooks",
+                json!({"poststart": [{"path": "/x", "timeout": 0}]}),
+                "hooks.timeout",
+            ),
             ("/process/apparmorProfile", json!("x"), "apparmorProfile"),
             ("/process/selinuxLabel", json!("x"), "selinuxLabel"),
             ("/linux/mountLabel", json!("x"), "mountLabel"),
-            ("/hooks", json!({"poststop": [{"path": "/bin/x"}]}), "hooks"),
             (
                 "/linux/namespaces",
                 json!([{"type": "mount"}, {"type": "time"}, {"type": "uts"}]),
@@ -312,9 +333,8 @@ mod tests {
     }
 
     #[test]
-    fn empty_hooks_and_labels_ask_for_nothing() {
+    fn empty_labels_ask_for_nothing() {
         let mut config = config();
-        config["hooks"] = json!({"poststop": []});
         config["process"]["apparmorProfile"] = json!("");
         checked(config).unwrap();
     }

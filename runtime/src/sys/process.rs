@@ -237,11 +237,13 @@ pub(crate) fn close_copy(parents: BorrowedFd<'_>) {
     unsafe { libc::close(parents.as_raw_fd()) };
 }
 
-/// Closes every descriptor from 3 on but these.
-pub(crate) fn close_all_but<const N: usize>(keep: [BorrowedFd<'_>; N]) -> rustix::io::Result<()> {
+/// Closes every descriptor from `first` on but these.
+pub(crate) fn close_all_but<const N: usize>(
+    mut first: u32,
+    keep: [BorrowedFd<'_>; N],
+) -> rustix::io::Result<()> {
     let mut keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs());
     keep.sort_unstable();
-    let mut first = 3;
     for fd in keep {
         if fd > first {
             close_range(first, fd - 1)?;

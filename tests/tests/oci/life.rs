@@ -33,7 +33,7 @@ fn a_container_is_killed_by_the_signal_that_was_asked_for() {
     assert!(stdout().contains("got it"));
     let again = bundle.call(&["kill", bundle.id(), "KILL"]);
     assert!(
-        String::from_utf8_lossy(&again.stderr).contains("has stopped"),
+        String::from_utf8_lossy(&again.stderr).contains("container not running"),
         "{again:?}"
     );
 }
@@ -99,7 +99,7 @@ fn a_failed_create_says_what_it_was_about_and_leaves_nothing() {
         ),
         (
             "/hooks",
-            json!({"poststop": [{"path": "/bin/true"}]}),
+            json!({"poststop": [{"path": "bin/true"}]}),
             "hooks",
         ),
         (

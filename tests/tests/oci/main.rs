@@ -5,7 +5,9 @@
 
 mod attacks;
 mod callers;
+mod commands;
 mod exec;
+mod hooks;
 mod inside;
 mod life;
 mod plain;

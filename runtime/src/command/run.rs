@@ -1,0 +1,65 @@
+//! `run`: create and start in one, and stay until the end unless told otherwise.
+
+use std::process::ExitCode;
+
+use super::create::{Creation, New};
+use super::foreground::{Signals, attend};
+use super::{Failure, lifecycle};
+use crate::container::Parent;
+use crate::state::StateRoot;
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    creation: Creation,
+    /// Return once the program runs
+    #[arg(long, short)]
+    detach: bool,
+    /// Leave the container when it has ended, for `state` and `delete`
+    #[arg(long)]
+    keep: bool,
+    /// Leave orphans to whoever else takes them, as is always done
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+/// Runs a container; the exit code of its program, unless it is left alone.
+pub(super) fn run(states: &StateRoot, args: &Run) -> Result<ExitCode, Failure> {
+    let outlets = &args.creation.outlets;
+    let new = New::begin(states, &args.creation)?;
+    if args.detach && new.wants_terminal() && outlets.console_socket.is_none() {
+        let error = "process.terminal is true and nobody stays to pass it on: \
+                     give --console-socket";
+        return Err(new.after(error.into()));
+    }
+    let signals = match args.detach {
+        true => None,
+        false => Some(Signals::listen()?),
+    };
+    let (made, created) = new.make(Parent::Foreground, outlets)?;
+    let init = created.pid;
+    let bundle = made.container.bundle();
+    let started = match bundle.has_start_hooks() {
+        false => Ok(()),
+        true => lifecycle::run_start_hooks(&made.container, &made.record, init),
+    };
+    let started = started.and_then(|()| Ok(created.start()?));
+    let mut process = match started {
+        Ok(process) => process,
+        Err(error) => return Err(super::create::after(error, made.clear())),
+    };
+    lifecycle::run_poststart(bundle, &made.record);
+    let Some(signals) = signals else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    // A lock covers an operation, not a container's life.
+    let id = made.record.id.clone();
+    drop(made);
+    let terminal = process.terminal.take();
+    let code = attend(&process, terminal, &signals);
+    if !args.keep {
+        lifecycle::delete(states, &id, true)?;
+    }
+    Ok(ExitCode::from(code?))
+}
