@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::contest::{Comparison, Contestant};
+use super::floor;
 use super::host::Host;
 use super::root::Root;
 use super::runner::Commands;
@@ -20,6 +21,7 @@ const TREE: &str = "localhost/bench-tree";
 pub(super) struct Peers<'a> {
     root: &'a Root,
     host: Option<&'a Host>,
+    floor: Vec<String>,
     runtime: Oci,
     runc: Oci,
     crun: Oci,
@@ -29,7 +31,9 @@ pub(super) struct Peers<'a> {
 impl<'a> Peers<'a> {
     /// Our programs are in `programs`; without a `host` the daemon takes no part.
     pub(super) fn new(programs: &Path, root: &'a Root, host: Option<&'a Host>) -> Result<Self> {
+        let floor = floor::build(root.folder())?;
         Ok(Self {
+            floor: vec![text(&floor)?, text(&root.rootfs())?, "/bin/true".into()],
             runtime: Oci::new(text(&programs.join("dyno-runtime"))?, &[], root)?,
             runc: Oci::new("runc".into(), &[], root)?,
             crun: Oci::new("crun".into(), &["--cgroup-manager=disabled"], root)?,
@@ -42,11 +46,28 @@ impl<'a> Peers<'a> {
     /// All comparisons.
     pub(super) fn comparisons(&self) -> Result<Vec<Comparison>> {
         Ok(vec![
+            self.container(),
             self.bundle(),
             self.without_network(),
             self.with_network(),
             self.import()?,
         ])
+    }
+
+    fn container(&self) -> Comparison {
+        let run = |name, shown, oci: &Oci| Contestant::new(name, shown, vec![oci.run()]);
+        let floor = Contestant::new("floor", "the kernel's part alone", vec![self.floor.clone()]);
+        Comparison {
+            title: "an OCI bundle: run".into(),
+            rounds_divisor: 1,
+            contestants: vec![
+                run("dyno-runtime", "dyno-runtime run", &self.runtime),
+                floor,
+                run("runc", "runc run", &self.runc),
+                over_v2(run("crun", "crun run, without cgroups", &self.crun)),
+            ],
+            target: Some(("floor", 1.4)),
+        }
     }
 
     fn bundle(&self) -> Comparison {

@@ -86,7 +86,7 @@ impl Root {
         })
     }
 
-    fn rootfs(&self) -> PathBuf {
+    pub(super) fn rootfs(&self) -> PathBuf {
         self.bundle_folder().join("rootfs")
     }
 
