@@ -120,8 +120,12 @@ pub(super) fn build_base_image(
     tree.share_folder(&modules, &kernel.modules)?;
     add_artifacts(&tree, artifacts)?;
     tree.forget_unused_copies()?;
-    let image = folder.join("base.ext4");
-    let partial = folder.join("base.ext4.partial");
+    make_image(&root, &folder.join("base.ext4"))
+}
+
+/// An ext4 image of a folder; it gets its name when it is complete.
+pub(super) fn make_image(root: &Path, image: &Path) -> Result<PathBuf> {
+    let partial = image.with_extension("ext4.partial");
     if partial.exists() {
         fs::remove_file(&partial).with_context(|| format!("removing {}", partial.display()))?;
     }
@@ -139,8 +143,8 @@ pub(super) fn build_base_image(
             SIZE.as_ref(),
         ],
     )?;
-    fs::rename(&partial, &image).with_context(|| format!("naming {}", image.display()))?;
-    Ok(image)
+    fs::rename(&partial, image).with_context(|| format!("naming {}", image.display()))?;
+    Ok(image.to_owned())
 }
 
 /// Folders, accounts, busybox and the tools: a small Debian.
