@@ -6,6 +6,7 @@ mod limits;
 mod machine;
 mod power_cut;
 mod reboot;
+mod systemd;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -35,6 +36,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_power_cut_loses_nothing_acknowledged",
         run: power_cut::loses_nothing_acknowledged,
+    },
+    Scenario {
+        name: "dynos_outlive_hostd_under_systemd",
+        run: systemd::dynos_outlive_hostd,
     },
     Scenario {
         name: "a_reboot_brings_desired_dynos_back",
