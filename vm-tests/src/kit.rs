@@ -114,6 +114,14 @@ impl Kit {
         Disk::create(&self.folder, base, test)
     }
 
+    /// An empty file system in a raw image, for what a host keeps.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new_state_image(&self, test: &str) -> Result<PathBuf> {
+        disk::make_empty(&self.folder, test)
+    }
+
     /// Where the console of `test` is kept.
     ///
     /// # Errors

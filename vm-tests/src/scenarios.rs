@@ -3,6 +3,7 @@
 mod host;
 mod kernel_tests;
 mod limits;
+mod lost_writes;
 mod machine;
 mod power_cut;
 mod reboot;
@@ -36,6 +37,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_power_cut_loses_nothing_acknowledged",
         run: power_cut::loses_nothing_acknowledged,
+    },
+    Scenario {
+        name: "a_disk_that_lost_unflushed_writes_holds_what_was_acknowledged",
+        run: lost_writes::holds_what_was_acknowledged,
     },
     Scenario {
         name: "dynos_outlive_hostd_under_systemd",
