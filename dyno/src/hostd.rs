@@ -25,6 +25,9 @@ const DAEMON: &str = "__become-hostd";
 /// Where hostd keeps its socket unless told otherwise.
 const RUN_DIR: &str = "/run/dyno";
 
+/// The unit that `hostd install` writes.
+const UNIT: &str = "/etc/systemd/system/hostd.service";
+
 /// How long a started hostd may take until it listens.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -43,17 +46,37 @@ pub(crate) struct Place {
     run_dir: PathBuf,
     /// A hostd that is started would listen there, and the user may start one.
     may_start: bool,
+    /// systemd starts it, or was told to stop it: nobody else shall.
+    has_unit: bool,
 }
 
 impl Place {
     /// From the flag, the environment, and who asks.
     pub(crate) fn find(socket: Option<PathBuf>) -> Self {
         let root = rustix::process::geteuid().is_root();
-        Self::from(
+        let place = Self::from(
             socket,
             |name| std::env::var_os(name).filter(|value| !value.is_empty()),
             root,
-        )
+        );
+        // As sd_booted(3) says. A unit that cannot be read is nobody's.
+        let unit = std::fs::read_to_string(UNIT).unwrap_or_default();
+        if Path::new("/run/systemd/system").exists() {
+            place.with_unit(&unit)
+        } else {
+            place
+        }
+    }
+
+    /// The same where systemd has this unit: for our run folder, or for another one.
+    fn with_unit(self, unit: &str) -> Self {
+        let run_dir = format!("--run-dir {} ", self.run_dir.display());
+        let has_unit = unit.contains(&run_dir);
+        Self {
+            may_start: self.may_start && !has_unit,
+            has_unit,
+            ..self
+        }
     }
 
     fn from(
@@ -70,6 +93,7 @@ impl Place {
             socket,
             run_dir,
             may_start,
+            has_unit: false,
         }
     }
 
@@ -102,6 +126,7 @@ impl Place {
         };
         let failure = Failure::new(format!("hostd is not running at {socket} ({why})"));
         let hint = match self.run_dir.to_str() {
+            _ if self.has_unit => "sudo systemctl start hostd".to_owned(),
             Some(RUN_DIR) | None => "sudo hostd serve".to_owned(),
             Some(run_dir) => format!("sudo hostd serve --run-dir {run_dir}"),
         };
@@ -279,6 +304,11 @@ mod tests {
         assert!(place(Some("/run/dyno/hostd.sock"), &[], true).may_start);
         assert!(!place(None, &[], false).may_start);
         assert!(!place(None, &[("DYNO_AUTOSTART", "0")], true).may_start);
+        let unit = "ExecStart=hostd serve --run-dir /run/dyno --cgroup /x\n";
+        let managed = place(None, &[], true).with_unit(unit);
+        assert!(managed.has_unit && !managed.may_start);
+        let other = [("DYNO_RUN_DIR", "/run/dyno-b")];
+        assert!(place(None, &other, true).with_unit(unit).may_start);
         assert!(!place(Some("/other.sock"), &[], true).may_start);
     }
 

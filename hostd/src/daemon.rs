@@ -136,6 +136,9 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
     let repairing = tokio::spawn(repair(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
+    if let Err(error) = systemd::tell_ready() {
+        tracing::warn!(%error, "systemd cannot be told that hostd is ready");
+    }
     tokio::spawn(tidy_images(host.clone()));
     let ended = until_told().await;
     serving.abort();

@@ -3,10 +3,12 @@
 use dyno_api::dyno::Stats;
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
+use dyno_runtime::cgroup::{self, Cgroup};
+use dyno_runtime::monitor::protocol::State as MonitorState;
 use std::sync::Arc;
 
 use crate::cgroups;
-use crate::durable::internal;
+use crate::durable::{self, internal};
 use crate::host::{Host, blocking};
 
 /// One measurement. What the kernel does not count is 0.
@@ -16,7 +18,7 @@ use crate::host::{Host, blocking};
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
     let used = blocking(move || {
-        cgroups::open(&shared.layout, &shared.identity.id, &group)
+        cgroup_of(&shared, &group)
             .and_then(|group| group.stats())
             .map_err(|error| internal(&error))
     })
@@ -34,4 +36,14 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         io_read_bytes: used.io_read_bytes.unwrap_or(0),
         io_write_bytes: used.io_write_bytes.unwrap_or(0),
     })
+}
+
+/// Where its monitor says it is: one that was started before `hostd install`
+/// is not in the cgroup that systemd delegates since.
+fn cgroup_of(host: &Host, id: &DynoId) -> cgroup::Result<Cgroup> {
+    let state = host.paths.dyno(id).monitor_state();
+    match durable::read_json::<MonitorState>(&state) {
+        Ok(Some(state)) => Cgroup::open(state.cgroup),
+        Ok(None) | Err(_) => cgroups::open(&host.layout, &host.identity.id, id),
+    }
 }

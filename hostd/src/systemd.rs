@@ -10,9 +10,14 @@
 //! Slices cannot delegate and hostd.service goes when hostd does, hence a
 //! unit of its own for dynos. A delegated cgroup must not hold processes
 //! itself, or it can hand no controllers down, hence the subgroups.
+//!
+//! Both units tell systemd when they are ready: hostd starts once the holder is
+//! out of its way, and `hostd install` returns once the API answers.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,6 +54,12 @@ pub enum InstallError {
     /// No signal could be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
+    /// systemd could not be told that the unit is ready.
+    #[error("cannot tell systemd that the unit is ready")]
+    Notify(#[source] io::Error),
+    /// A hostd runs that is none of systemd's.
+    #[error("a hostd listens at {0} already; end it first: its dynos run on")]
+    Runs(PathBuf),
     /// systemctl failed.
     #[error("systemctl {0} failed; `journalctl -u hostd` says why")]
     Failed(String),
@@ -59,7 +70,8 @@ pub enum InstallError {
 /// # Errors
 /// [`InstallError`].
 pub fn install(options: &Install) -> Result<(), InstallError> {
-    options.serve.paths()?;
+    let socket = options.serve.paths()?.socket();
+    let socket = options.serve.socket.clone().unwrap_or(socket);
     options.serve.binaries()?;
     options.serve.group()?;
     let exe = Path::new("/proc/self/exe");
@@ -67,6 +79,9 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
         path: exe.to_owned(),
         source,
     })?;
+    if !options.no_start && UnixStream::connect(&socket).is_ok() && !is_active(HOSTD)? {
+        return Err(InstallError::Runs(socket));
+    }
     write(&options.units.join(DYNOS), &dynos_unit(&hostd))?;
     write(
         &options.units.join(HOSTD),
@@ -109,8 +124,27 @@ pub async fn hold() -> Result<(), InstallError> {
     let own = rustix::process::getpid();
     cgroup::join(&cgroup::detect()?, "/holder", own)?;
     let mut end = signal(SignalKind::terminate()).map_err(InstallError::Signals)?;
+    tell_ready().map_err(InstallError::Notify)?;
     end.recv().await;
     Ok(())
+}
+
+/// Tells systemd that this unit is ready, as sd_notify(3) says; where no
+/// systemd waits for it, nothing happens.
+///
+/// # Errors
+/// When the message cannot be sent.
+pub fn tell_ready() -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match path.as_encoded_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&path)?,
+    };
+    UnixDatagram::unbound()?
+        .send_to_addr(b"READY=1", &address)
+        .map(drop)
 }
 
 /// Moves this process into a cgroup of the v2 tree, made if need be.
@@ -142,15 +176,20 @@ fn write(path: &Path, unit: &str) -> Result<(), InstallError> {
 }
 
 fn systemctl(arguments: &[&str]) -> Result<(), InstallError> {
-    let status = Command::new("systemctl")
-        .args(arguments)
-        .status()
-        .map_err(InstallError::Systemctl)?;
-    if status.success() {
+    if succeeds(arguments)? {
         Ok(())
     } else {
         Err(InstallError::Failed(arguments.join(" ")))
     }
+}
+
+fn is_active(unit: &str) -> Result<bool, InstallError> {
+    succeeds(&["is-active", "--quiet", unit])
+}
+
+fn succeeds(arguments: &[&str]) -> Result<bool, InstallError> {
+    let status = Command::new("systemctl").args(arguments).status();
+    Ok(status.map_err(InstallError::Systemctl)?.success())
 }
 
 fn dynos_unit(hostd: &Path) -> String {
@@ -159,10 +198,15 @@ fn dynos_unit(hostd: &Path) -> String {
          Description=Dynos of this host\n\
          \n\
          [Service]\n\
+         Type=notify\n\
          ExecStart={} hold\n\
          # Monitors and dynos live below this unit's cgroup.\n\
          Delegate=yes\n\
          KillMode=control-group\n\
+         # The end of one dyno by its limit is that dyno's; the end of the\n\
+         # holder would be everybody's.\n\
+         OOMPolicy=continue\n\
+         OOMScoreAdjust=-1000\n\
          TasksMax=infinity\n\
          LimitNOFILE=infinity\n\
          \n\
@@ -195,9 +239,14 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
          Description=Host daemon of dyno\n\
          Requires={DYNOS}\n\
          After={DYNOS} network-pre.target local-fs.target\n\
+         # However often it ends, it is started again.\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
+         Type=notify\n\
          ExecStart={}\n\
+         # It looks after its dynos first, however many there are.\n\
+         TimeoutStartSec=300\n\
          Restart=always\n\
          RestartSec=1\n\
          # Monitors and the edge outlive the daemon.\n\
@@ -245,11 +294,14 @@ mod tests {
     fn a_restart_of_hostd_touches_no_dyno() {
         let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve());
         assert!(unit.contains("KillMode=process\n"));
+        assert!(unit.contains("Type=notify\n") && unit.contains("StartLimitIntervalSec=0\n"));
         assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --cgroup "), "{unit}");
         assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
         let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
         assert!(
-            dynos.contains("Delegate=yes\n") && dynos.contains("ExecStart=/usr/bin/hostd hold\n")
+            dynos.contains("Delegate=yes\n")
+                && dynos.contains("Type=notify\n")
+                && dynos.contains("ExecStart=/usr/bin/hostd hold\n")
         );
     }
 

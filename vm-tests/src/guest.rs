@@ -14,6 +14,9 @@ use anyhow::{Context, Result, bail};
 /// Word on the kernel's command line that asks for hostd at boot.
 pub const HOSTD_AT_BOOT: &str = "dyno.hostd";
 
+/// Word that says that the host's state has a disk of its own.
+pub const STATE_ON_DISK: &str = "dyno.state";
+
 /// The inittab of the guest. An empty id field leaves the console to the entry.
 pub const INITTAB: &str = "\
 ::sysinit:/usr/sbin/dyno-vm-guest setup
@@ -60,11 +63,16 @@ pub fn main() -> Result<()> {
 
 /// Becomes hostd where it was asked for.
 fn hostd() -> Result<()> {
-    let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
-    if !cmdline.split_whitespace().any(|word| word == HOSTD_AT_BOOT) {
+    if !asked_for(HOSTD_AT_BOOT)? {
         idle();
     }
     Err(Command::new("/usr/bin/hostd").arg("serve").exec()).context("executing hostd")
+}
+
+/// Whether the kernel's command line has this word.
+fn asked_for(word: &str) -> Result<bool> {
+    let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    Ok(cmdline.split_whitespace().any(|asked| asked == word))
 }
 
 /// Keeps init from starting again what this machine does not need.

@@ -6,12 +6,14 @@
 //! target/vm/stripped/                          our binaries without symbols, kept
 //! target/vm/root/                              the folder the disk image is made of
 //! target/vm/base.ext4                          the disk image, never written by a guest
+//! target/vm/debian/, systemd.ext4              a Debian with systemd, kept, and its disk image
 //! target/vm/disks/<test>.qcow2                 what a guest has written over it
 //! target/vm/logs/<test>.console                what a guest said on its console
 //! ```
 
 mod artifacts;
 mod cpio;
+mod debian;
 mod disk;
 mod initramfs;
 mod kernel;
@@ -22,8 +24,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+
+use self::kernel::Kernel;
 
 pub use artifacts::{Artifacts, TestBinary};
 pub use disk::Disk;
@@ -32,9 +37,11 @@ pub use disk::Disk;
 #[derive(Debug)]
 pub struct Kit {
     folder: PathBuf,
-    vmlinuz: PathBuf,
+    kernel: Kernel,
     initramfs: PathBuf,
     base_image: PathBuf,
+    /// Made when it is first asked for: it takes a minute, and few scenarios need it.
+    systemd_image: Mutex<Option<PathBuf>>,
     /// The programs and test executables that are on the disk image.
     pub artifacts: Artifacts,
     /// Held as long as machines may run: another run would replace their disks.
@@ -58,9 +65,10 @@ impl Kit {
         let base_image = disk::build_base_image(&folder, &kernel, &artifacts)?;
         Ok(Self {
             folder,
-            vmlinuz: kernel.vmlinuz,
+            kernel,
             initramfs,
             base_image,
+            systemd_image: Mutex::default(),
             artifacts,
             _lock: lock,
         })
@@ -69,7 +77,7 @@ impl Kit {
     /// The kernel image.
     #[must_use]
     pub fn vmlinuz(&self) -> &Path {
-        &self.vmlinuz
+        &self.kernel.vmlinuz
     }
 
     /// The initial file system.
@@ -84,6 +92,34 @@ impl Kit {
     /// When `qemu-img` fails.
     pub fn new_disk(&self, test: &str) -> Result<Disk> {
         Disk::create(&self.folder, &self.base_image, test)
+    }
+
+    /// A fresh disk of a machine that systemd runs.
+    ///
+    /// # Errors
+    /// When its image cannot be made.
+    pub fn new_systemd_disk(&self, test: &str) -> Result<Disk> {
+        let mut image = self
+            .systemd_image
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let base = match &*image {
+            Some(made) => made,
+            None => image.insert(debian::build_image(
+                &self.folder,
+                &self.kernel,
+                &self.artifacts,
+            )?),
+        };
+        Disk::create(&self.folder, base, test)
+    }
+
+    /// An empty file system in a raw image, for what a host keeps.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new_state_image(&self, test: &str) -> Result<PathBuf> {
+        disk::make_empty(&self.folder, test)
     }
 
     /// Where the console of `test` is kept.

@@ -20,3 +20,4 @@ pub mod report;
 pub mod scenarios;
 pub mod vm;
 pub mod wire;
+pub mod write_log;

@@ -3,9 +3,11 @@
 mod host;
 mod kernel_tests;
 mod limits;
+mod lost_writes;
 mod machine;
 mod power_cut;
 mod reboot;
+mod systemd;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -35,6 +37,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_power_cut_loses_nothing_acknowledged",
         run: power_cut::loses_nothing_acknowledged,
+    },
+    Scenario {
+        name: "a_disk_that_lost_unflushed_writes_holds_what_was_acknowledged",
+        run: lost_writes::holds_what_was_acknowledged,
+    },
+    Scenario {
+        name: "dynos_outlive_hostd_under_systemd",
+        run: systemd::dynos_outlive_hostd,
     },
     Scenario {
         name: "a_reboot_brings_desired_dynos_back",

@@ -11,7 +11,8 @@
 //! it flushed is in the host's page cache, which outlives QEMU. So an
 //! `fsync(2)` in the guest is durable and everything later may be lost, as on
 //! a real disk with a write cache, except that lost writes are always the
-//! newest ones (a disk that reorders unflushed writes needs `blklogwrites`).
+//! newest ones. What a disk does that reorders them is seen from a [`State`]
+//! with a log.
 
 mod channel;
 mod command;
@@ -44,6 +45,17 @@ pub struct Options {
     pub cpus: u32,
     /// Start hostd at boot and again whenever it ends, as systemd would.
     pub hostd_at_boot: bool,
+    /// A disk of its own for what the host keeps.
+    pub state: Option<State>,
+}
+
+/// The disk that `/var/lib/dyno` is on.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// A raw image with an ext4 file system; it is written to.
+    pub image: PathBuf,
+    /// An empty file for the log of all its writes, see [`crate::write_log`].
+    pub log: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -52,6 +64,7 @@ impl Default for Options {
             memory_mib: 1024,
             cpus: 2,
             hostd_at_boot: false,
+            state: None,
         }
     }
 }

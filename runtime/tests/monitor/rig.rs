@@ -13,8 +13,8 @@ use dyno_runtime::monitor::frame::Kind;
 use dyno_runtime::monitor::protocol::{Phase, State, file};
 use serde_json::{Value, json};
 
-/// Nothing in these tests may take longer.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+/// Nothing in these tests may take longer, even in a machine that is emulated.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Host id of the test dynos' root.
 const ID_BASE: u32 = 1_300_000_000;

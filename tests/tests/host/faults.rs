@@ -22,7 +22,8 @@ fn pids(host: &Host) -> BTreeMap<String, u64> {
 #[test]
 fn twenty_dynos_survive_a_killed_hostd_and_no_line_is_lost() {
     let mut host = Host::with_busybox();
-    let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    // Slow enough that twenty of them leave an emulated machine time for anything else.
+    let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.2; done";
     for number in 0..20 {
         host.ok(&[
             "run",
@@ -46,7 +47,7 @@ fn twenty_dynos_survive_a_killed_hostd_and_no_line_is_lost() {
     let back_after = begin.elapsed();
     assert_eq!(pids(&host), before);
     assert!(
-        back_after < Duration::from_secs(10),
+        back_after < Duration::from_secs(30),
         "the API was back after {back_after:?}"
     );
     until("they counted past the kill", || {

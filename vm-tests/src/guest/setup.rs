@@ -6,11 +6,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+/// How long the kernel may take to find a disk.
+const DISK_FOUND: Duration = Duration::from_secs(30);
 
 /// A file system to mount: source and type, target, flags, options.
 struct ApiMount(&'static str, &'static str, MountFlags, &'static str);
@@ -61,6 +66,9 @@ pub(super) fn machine() -> Result<()> {
         mount(kind, target, kind, flags, Some(options.as_c_str()))
             .with_context(|| format!("mounting {kind} on {target}"))?;
     }
+    if super::asked_for(super::STATE_ON_DISK)? {
+        mount_state()?;
+    }
     make_static_nodes()?;
     enable_controllers()?;
     rustix::system::sethostname(b"vm").context("setting the host name")?;
@@ -70,6 +78,19 @@ pub(super) fn machine() -> Result<()> {
         .context("executing ip")?;
     ensure!(status.success(), "ip link set lo up: {status}");
     Ok(())
+}
+
+/// The second disk, which the kernel may find later than the first.
+fn mount_state() -> Result<()> {
+    let (disk, target) = ("/dev/vdb", "/var/lib/dyno");
+    let deadline = Instant::now() + DISK_FOUND;
+    while !Path::new(disk).exists() {
+        ensure!(Instant::now() < deadline, "no {disk}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    fs::create_dir_all(target).with_context(|| format!("creating {target}"))?;
+    mount(disk, target, "ext4", MountFlags::empty(), None)
+        .with_context(|| format!("mounting {disk} on {target}"))
 }
 
 /// Makes the device files through which modules load on first use: `/dev/net/tun`,

@@ -16,6 +16,9 @@ use crate::guest::{INITTAB, SHUTDOWN};
 /// Size of the guest's disk; holes cost nothing.
 const SIZE: &str = "8G";
 
+/// Size of a disk for state alone, small enough to be checked hundreds of times.
+const STATE_SIZE: &str = "512M";
+
 /// Programs of the host that tests compare with or look at the kernel with.
 const TOOLS: [&str; 16] = [
     "/usr/sbin/nft",
@@ -120,8 +123,12 @@ pub(super) fn build_base_image(
     tree.share_folder(&modules, &kernel.modules)?;
     add_artifacts(&tree, artifacts)?;
     tree.forget_unused_copies()?;
-    let image = folder.join("base.ext4");
-    let partial = folder.join("base.ext4.partial");
+    make_image(&root, &folder.join("base.ext4"))
+}
+
+/// An ext4 image of a folder; it gets its name when it is complete.
+pub(super) fn make_image(root: &Path, image: &Path) -> Result<PathBuf> {
+    let partial = image.with_extension("ext4.partial");
     if partial.exists() {
         fs::remove_file(&partial).with_context(|| format!("removing {}", partial.display()))?;
     }
@@ -139,7 +146,27 @@ pub(super) fn build_base_image(
             SIZE.as_ref(),
         ],
     )?;
-    fs::rename(&partial, &image).with_context(|| format!("naming {}", image.display()))?;
+    fs::rename(&partial, image).with_context(|| format!("naming {}", image.display()))?;
+    Ok(image.to_owned())
+}
+
+/// An empty ext4 file system, complete from the start: what the kernel would
+/// still write to it later belongs to no test.
+pub(super) fn make_empty(folder: &Path, test: &str) -> Result<PathBuf> {
+    let disks = folder.join("disks");
+    fs::create_dir_all(&disks).with_context(|| format!("creating {}", disks.display()))?;
+    let image = disks.join(format!("{test}.state.ext4"));
+    if image.exists() {
+        fs::remove_file(&image).with_context(|| format!("removing {}", image.display()))?;
+    }
+    let complete = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0";
+    let (path, inodes) = (image.to_string_lossy(), "16384");
+    output_of(
+        "mke2fs",
+        &[
+            "-q", "-t", "ext4", "-E", complete, "-N", inodes, &*path, STATE_SIZE,
+        ],
+    )?;
     Ok(image)
 }
 

@@ -18,14 +18,18 @@ const AT_BOOT: Options = Options {
     memory_mib: 1024,
     cpus: 2,
     hostd_at_boot: true,
+    state: None,
 };
 
 /// Rounds in `make test`; `DYNO_VM_ROUNDS` asks for more.
-const ROUNDS: u64 = 3;
+pub(super) const ROUNDS: u64 = 3;
+
+/// Where the random moments start, unless `DYNO_VM_SEED` says otherwise.
+pub(super) const SEED: u64 = 20_261_122;
 
 /// The client. `$1` distinguishes rounds. It says what succeeded, and what it is
 /// about to remove: that may be gone without an answer.
-const CLIENT: &str = r#"
+pub(super) const CLIENT: &str = r#"
 n=0
 while :; do
     n=$((n + 1)); name=r$1n$n
@@ -39,7 +43,7 @@ done
 
 /// What the client was told, over all rounds.
 #[derive(Debug, Default)]
-struct Acknowledged {
+pub(super) struct Acknowledged {
     created: BTreeSet<String>,
     removing: BTreeSet<String>,
     removed: BTreeSet<String>,
@@ -48,7 +52,7 @@ struct Acknowledged {
 
 impl Acknowledged {
     /// Takes the complete lines of the client's output.
-    fn add(&mut self, printed: &str) -> Result<()> {
+    pub(super) fn add(&mut self, printed: &str) -> Result<()> {
         let complete = printed.rsplit_once('\n').map_or("", |(lines, _)| lines);
         for line in complete.lines() {
             let (verb, name) = line
@@ -69,7 +73,7 @@ impl Acknowledged {
 /// Round after round on the same disk.
 pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
     let rounds = from_environment("DYNO_VM_ROUNDS", ROUNDS)?;
-    let seed = from_environment("DYNO_VM_SEED", 20_261_122)?;
+    let seed = from_environment("DYNO_VM_SEED", SEED)?;
     let mut random = SplitMix(seed);
     let mut told = Acknowledged::default();
     let mut vm = context.boot(&AT_BOOT)?;
@@ -105,7 +109,7 @@ pub(super) fn loses_nothing_acknowledged(context: &Context<'_>) -> Result<()> {
 }
 
 /// The root of the image that is imported: busybox and a file of some size.
-fn make_image(vm: &Vm) -> Result<()> {
+pub(super) fn make_image(vm: &Vm) -> Result<()> {
     vm.sh(
         "mkdir -p /root/image/bin; cp /usr/bin/busybox /root/image/bin/\n\
          head -c 3000000 /dev/urandom >/root/image/content\n\
@@ -117,7 +121,7 @@ fn make_image(vm: &Vm) -> Result<()> {
 }
 
 /// Everything that was acknowledged is so, and everything there is whole.
-fn check(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
+pub(super) fn check(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
     let listed = host.list()?;
     let names: BTreeSet<String> = listed.iter().map(|dyno| dyno.name.to_string()).collect();
     for name in told.created.difference(&told.removing) {
@@ -165,10 +169,10 @@ fn images_verify(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
 
 /// Steele, Lea, Flood: "Fast splittable pseudorandom number generators".
 #[derive(Debug)]
-struct SplitMix(u64);
+pub(super) struct SplitMix(pub(super) u64);
 
 impl SplitMix {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -177,7 +181,7 @@ impl SplitMix {
     }
 }
 
-fn from_environment(name: &str, default: u64) -> Result<u64> {
+pub(super) fn from_environment(name: &str, default: u64) -> Result<u64> {
     match std::env::var(name) {
         Ok(text) => text
             .parse()

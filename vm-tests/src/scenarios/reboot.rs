@@ -12,6 +12,7 @@ const AT_BOOT: Options = Options {
     memory_mib: 1024,
     cpus: 2,
     hostd_at_boot: true,
+    state: None,
 };
 
 /// After an orderly reboot and after a power cut: `--restart always` is back

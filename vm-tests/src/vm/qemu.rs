@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::Options;
-use crate::guest::HOSTD_AT_BOOT;
+use super::{Options, State};
+use crate::guest::{HOSTD_AT_BOOT, STATE_ON_DISK};
 use crate::kit::{Disk, Kit};
 
 /// QEMU with everything but the two ends of `console` and `agent`.
@@ -19,6 +19,10 @@ pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
     if options.hostd_at_boot {
         words.push(' ');
         words.push_str(HOSTD_AT_BOOT);
+    }
+    if options.state.is_some() {
+        words.push(' ');
+        words.push_str(STATE_ON_DISK);
     }
     let mut command = Command::new("/usr/bin/setpriv");
     command
@@ -61,7 +65,25 @@ pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
             "-serial",
             "chardev:console",
         ]);
+    if let Some(state) = &options.state {
+        command
+            .args(["-blockdev", &block_device(state)])
+            .args(["-device", "virtio-blk-pci,drive=state"]);
+    }
     command
+}
+
+/// The second disk, through the driver that logs its writes where they are wanted.
+fn block_device(state: &State) -> String {
+    let image = escaped(&state.image);
+    let file = format!("node-name=state,file.driver=file,file.filename={image}");
+    match &state.log {
+        None => format!("driver=raw,{file}"),
+        Some(log) => format!(
+            "driver=blklogwrites,{file},log.driver=file,log.filename={}",
+            escaped(log)
+        ),
+    }
 }
 
 /// The process, killed when dropped.
