@@ -74,6 +74,17 @@ const CHECKS: &[Check] = &[
         command: &["cargo", "nextest", "run", "--workspace", "--no-fail-fast"],
         counting: Counting::Nextest,
     },
+    // Whether the conformance suite, which ours has just passed, is right.
+    Check {
+        name: "conformance of runc",
+        command: &["cargo", "xtask", "conformance", "runc"],
+        counting: Counting::Whole,
+    },
+    Check {
+        name: "conformance of crun",
+        command: &["cargo", "xtask", "conformance", "crun"],
+        counting: Counting::Whole,
+    },
     // README's other command, from its build list to its last line.
     Check {
         name: "demo",

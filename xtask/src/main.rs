@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask setup|test|bench`.
+//! Chores: `cargo xtask setup|test|bench|conformance`.
 #![expect(
     clippy::print_stdout,
     reason = "a chore talks to the person who started it"
@@ -7,6 +7,7 @@
 mod arrows;
 mod bench;
 mod checks;
+mod conformance;
 mod count;
 mod setup;
 
@@ -34,6 +35,7 @@ enum Chore {
     Test(checks::Test),
     /// Measure beside the peers
     Bench(bench::Bench),
+    Conformance(conformance::Conformance),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +55,6 @@ fn run(chore: Chore) -> Result<bool> {
         Chore::Setup { purpose } => setup::install(purpose).map(|()| true),
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench::run(&bench).map(|()| true),
+        Chore::Conformance(conformance) => conformance::run(&conformance),
     }
 }

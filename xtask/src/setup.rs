@@ -18,6 +18,7 @@ pub(crate) enum Purpose {
 const FOR_TEST: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("crun", "crun"),
     ("curl", "curl"),
     ("dig", "dnsutils"),
     ("docker-registry", "docker-registry"),
@@ -27,8 +28,10 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("modprobe", "kmod"),
     ("nc", "netcat-openbsd"),
     ("nft", "nftables"),
+    ("ps", "procps"),
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("strip", "binutils"),
     ("unshare", "util-linux"),
@@ -39,10 +42,8 @@ const FOR_TEST: &[(&str, &str)] = &[
 const FOR_BENCH: &[(&str, &str)] = &[
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("conmon", "conmon"),
-    ("crun", "crun"),
     ("iptables", "iptables"),
     ("podman", "podman"),
-    ("runc", "runc"),
     ("wrk", "wrk"),
 ];
 

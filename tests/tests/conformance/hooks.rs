@@ -51,15 +51,17 @@ fn they_run_in_their_order_with_the_state() {
 fn those_of_the_container_run_in_its_namespaces() {
     let mut container = Container::script("true");
     let file = container.path("hooks").display().to_string();
+    let tell = hook(&format!("readlink /proc/self/ns/uts >>{file}"));
     container.config["hooks"] = json!({
-        "createRuntime": hook(&format!("hostname >>{file}")),
-        "createContainer": hook(&format!("hostname >>{file}")),
+        "createRuntime": tell,
+        "createContainer": tell,
         "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "hostname >/proof"], "env": ["PATH=/bin"]}],
     });
     container.output();
     let told = told(&container);
-    assert_ne!(told[0], "box");
-    assert_eq!(told[1], "box");
+    let ours = std::fs::read_link("/proc/self/ns/uts").unwrap();
+    assert_eq!(told[0], ours.to_string_lossy());
+    assert_ne!(told[1], told[0]);
     assert_eq!(
         std::fs::read_to_string(container.path("rootfs/proof")).unwrap(),
         "box\n"

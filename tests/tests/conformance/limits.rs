@@ -108,7 +108,8 @@ fn its_processes_are_listed() {
     container.start();
     let pids = || -> Vec<i32> {
         let ps = container.call(&["ps", "--format", "json", container.id()]);
-        serde_json::from_slice(&ps.stdout).unwrap_or_default()
+        assert!(ps.status.success(), "{ps:?}");
+        serde_json::from_slice(&ps.stdout).unwrap()
     };
     dyno_tests::until("both are listed", || pids().len() == 2);
 }

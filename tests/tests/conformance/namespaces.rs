@@ -135,7 +135,7 @@ fn a_sysctl_of_the_host_is_refused() {
 fn a_namespace_listed_twice_is_refused() {
     let mut container = Container::script("true");
     container.push("/linux/namespaces", json!({"type": "uts"}));
-    container.refused("namespace");
+    container.refused("uts");
 }
 
 #[test]
