@@ -188,7 +188,7 @@ fn the_propagation_of_the_root_is_as_asked_for() {
         container.config["linux"]["rootfsPropagation"] = json!(asked);
         let told = container.output();
         let found = ["shared:", "master:", "unbindable"].into_iter();
-        let found = found.filter(|sign| told.starts_with(sign)).last();
+        let found = found.rev().find(|sign| told.starts_with(sign));
         assert_eq!(found, sign, "{asked}: {told}");
     }
 }
