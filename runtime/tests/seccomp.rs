@@ -16,8 +16,9 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dyno_runtime::seccomp::{compile, default_profile, jail_profile};
+use dyno_runtime::seccomp::{compile, compile_notifier, default_profile, jail_profile};
 use oci_spec::runtime::LinuxSeccomp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, netlink, socket_with};
 use serde_json::json;
@@ -58,6 +59,22 @@ impl Program {
         let mut code = vec![0xb8]; // mov eax, number
         code.extend(number.to_le_bytes());
         code.extend([0x0f, 0x05]); // syscall
+        code.extend([0x89, 0xc7, 0xf7, 0xdf]); // mov edi, eax; neg edi
+        code.extend([0xb8, 60, 0, 0, 0, 0x0f, 0x05]); // exit
+        Self::new(&code)
+    }
+
+    /// The same by `int 0x80`, with up to three arguments.
+    fn calling_i386(number: u32, arguments: [u32; 3]) -> Self {
+        let mut code = Vec::new();
+        // mov ebx, …; mov ecx, …; mov edx, …; mov eax, …
+        let registers = [0xbb, 0xb9, 0xba, 0xb8];
+        let [first, second, third] = arguments;
+        for (register, value) in registers.into_iter().zip([first, second, third, number]) {
+            code.push(register);
+            code.extend(value.to_le_bytes());
+        }
+        code.extend([0xcd, 0x80]); // int 0x80
         code.extend([0x89, 0xc7, 0xf7, 0xdf]); // mov edi, eax; neg edi
         code.extend([0xb8, 60, 0, 0, 0, 0x0f, 0x05]); // exit
         Self::new(&code)
@@ -232,6 +249,115 @@ fn the_32_bit_abi_is_deadly_and_the_x32_abi_does_not_exist() {
             assert_eq!(status.signal(), control.signal());
         }
         assert_eq!(call(x32_getpid), Some(libc::ENOSYS));
+    });
+}
+
+#[test]
+fn a_profile_for_three_abis_holds_in_each_of_them() {
+    let deny = |names: &[&str], errno: i32| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno });
+    let mut vsock = deny(&["socket"], 74);
+    vsock["args"] = json!([{ "index": 0, "value": 40, "op": "SCMP_CMP_EQ" }]);
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_ARM"],
+        "syscalls": [
+            deny(&["getuid32"], 70), deny(&["mkdir", "accept"], 71), deny(&["ioctl"], 73), vsock,
+        ],
+    });
+    let profile: LinuxSeccomp = serde_json::from_value(profile).unwrap();
+    let x32 = |number: i64| call(0x4000_0000 | number);
+    let i386 = |number, arguments| Program::calling_i386(number, arguments).run();
+    let control = i386(199, [0; 3]);
+    under(&profile, || {
+        assert_eq!(call(libc::SYS_mkdir), Some(71));
+        assert_eq!(call(libc::SYS_ioctl), Some(73));
+        assert_eq!(
+            call(libc::SYS_getuid),
+            Some(0),
+            "another call than getuid32"
+        );
+        // The filter is asked whether or not the kernel has this ABI.
+        assert_eq!(x32(libc::SYS_mkdir), Some(71));
+        assert_eq!(x32(514), Some(73), "its own number of ioctl");
+        assert_eq!(
+            x32(libc::SYS_ioctl),
+            Some(libc::ENOSYS),
+            "no number of its own"
+        );
+        if control.signal() == Some(libc::SIGSEGV) {
+            // A kernel without the 32-bit ABI lets nobody use it.
+            assert_eq!(i386(199, [0; 3]).signal(), control.signal());
+            return;
+        }
+        assert_eq!(control.code(), Some(0), "root's uid, without a filter");
+        for (number, arguments, errno) in [
+            (199, [0; 3], 70),                     // getuid32
+            (39, [0; 3], 71),                      // mkdir
+            (54, [0; 3], 73),                      // ioctl
+            (24, [0; 3], 0),                       // getuid, another call
+            (359, [40, 1, 0], 74),                 // socket of AF_VSOCK
+            (359, [99, 1, 0], libc::EAFNOSUPPORT), // socket
+            (102, [1, 0, 0], 74),                  // socketcall, perhaps the same
+            (102, [5, 0, 0], 71),                  // socketcall, accept
+            (102, [2, 0, 0], libc::EFAULT),        // socketcall, bind
+        ] {
+            let status = i386(number, arguments);
+            assert_eq!(
+                status.code(),
+                Some(errno),
+                "i386 {number} {arguments:?}: {status}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_call_that_is_notified_of_waits_for_its_answer() {
+    let profile = |flags: &[&str]| {
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": "/agent",
+            "flags": flags,
+            "syscalls": [
+                { "names": ["getuid"], "action": "SCMP_ACT_NOTIFY" },
+                { "names": ["getgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77 },
+            ],
+        });
+        serde_json::from_value::<LinuxSeccomp>(profile).unwrap()
+    };
+    for flags in [
+        &[][..],
+        &["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        &["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+    ] {
+        waits_for_its_answer(&profile(flags));
+    }
+    // Last, as it is over all threads of this process then.
+    waits_for_its_answer(&profile(&["SECCOMP_FILTER_FLAG_TSYNC"]));
+}
+
+fn waits_for_its_answer(profile: &LinuxSeccomp) {
+    let notifier = compile_notifier(profile).unwrap().unwrap();
+    let filter = compile(profile).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let listener = notifier.load().unwrap();
+            filter.load().unwrap();
+            assert_eq!(call(libc::SYS_getgid), Some(77), "the filter's own answer");
+            let notified = Program::calling(102); // getuid
+            let mut child = Command::new(&notified.0).spawn().unwrap();
+            let mut polled = [PollFd::new(&listener, PollFlags::IN)];
+            let patience = Timespec {
+                tv_sec: 60,
+                tv_nsec: 0,
+            };
+            assert_eq!(poll(&mut polled, Some(&patience)), Ok(1), "a notification");
+            assert!(child.try_wait().unwrap().is_none(), "it waits");
+            // Nobody will answer any more.
+            drop(listener);
+            assert_eq!(child.wait().unwrap().code(), Some(libc::ENOSYS));
+        });
     });
 }
 

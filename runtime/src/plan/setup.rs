@@ -348,6 +348,9 @@ fn sysctl_steps(spec: &Spec) -> Result<Vec<Step>, PlanError> {
 }
 
 fn seccomp_step(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<Step, PlanError> {
+    if crate::seccomp::compile_notifier(profile)?.is_some() {
+        return Err(SpecError::Unsupported("SCMP_ACT_NOTIFY").into());
+    }
     Ok(Step::Seccomp(crate::seccomp::compile(profile)?))
 }
 

@@ -1,11 +1,12 @@
-//! A profile as one verdict per system call: names resolved, rules in order.
+//! A profile as one verdict per system call and ABI: names resolved, rules in order.
 
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
 use super::Error;
-use super::syscalls::{LAST, SYSCALLS, is_foreign, number};
+use super::abi::{Abi, MULTIPLEXERS, Multiplexer};
+use super::syscalls::{SYSCALLS, is_foreign, numbers, row};
 
 /// What happens to a system call. Actions are `SECCOMP_RET_*` with their data.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,9 +29,11 @@ pub(super) struct Condition {
     /// 0 to 5.
     pub(super) argument: u8,
     pub(super) test: Test,
+    /// Whether the upper half is compared, too; of i386 it is always zero.
+    pub(super) wide: bool,
 }
 
-/// An unsigned comparison of all 64 bits.
+/// An unsigned comparison.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Test {
     Equal(u64),
@@ -42,73 +45,233 @@ pub(super) enum Test {
     Masked { mask: u64, value: u64 },
 }
 
-/// The verdicts for all numbers.
+/// The verdicts for all numbers of the ABIs that are open.
 #[derive(Debug)]
 pub(super) struct Policy {
-    /// From 0 to the last number of the table.
+    /// The native ABI is always among them.
+    pub(super) tables: Vec<Table>,
+}
+
+/// The verdicts for all numbers of one ABI.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) abi: Abi,
+    /// From 0 to the last number that it has.
     pub(super) verdicts: Vec<Verdict>,
     /// For every number above.
     pub(super) newer: u32,
 }
 
-/// The rules met so far for one number.
+/// What the rules say of one name.
 #[derive(Clone, Default)]
 struct Draft {
+    /// Of the rules with conditions.
     cases: Vec<Case>,
-    last: Option<u32>,
+    /// Of the first rule without.
+    always: Option<u32>,
 }
 
 impl Policy {
     pub(super) fn new(profile: &LinuxSeccomp) -> Result<Self, Error> {
         let default = action(profile.default_action(), profile.default_errno_ret())?;
-        let mut drafts = vec![Draft::default(); LAST as usize + 1];
+        let mut rules = Rules {
+            default,
+            drafts: vec![Draft::default(); SYSCALLS.len()],
+        };
         for rule in profile.syscalls().iter().flatten() {
-            let act = action(rule.action(), rule.errno_ret())?;
-            for name in rule.names() {
-                let alternatives = alternatives(rule, name)?;
-                let Some(number) = number(name) else {
-                    let harmless = is_foreign(name) || permits(act) || !permits(default);
-                    if harmless {
-                        continue;
-                    }
-                    return Err(Error::UnknownCall { name: name.clone() });
-                };
-                let draft = &mut drafts[number as usize];
-                if draft.last.is_some() {
+            rules.add(rule)?;
+        }
+        let listed = profile.architectures().iter().flatten();
+        let listed: Vec<Abi> = listed.filter_map(|arch: &Arch| Abi::of(*arch)).collect();
+        let open = |abi: &Abi| *abi == Abi::X86_64 || listed.contains(abi);
+        let tables = Abi::ALL.into_iter().filter(open);
+        Ok(Self {
+            tables: tables.map(|abi| rules.table(abi)).collect(),
+        })
+    }
+
+    /// The same with other actions.
+    pub(super) fn map(self, change: impl Fn(u32) -> u32) -> Self {
+        let tables = self.tables.into_iter().map(|table| Table {
+            abi: table.abi,
+            verdicts: table
+                .verdicts
+                .into_iter()
+                .map(|verdict| verdict.map(&change))
+                .collect(),
+            newer: change(table.newer),
+        });
+        Self {
+            tables: tables.collect(),
+        }
+    }
+}
+
+impl Verdict {
+    fn map(self, change: impl Fn(u32) -> u32) -> Self {
+        match self {
+            Self::Always(action) => Self::Always(change(action)),
+            Self::ByArguments(mut cases, otherwise) => {
+                for case in &mut cases {
+                    case.action = change(case.action);
+                }
+                Self::of_cases(cases, change(otherwise))
+            }
+        }
+    }
+
+    /// Cases that make no difference are none: the kernel remembers a call that is
+    /// allowed whatever its arguments.
+    fn of_cases(mut cases: Vec<Case>, otherwise: u32) -> Self {
+        while cases.last().is_some_and(|case| case.action == otherwise) {
+            cases.pop();
+        }
+        if cases.is_empty() {
+            Self::Always(otherwise)
+        } else {
+            Self::ByArguments(cases, otherwise)
+        }
+    }
+}
+
+/// The rules by the names in the table.
+struct Rules {
+    default: u32,
+    drafts: Vec<Draft>,
+}
+
+impl Rules {
+    fn add(&mut self, rule: &LinuxSyscall) -> Result<(), Error> {
+        let act = action(rule.action(), rule.errno_ret())?;
+        let alternatives = alternatives(rule)?;
+        for name in rule.names() {
+            let Some(row) = row(name) else {
+                if is_foreign(name) || permits(act) || !permits(self.default) {
                     continue;
                 }
-                if alternatives.is_empty() {
-                    draft.last = Some(act);
-                }
-                let cases = alternatives.into_iter();
-                draft.cases.extend(cases.map(|conditions| Case {
-                    conditions,
-                    action: act,
-                }));
+                return Err(Error::UnknownCall { name: name.clone() });
+            };
+            let draft = &mut self.drafts[row];
+            // A rule that only repeats the default takes nothing from the others.
+            if alternatives.is_empty() && act != self.default {
+                draft.always.get_or_insert(act);
             }
+            let cases = alternatives.iter().cloned();
+            draft.cases.extend(cases.map(|conditions| Case {
+                conditions,
+                action: act,
+            }));
         }
+        Ok(())
+    }
+
+    fn table(&self, abi: Abi) -> Table {
         let errno = libc::SECCOMP_RET_ERRNO;
-        let is_errno = default & libc::SECCOMP_RET_ACTION_FULL == errno;
-        let newer = if is_errno {
+        let newer = if self.default & libc::SECCOMP_RET_ACTION_FULL == errno {
             errno | libc::ENOSYS.cast_unsigned()
         } else {
-            default
+            self.default
         };
-        let mut known = vec![false; drafts.len()];
-        for (_, number) in SYSCALLS {
-            known[*number as usize] = true;
+        let last = numbers(abi).map(|(number, _)| number).max().unwrap_or(0);
+        let mut verdicts = vec![Verdict::Always(newer); last + 1];
+        for (number, row) in numbers(abi) {
+            verdicts[number] = self.verdict(row, abi);
         }
-        let verdicts = drafts.into_iter().zip(known).map(|(draft, known)| {
-            let otherwise = draft.last.unwrap_or(if known { default } else { newer });
-            match draft.cases {
-                cases if cases.is_empty() => Verdict::Always(otherwise),
-                cases => Verdict::ByArguments(cases, otherwise),
-            }
-        });
-        Ok(Self {
-            verdicts: verdicts.collect(),
+        Table {
+            abi,
+            verdicts,
             newer,
+        }
+    }
+
+    fn verdict(&self, row: usize, abi: Abi) -> Verdict {
+        let (draft, name) = (&self.drafts[row], SYSCALLS[row].0);
+        if let Some(action) = draft.always {
+            return Verdict::Always(action);
+        }
+        let mut cases = draft.cases.clone();
+        if abi == Abi::I386 {
+            if let Some(multiplexer) = MULTIPLEXERS.iter().find(|one| one.name == name) {
+                cases.extend(self.multiplexed(multiplexer));
+            }
+            let hidden = abi.first_hidden(name);
+            let mut conditions = cases.iter().flat_map(|case| &case.conditions);
+            if conditions.any(|condition| condition.argument >= hidden) {
+                return Verdict::Always(self.strictest(draft));
+            }
+            for condition in cases.iter_mut().flat_map(|case| &mut case.conditions) {
+                *condition = condition.narrow();
+            }
+        }
+        Verdict::of_cases(cases, self.default)
+    }
+
+    /// What happens to the calls that one call stands for. Their own arguments are
+    /// out of sight, so where those would decide, the strictest answer is given.
+    fn multiplexed(&self, multiplexer: &Multiplexer) -> impl Iterator<Item = Case> {
+        let mask = u64::from(multiplexer.mask);
+        multiplexer.calls.iter().filter_map(move |(call, name)| {
+            let draft = &self.drafts[row(name)?];
+            let action = draft.always.unwrap_or_else(|| self.strictest(draft));
+            let test = Test::Masked {
+                mask,
+                value: u64::from(*call),
+            };
+            let condition = Condition {
+                argument: 0,
+                test,
+                wide: true,
+            };
+            (action != self.default).then(|| Case {
+                conditions: vec![condition],
+                action,
+            })
         })
+    }
+
+    /// Of everything that could happen, what the kernel would give precedence.
+    fn strictest(&self, draft: &Draft) -> u32 {
+        let actions = draft.cases.iter().map(|case| case.action);
+        let rank = |action: &u32| (action & libc::SECCOMP_RET_ACTION_FULL).cast_signed();
+        let all = std::iter::once(self.default).chain(actions);
+        all.min_by_key(rank).unwrap_or(self.default)
+    }
+}
+
+impl Condition {
+    /// The same where arguments have 32 bits: a negative number is written in 64.
+    fn narrow(self) -> Self {
+        const NEGATIVE: u64 = 0xffff_ffff_8000_0000;
+        const LOW: u64 = 0xffff_ffff;
+        let word = |value: u64| {
+            if value >= NEGATIVE {
+                value & LOW
+            } else {
+                value
+            }
+        };
+        let test = match self.test {
+            Test::Equal(value) => Test::Equal(word(value)),
+            Test::NotEqual(value) => Test::NotEqual(word(value)),
+            Test::Less(value) => Test::Less(word(value)),
+            Test::LessOrEqual(value) => Test::LessOrEqual(word(value)),
+            Test::Greater(value) => Test::Greater(word(value)),
+            Test::GreaterOrEqual(value) => Test::GreaterOrEqual(word(value)),
+            Test::Masked { mask, value } => Test::Masked {
+                mask,
+                value: word(value),
+            },
+        };
+        let wide = match test {
+            Test::Equal(value)
+            | Test::NotEqual(value)
+            | Test::Less(value)
+            | Test::LessOrEqual(value)
+            | Test::Greater(value)
+            | Test::GreaterOrEqual(value)
+            | Test::Masked { value, .. } => value > LOW,
+        };
+        Self { test, wide, ..self }
     }
 }
 
@@ -134,7 +297,7 @@ fn action(action: LinuxSeccompAction, value: Option<u32>) -> Result<u32, Error> 
         LinuxSeccompAction::ScmpActTrace => {
             return Ok(libc::SECCOMP_RET_TRACE | data(libc::SECCOMP_RET_DATA)?);
         }
-        LinuxSeccompAction::ScmpActNotify => return Err(Error::Notify("SCMP_ACT_NOTIFY")),
+        LinuxSeccompAction::ScmpActNotify => libc::SECCOMP_RET_USER_NOTIF,
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => {
             libc::SECCOMP_RET_KILL_THREAD
         }
@@ -151,7 +314,8 @@ fn action(action: LinuxSeccompAction, value: Option<u32>) -> Result<u32, Error> 
 
 /// The sets of conditions of which one must hold; none at all where the rule has no
 /// arguments.
-fn alternatives(rule: &LinuxSyscall, name: &str) -> Result<Vec<Vec<Condition>>, Error> {
+fn alternatives(rule: &LinuxSyscall) -> Result<Vec<Vec<Condition>>, Error> {
+    let name = rule.names().first().map_or("", String::as_str);
     let Some(arguments) = rule
         .args()
         .as_ref()
@@ -211,5 +375,6 @@ fn condition(argument: &LinuxSeccompArg, name: &str) -> Result<Condition, Error>
     Ok(Condition {
         argument: number,
         test,
+        wide: true,
     })
 }

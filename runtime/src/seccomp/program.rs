@@ -1,10 +1,12 @@
 //! Verdicts as classic BPF.
 //!
 //! ```text
-//!  architecture is not ours        → kill the process
-//!  number has the x32 bit          → ENOSYS
-//!  number ≥ pivot ? right : left   a balanced tree over runs of equal verdicts
-//!  leaf: ret action, or the cases with their conditions
+//!  architecture    x86_64 ▸ number has the x32 bit ▸ tree of x32, or ENOSYS
+//!                                             else ▸ tree of x86_64
+//!                  i386   ▸ tree of i386, or kill the process
+//!                  else   ▸ kill the process
+//!  tree            number ≥ pivot ? right : left, over runs of equal verdicts
+//!  leaf            ret action, or the cases with their conditions
 //! ```
 //!
 //! A call costs about eight instructions to find, and nothing at all where its
@@ -14,13 +16,13 @@
 use libc::sock_filter;
 
 use super::Error;
-use super::policy::{Case, Condition, Policy, Test, Verdict};
-use super::syscalls::LAST;
+use super::abi::{Abi, X32_BIT};
+use super::policy::{Case, Condition, Policy, Table, Test, Verdict};
 
 /// `AUDIT_ARCH_X86_64`: the machine's ELF number, 64 bits, little endian.
-pub(super) const ARCH: u32 = 0xc000_003e;
-/// What the x32 ABI adds to a number.
-pub(super) const X32_BIT: u32 = 0x4000_0000;
+pub(super) const ARCH_X86_64: u32 = 0xc000_003e;
+/// `AUDIT_ARCH_I386`: little endian.
+pub(super) const ARCH_I386: u32 = 0x4000_0003;
 /// The kernel's `BPF_MAXINSNS`.
 const LONGEST: usize = 4096;
 
@@ -54,15 +56,25 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 /// The whole program.
 pub(super) fn assemble(policy: &Policy) -> Result<Vec<sock_filter>, Error> {
     let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
-    let mut program = vec![
-        statement(LOAD, ARCHITECTURE),
-        branch(JUMP_EQ, ARCH, 1, 0),
-        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
-        statement(LOAD, NUMBER),
-        branch(JUMP_GE, X32_BIT, 0, 1),
-        statement(RETURN, no_such_call),
-    ];
-    program.extend(tree(&runs(policy)));
+    let open = |abi, closed| {
+        let table = policy.tables.iter().find(|table| table.abi == abi);
+        table.map_or_else(|| vec![statement(RETURN, closed)], search)
+    };
+    let by_number = |search| {
+        let mut out = vec![statement(LOAD, NUMBER)];
+        out.extend::<Vec<sock_filter>>(search);
+        out
+    };
+    let x32 = open(Abi::X32, no_such_call);
+    let native = open(Abi::X86_64, libc::SECCOMP_RET_KILL_PROCESS);
+    let i386 = open(Abi::I386, libc::SECCOMP_RET_KILL_PROCESS);
+    let stranger = vec![statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS)];
+    let mut program = vec![statement(LOAD, ARCHITECTURE)];
+    program.extend(either(
+        (JUMP_EQ, ARCH_X86_64),
+        by_number(either((JUMP_GE, X32_BIT), x32, native)),
+        either((JUMP_EQ, ARCH_I386), by_number(i386), stranger),
+    ));
     if program.len() > LONGEST {
         return Err(Error::TooLong {
             instructions: program.len(),
@@ -71,38 +83,46 @@ pub(super) fn assemble(policy: &Policy) -> Result<Vec<sock_filter>, Error> {
     Ok(program)
 }
 
-/// The first numbers of runs with the same verdict.
-fn runs(policy: &Policy) -> Vec<(u32, Verdict)> {
-    let mut runs: Vec<(u32, Verdict)> = Vec::new();
-    let newer = Verdict::Always(policy.newer);
-    for (number, verdict) in (0..)
-        .zip(policy.verdicts.iter())
-        .chain([(LAST + 1, &newer)])
-    {
-        if runs.last().is_none_or(|(_, last)| last != verdict) {
-            runs.push((number, verdict.clone()));
+/// One of two ways on.
+fn either(
+    (code, k): (u16, u32),
+    holds: Vec<sock_filter>,
+    fails: Vec<sock_filter>,
+) -> Vec<sock_filter> {
+    let mut out = Vec::with_capacity(holds.len() + fails.len() + 2);
+    match u8::try_from(fails.len()) {
+        Ok(over) => out.push(branch(code, k, over, 0)),
+        // Too far for a conditional jump.
+        Err(_) => {
+            let over = u32::try_from(fails.len()).unwrap_or(u32::MAX);
+            out.extend([branch(code, k, 0, 1), statement(JUMP, over)]);
         }
     }
-    runs
+    out.extend(fails);
+    out.extend(holds);
+    out
 }
 
-fn tree(runs: &[(u32, Verdict)]) -> Vec<sock_filter> {
+/// Finds the verdict for the number that is loaded.
+fn search(table: &Table) -> Vec<sock_filter> {
+    let newer = Verdict::Always(table.newer);
+    let base = if table.abi == Abi::X32 { X32_BIT } else { 0 };
+    // The first numbers of runs with the same verdict.
+    let mut runs: Vec<(u32, &Verdict)> = Vec::new();
+    let numbers = base..;
+    for (number, verdict) in numbers.zip(table.verdicts.iter().chain([&newer])) {
+        if runs.last().is_none_or(|(_, last)| *last != verdict) {
+            runs.push((number, verdict));
+        }
+    }
+    tree(&runs)
+}
+
+fn tree(runs: &[(u32, &Verdict)]) -> Vec<sock_filter> {
     let [(_, verdict)] = runs else {
         let (left, right) = runs.split_at(runs.len() / 2);
         let pivot = right.first().map_or(0, |(number, _)| *number);
-        let (left, right) = (tree(left), tree(right));
-        let mut out = Vec::with_capacity(left.len() + right.len() + 2);
-        match u8::try_from(left.len()) {
-            Ok(over) => out.push(branch(JUMP_GE, pivot, over, 0)),
-            // Too far for a conditional jump.
-            Err(_) => {
-                let over = u32::try_from(left.len()).unwrap_or(u32::MAX);
-                out.extend([branch(JUMP_GE, pivot, 0, 1), statement(JUMP, over)]);
-            }
-        }
-        out.extend(left);
-        out.extend(right);
-        return out;
+        return either((JUMP_GE, pivot), tree(right), tree(left));
     };
     match verdict {
         Verdict::Always(action) => vec![statement(RETURN, *action)],
@@ -150,10 +170,14 @@ fn case(case: &Case) -> Vec<sock_filter> {
 }
 
 /// An instruction with its two ways out.
+#[derive(Clone, Copy)]
 struct Step(u16, u32, To, To);
 
 /// Compares an argument by halves: the machine has 32-bit words, arguments 64 bits.
 fn condition(condition: &Condition) -> Vec<Step> {
+    if !condition.wide {
+        return narrow_condition(condition);
+    }
     let low = ARGUMENTS + 8 * u32::from(condition.argument);
     let high = low + 4;
     let load = |offset| Step(LOAD, offset, To::Next, To::Next);
@@ -197,6 +221,29 @@ fn condition(condition: &Condition) -> Vec<Step> {
                 .filter(|(_, mask, _)| *mask != 0)
                 .flat_map(part)
                 .collect()
+        }
+    }
+}
+
+/// The same where only the lower half can be anything but zero.
+fn narrow_condition(condition: &Condition) -> Vec<Step> {
+    let low = ARGUMENTS + 8 * u32::from(condition.argument);
+    let load = Step(LOAD, low, To::Next, To::Next);
+    let compare = |code, value, yes, no| vec![load, Step(code, halves(value).1, yes, no)];
+    match condition.test {
+        Test::Equal(value) => compare(JUMP_EQ, value, To::Holds, To::Fails),
+        Test::NotEqual(value) => compare(JUMP_EQ, value, To::Fails, To::Holds),
+        Test::Greater(value) => compare(JUMP_GT, value, To::Holds, To::Fails),
+        Test::GreaterOrEqual(value) => compare(JUMP_GE, value, To::Holds, To::Fails),
+        Test::Less(value) => compare(JUMP_GE, value, To::Fails, To::Holds),
+        Test::LessOrEqual(value) => compare(JUMP_GT, value, To::Fails, To::Holds),
+        Test::Masked { mask, value } => {
+            let and = Step(AND, halves(mask).1, To::Next, To::Next);
+            vec![
+                load,
+                and,
+                Step(JUMP_EQ, halves(value).1, To::Holds, To::Fails),
+            ]
         }
     }
 }

@@ -11,3 +11,4 @@ mod hooks;
 mod inside;
 mod life;
 mod plain;
+mod seccomp;
