@@ -132,10 +132,16 @@ impl Walk<'_> {
                 rustix::process::set_parent_process_death_signal(Some(kill))?;
                 self.reporter.parent_lives()
             }
+            Step::Notifier(notifier) => {
+                let listener = notifier.load().map_err(errno_of)?;
+                self.reporter.listener(listener.as_fd())?;
+                // It is closed with all others before the start; now, that would be
+                // a call that the agent may be asked about.
+                std::mem::forget(listener);
+                Ok(())
+            }
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
-            Step::Seccomp(filter) => filter
-                .load()
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL)),
+            Step::Seccomp(filter) => filter.load().map_err(errno_of),
         }
     }
 
@@ -201,6 +207,10 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
 }
 
 /// P4: a working folder reached through a leaked descriptor would lie outside

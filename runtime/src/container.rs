@@ -29,6 +29,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::plan::{self, ExecParts, InitParts, PlanError};
+use crate::seccomp::{Agent, AgentError};
 use crate::spec::{Bundle, SpecError, check_process};
 use crate::sys;
 use namespaces::Namespaces;
@@ -68,6 +69,9 @@ pub enum Error {
     /// A hook of the configuration failed.
     #[error(transparent)]
     Hook(#[from] hooks::HookError),
+    /// The agent of its seccomp filter does not take the listener.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The child was killed before it could report.
     #[error("the container's first process was killed while it was set up")]
     Died,
@@ -123,6 +127,7 @@ pub enum Parent {
 /// that its inits live in, one after the other, come with the first.
 #[derive(Debug)]
 pub struct Container {
+    id: String,
     bundle: Bundle,
     cgroup: Cgroup,
     namespaces: Namespaces,
@@ -151,6 +156,7 @@ impl Container {
         let cgroup = Cgroup::create(layout, &path, &resources)?;
         match Namespaces::new(&bundle) {
             Ok(namespaces) => Ok(Self {
+                id: String::new(),
                 bundle,
                 cgroup,
                 namespaces,
@@ -172,6 +178,7 @@ impl Container {
     pub fn adopt(bundle: Bundle, cgroup: cgroup::Record) -> Result<Self, Error> {
         confine_caller()?;
         Ok(Self {
+            id: String::new(),
             namespaces: Namespaces::of_running(&bundle),
             cgroup: Cgroup::open(cgroup)?,
             bundle,
@@ -204,6 +211,15 @@ impl Container {
         let inside = of(|hooks| hooks.create_container());
         hooks::run_inside(self, init, "createContainer", inside, &state)?;
         Ok(())
+    }
+
+    /// The same with its id, which the agent of its seccomp filter is told.
+    #[must_use]
+    pub fn named(self, id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            ..self
+        }
     }
 
     /// Clones an init that sets itself up and stops before its `execve(2)`.
@@ -250,6 +266,7 @@ impl Container {
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
             hooks: Some(&hooks),
+            agent: Agent::of(&self.bundle, &self.id, None),
             patience: INIT_PATIENCE,
         };
         let created = spawn.run(plan)?;
@@ -289,6 +306,7 @@ impl Container {
             process: Some(process),
             user: User::Host,
             hooks: None,
+            agent: Agent::of(&self.bundle, &self.id, Some(init)),
             patience: EXEC_PATIENCE,
         };
         spawn.run(plan)?.start()

@@ -82,6 +82,7 @@ impl Jail {
                 gids: mappings,
             },
             hooks: None,
+            agent: None,
             patience: PATIENCE,
         };
         let process = spawn.run(plan)?.start()?;

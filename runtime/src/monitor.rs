@@ -106,7 +106,8 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     }
     let log = config.log.clone().map(Log::open).transpose();
     let log = log.map_err(|error| internal(format!("open the log: {error}")))?;
-    let mut container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
+    let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
+    let mut container = container.named(&config.id);
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))

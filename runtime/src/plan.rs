@@ -34,7 +34,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
 
-use crate::seccomp::Filter;
+use crate::seccomp::{Filter, Notifier};
 use crate::spec::SpecError;
 
 /// Why no plan can be made from a configuration.
@@ -154,6 +154,8 @@ pub(crate) enum Step {
         /// Its name, as it was given.
         name: String,
     },
+    /// Load the filter that asks an agent, and send its listener to the parent.
+    Notifier(Notifier),
     /// Report that all is ready and wait to be started.
     AwaitStart,
     /// `umask(2)`.
@@ -207,6 +209,7 @@ impl fmt::Display for Step {
             Self::PivotRoot => f.write_str("change the root"),
             Self::RootAttributes(_) => f.write_str("set the attributes of the root"),
             Self::FindProgram { name } => write!(f, "find its program {name:?}"),
+            Self::Notifier(_) => f.write_str("load the seccomp filter that notifies an agent"),
             Self::AwaitStart => f.write_str("be started"),
             Self::Umask(mask) => write!(f, "set the umask {mask:o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the folder {path:?}"),

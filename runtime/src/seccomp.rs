@@ -4,7 +4,8 @@
 //!  policy    LinuxSeccomp → a verdict for each system call of each ABI (pure)
 //!  program   verdicts → instructions: a search tree over call numbers
 //!  syscalls  names and numbers        abi  x86_64, i386, x32
-//!  support   what of this there is    profile, jail  the filters that we make
+//!  agent     who is given a listener  profile, jail  the filters that we make
+//!  support   what of all this there is
 //! ```
 //!
 //! What the spec leaves open is decided like this:
@@ -34,6 +35,7 @@
 compile_error!("the table of system calls is for x86_64 only");
 
 mod abi;
+mod agent;
 mod jail;
 mod policy;
 mod profile;
@@ -47,6 +49,8 @@ use std::os::fd::OwnedFd;
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 
+pub(crate) use agent::Agent;
+pub use agent::AgentError;
 pub use jail::jail_profile;
 use policy::Policy;
 pub use profile::default_profile;

@@ -5,6 +5,7 @@
 //!    │ ── go (+ root) ─────────▶   │   ids are mapped; with the root, if that waited for it
 //!    │ ◀── terminal (+ fd) ──────  │   if it has one
 //!    │ ◀── hooks ── go ────────▶   │   if there are any
+//!    │ ◀── listener (+ fd) ──────  │   if calls of it are notified of
 //!    │ ◀── ready ────────────────  │
 //!    │ ── start ───────────────▶   │   or through a FIFO, by another process
 //!    │ ◀── end of file ──────────  │   execve succeeded
@@ -28,6 +29,7 @@ const TERMINAL: u8 = 3;
 const FAILED: u8 = 4;
 const CLONED: u8 = 5;
 const HOOKS: u8 = 6;
+const LISTENER: u8 = 7;
 
 /// `[what, step (u32), errno or pid (i32)]`.
 const PACKET: usize = 9;
@@ -49,6 +51,8 @@ pub(crate) enum Report {
     Ready,
     /// The master of its terminal.
     Terminal(OwnedFd),
+    /// What its seccomp notifications are received by.
+    Listener(OwnedFd),
     /// The process between parent and child cloned this one.
     Cloned(i32),
     /// A step failed.
@@ -98,6 +102,11 @@ impl Reporter {
     /// Hands the terminal's master over.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
         self.send(TERMINAL, 0, 0, Some(master))
+    }
+
+    /// Hands the listener of its seccomp filter over.
+    pub(crate) fn listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        self.send(LISTENER, 0, 0, Some(listener))
     }
 
     /// Says which process was cloned.
@@ -169,6 +178,7 @@ impl Receiver {
             HOOKS => Ok(Report::Hooks),
             CLONED => Ok(Report::Cloned(value)),
             TERMINAL => fd.map(Report::Terminal).ok_or(Errno::BADMSG),
+            LISTENER => fd.map(Report::Listener).ok_or(Errno::BADMSG),
             FAILED => Ok(Report::Failed {
                 step: u32::from_ne_bytes([a, b, c, d]) as usize,
                 errno: Errno::from_raw_os_error(value),

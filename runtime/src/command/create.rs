@@ -143,7 +143,7 @@ fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Contai
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
     state.write(record)?;
-    Ok(Container::new(bundle, &cgroup::detect()?)?)
+    Ok(Container::new(bundle, &cgroup::detect()?)?.named(&record.id))
 }
 
 impl Made {

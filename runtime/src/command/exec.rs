@@ -103,7 +103,7 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<ExitCode, Failure>
         true => None,
         false => Some(Signals::listen()?),
     };
-    let mut container = Container::adopt(bundle, record.cgroup.clone())?;
+    let mut container = Container::adopt(bundle, record.cgroup.clone())?.named(&record.id);
     container.preserve(preserved);
     let stdio = match terminal {
         true => Stdio::Terminal,

@@ -113,6 +113,7 @@ pub(super) fn run_inside(
             process: None,
             user: User::Host,
             hooks: None,
+            agent: None,
             patience: PATIENCE,
         };
         let started = spawn

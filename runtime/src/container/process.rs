@@ -21,6 +21,7 @@ use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
 use crate::plan::Plan;
+use crate::seccomp::Agent;
 use crate::sys;
 
 /// Why a created process could not be started.
@@ -200,6 +201,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) user: User<'a>,
     /// What is done when it reports that its hooks are due.
     pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
+    /// Who is notified of its system calls.
+    pub(crate) agent: Option<Agent>,
     /// How long it may take before it is ready, and from the start to its
     /// program. Others in its container could hold it up for ever, and its
     /// parent with it (P15).
@@ -259,6 +262,10 @@ impl Spawn<'_> {
                     let go = created.receiver.go(None);
                     go.map_err(Error::system("let the container go on"))?;
                 }
+                Report::Listener(listener) => match &self.agent {
+                    Some(agent) => agent.send(created.pid, listener.as_fd())?,
+                    None => return Err(Error::Died),
+                },
                 Report::Ready => {
                     return match self.process {
                         Some(process) => limits::set(created.pid, process),

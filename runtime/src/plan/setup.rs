@@ -9,6 +9,7 @@
 //!  mounts, sysctls         sysctls while the host's procfs still permits another
 //!  terminal, masks         masks hide the result of everything before
 //!  pivot_root              the host's tree is gone
+//!  seccomp notifier        while the parent is there to take its listener
 //!  ── ready, wait for start ──
 //!  working folder          before capabilities to reach it are dropped
 //!  close on exec           before a filter that might not allow it
@@ -21,7 +22,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -30,7 +31,7 @@ use super::tree::{TreeParts, tree};
 use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
-use crate::seccomp::Filter;
+use crate::seccomp::{self, Filter};
 use crate::spec::{Bundle, SpecError};
 use crate::sys::mount::Attributes;
 
@@ -115,6 +116,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
             name: program.name(),
         });
     }
+    steps.extend(notifier_step(parts.bundle)?);
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, parts.bundle, parts.die_with_parent)?);
     Ok(Plan {
@@ -170,6 +172,7 @@ pub(crate) fn exec_plan(
             stderr,
         } => steps.push(Step::Stdio([stdin, stdout, stderr])),
     }
+    steps.extend(notifier_step(bundle)?);
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, bundle, parts.die_with_parent)?);
     Ok(Plan {
@@ -289,12 +292,7 @@ fn last_steps(
         Step::WorkingDirectory(c_path(process.cwd())?),
         Step::CloseOnExec,
     ];
-    let profile = bundle
-        .spec()
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref());
-    let filter = profile.map(seccomp_step).transpose()?;
+    let filter = seccomp_profile(bundle).map(seccomp_step).transpose()?;
     // A filter needs CAP_SYS_ADMIN or no_new_privs. Without the latter it is
     // loaded while the former is still there, and must allow what follows.
     let no_new_privileges = process.no_new_privileges() == Some(true);
@@ -347,11 +345,19 @@ fn sysctl_steps(spec: &Spec) -> Result<Vec<Step>, PlanError> {
     sysctls.flatten().map(step).collect()
 }
 
-fn seccomp_step(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<Step, PlanError> {
-    if crate::seccomp::compile_notifier(profile)?.is_some() {
-        return Err(SpecError::Unsupported("SCMP_ACT_NOTIFY").into());
-    }
-    Ok(Step::Seccomp(crate::seccomp::compile(profile)?))
+fn seccomp_profile(bundle: &Bundle) -> Option<&LinuxSeccomp> {
+    bundle.spec().linux().as_ref()?.seccomp().as_ref()
+}
+
+fn seccomp_step(profile: &LinuxSeccomp) -> Result<Step, PlanError> {
+    Ok(Step::Seccomp(seccomp::compile(profile)?))
+}
+
+/// Only where an agent is to be notified. `create` does not stay until the start, so
+/// it is loaded before; what it notifies of among the steps after it, the agent sees.
+fn notifier_step(bundle: &Bundle) -> Result<Option<Step>, PlanError> {
+    let notifier = seccomp_profile(bundle).map(seccomp::compile_notifier);
+    Ok(notifier.transpose()?.flatten().map(Step::Notifier))
 }
 
 fn program(process: &Process) -> Result<Program, PlanError> {

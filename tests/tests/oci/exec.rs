@@ -11,6 +11,8 @@ use dyno_tests::bundle::Bundle;
 use dyno_tests::until;
 use serde_json::{Value, json};
 
+use crate::seccomp::Agent;
+
 /// A running container and its monitor.
 struct Monitored {
     bundle: Bundle,
@@ -141,6 +143,27 @@ fn it_is_confined_as_the_first_process_is() {
     assert!(first.contains("Seccomp:\t2"), "{first}");
     assert!(first.contains("NoNewPrivs:\t1"), "{first}");
     assert!(first.contains("Groups:\t2000 3000"), "{first}");
+}
+
+#[test]
+fn the_listener_of_its_filter_goes_to_the_agent_too() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let agent = Agent::for_calls(&mut bundle, &["mkdir"]);
+    let monitored = Monitored::start(bundle);
+    let (of_init, _listener) = agent.accept();
+    assert_eq!(of_init["state"]["status"], "creating");
+    let script = "mkdir /tmp/x 2>&1 | sed 's/.*: //'";
+    let answer = std::thread::scope(|scope| {
+        let exec = scope.spawn(|| monitored.exec(&process(script)));
+        let (told, listener) = agent.accept();
+        assert_eq!(told["state"]["status"], "running");
+        assert_eq!(told["state"]["pid"], of_init["pid"]);
+        assert_eq!(told["state"]["id"], monitored.bundle.id());
+        assert_ne!(told["pid"], of_init["pid"]);
+        drop(listener);
+        exec.join().unwrap()
+    });
+    assert_eq!(answer, Ok(("Function not implemented\n".to_owned(), 0)));
 }
 
 #[test]
