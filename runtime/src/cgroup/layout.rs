@@ -113,7 +113,28 @@ pub enum Layout {
 /// # Errors
 /// When `/proc` cannot be read, nothing is mounted, or what is mounted is read-only.
 pub fn detect() -> Result<Layout> {
-    detect_in(Path::new("/proc/self"))
+    detect_in(Path::new("/proc/self"), Base::Delegated)
+}
+
+/// Finds the layout for a `linux.cgroupsPath` of an OCI configuration: an absolute
+/// one counts from the root of the v2 tree (OCI config-linux.md, "Cgroups Path").
+/// Its caller may live in a group that was delegated to it, and still want it there.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_for(cgroups_path: &str) -> Result<Layout> {
+    let base = match cgroups_path.starts_with('/') {
+        true => Base::Root,
+        false => Base::Delegated,
+    };
+    detect_in(Path::new("/proc/self"), base)
+}
+
+/// Which folder of the v2 tree is the base.
+#[derive(Clone, Copy, Debug)]
+enum Base {
+    Delegated,
+    Root,
 }
 
 /// Finds the layout as another process sees it, such as one that lives in a
@@ -122,10 +143,11 @@ pub fn detect() -> Result<Layout> {
 /// # Errors
 /// As [`detect`].
 pub fn detect_of(pid: Pid) -> Result<Layout> {
-    detect_in(&PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero())))
+    let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    detect_in(&proc, Base::Delegated)
 }
 
-fn detect_in(proc: &Path) -> Result<Layout> {
+fn detect_in(proc: &Path, base: Base) -> Result<Layout> {
     let mountinfo = proc.join("mountinfo");
     let mountinfo = file::read(&mountinfo).map_err(Error::file("read", &mountinfo))?;
     let own = proc.join("cgroup");
@@ -136,7 +158,10 @@ fn detect_in(proc: &Path) -> Result<Layout> {
         .as_ref()
         .map(|place| place.verified(CGROUP2_SUPER_MAGIC))
         .transpose()?;
-    let v2 = v2.map(|place| place.delegated());
+    let v2 = v2.map(|place| match base {
+        Base::Delegated => place.delegated(),
+        Base::Root => place.root(),
+    });
     let mut controllers = BTreeMap::new();
     for (controller, place) in &found.v1 {
         controllers.insert(*controller, place.verified(CGROUP_SUPER_MAGIC)?.own());

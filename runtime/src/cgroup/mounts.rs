@@ -45,6 +45,11 @@ impl Place {
         join(&self.mount, &self.own)
     }
 
+    /// The mount itself.
+    pub(super) fn root(&self) -> PathBuf {
+        self.mount.clone()
+    }
+
     /// The nearest ancestor that systemd marks as delegated, else the mount.
     pub(super) fn delegated(&self) -> PathBuf {
         self.own

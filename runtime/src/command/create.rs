@@ -143,7 +143,8 @@ fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Contai
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
     state.write(record)?;
-    Ok(Container::new(bundle, &cgroup::detect()?)?.named(&record.id))
+    let layout = cgroup::detect_for(&record.cgroups_path.to_string_lossy())?;
+    Ok(Container::new(bundle, &layout)?.named(&record.id))
 }
 
 impl Made {

@@ -195,7 +195,7 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
     if record.cgroup == cgroup::Record::default() {
         // A `create` was killed while it made the folders, all of them empty.
         let path = record.cgroups_path.to_string_lossy();
-        cgroup::prune(&cgroup::detect()?, &path)?;
+        cgroup::prune(&cgroup::detect_for(&path)?, &path)?;
     } else {
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         cgroup.kill()?;
