@@ -1,5 +1,6 @@
 //! What is promised on a machine of its own, as tests.
 
+mod engines;
 mod host;
 mod kernel_tests;
 mod limits;
@@ -45,6 +46,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "dynos_outlive_hostd_under_systemd",
         run: systemd::dynos_outlive_hostd,
+    },
+    Scenario {
+        name: "podman_runs_its_containers_on_our_runtime",
+        run: engines::podman,
+    },
+    Scenario {
+        name: "containerd_runs_its_containers_on_our_runtime",
+        run: engines::containerd,
     },
     Scenario {
         name: "a_reboot_brings_desired_dynos_back",

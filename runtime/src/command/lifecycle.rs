@@ -191,7 +191,16 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
         pidfd_send_signal(init, Signal::KILL)?;
     }
     // A configuration that is damaged keeps nobody from deleting.
-    let bundle = bundle(&state, &record);
+    let bundle = bundle(&state, &record).ok();
+    remove(state, &record, bundle.as_ref())
+}
+
+/// Removes all there is of a container whose first process is dead or dying.
+pub(super) fn remove(
+    state: StateDir,
+    record: &Record,
+    bundle: Option<&Bundle>,
+) -> Result<(), Failure> {
     if record.cgroup == cgroup::Record::default() {
         // A `create` was killed while it made the folders, all of them empty.
         let path = record.cgroups_path.to_string_lossy();
@@ -203,8 +212,8 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
         cgroup.remove(GONE)?;
     }
     state.remove()?;
-    if let Ok(bundle) = bundle {
-        run_poststop(&bundle, &record);
+    if let Some(bundle) = bundle {
+        run_poststop(bundle, record);
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::create::{Creation, New};
+use super::create::{Creation, Made, New};
 use super::foreground::{Signals, attend};
 use super::{Failure, lifecycle};
 use crate::container::Parent;
-use crate::state::StateRoot;
+use crate::state::{StateError, StateRoot};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -53,13 +53,22 @@ pub(super) fn run(states: &StateRoot, args: &Run) -> Result<ExitCode, Failure> {
     let Some(signals) = signals else {
         return Ok(ExitCode::SUCCESS);
     };
+    let Made {
+        state,
+        record,
+        container,
+    } = made;
     // A lock covers an operation, not a container's life.
-    let id = made.record.id.clone();
-    drop(made);
+    drop(state);
     let terminal = process.terminal.take();
     let code = attend(&process, terminal, &signals);
     if !args.keep {
-        lifecycle::delete(states, &id, true)?;
+        match states.open(&record.id) {
+            Ok(state) => lifecycle::remove(state, &record, Some(container.bundle()))?,
+            // Somebody else has deleted it.
+            Err(StateError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(ExitCode::from(code?))
 }

@@ -1,4 +1,5 @@
-//! A second root disk: Debian's own systemd as PID 1, as on an ordinary server.
+//! A second root disk: Debian's own systemd as PID 1, as on an ordinary server,
+//! with the engines that call a runtime.
 //!
 //! mmdebstrap makes the tree once; it is kept until the recipe changes. Each
 //! run puts today's programs into a copy made of hard links.
@@ -19,7 +20,7 @@ const MMDEBSTRAP: [&str; 8] = [
     "--quiet",
     "--format=directory",
     "--variant=minbase",
-    "--include=systemd,systemd-sysv,udev,kmod,iproute2,nftables,procps",
+    "--include=systemd,systemd-sysv,udev,kmod,iproute2,nftables,procps,podman,containerd",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",

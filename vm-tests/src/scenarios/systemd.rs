@@ -50,7 +50,7 @@ pub(super) fn dynos_outlive_hostd(context: &Context<'_>) -> Result<()> {
 }
 
 /// Everything that starts at boot has started.
-fn until_up(vm: &Vm) -> Result<()> {
+pub(super) fn until_up(vm: &Vm) -> Result<()> {
     // `degraded`: a unit failed. Which one is told where the rest of the test fails.
     let up = "systemctl is-system-running --wait | grep -xE 'running|degraded'";
     let request = Request::new(&["sh", "-c", up]).deadline(SYSTEM_UP);
