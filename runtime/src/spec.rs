@@ -31,10 +31,12 @@ pub enum SpecError {
         path: PathBuf,
     },
     /// The file is not a valid configuration.
-    #[error("parse {path}")]
+    #[error("parse {path}, {property}")]
     Parse {
         /// The file.
         path: PathBuf,
+        /// The property that is wrong, dotted.
+        property: String,
         /// What the parser said, with line and column.
         source: serde_json::Error,
     },
@@ -93,10 +95,21 @@ impl Bundle {
         if text.len() as u64 > MAX_CONFIG {
             return Err(SpecError::TooLarge { path });
         }
-        let spec = serde_json::from_slice(&text).map_err(|source| SpecError::Parse {
-            path: path.clone(),
-            source,
-        })?;
+        let mut parser = serde_json::Deserializer::from_slice(&text);
+        let spec = serde_path_to_error::deserialize(&mut parser)
+            .map_err(|error| SpecError::Parse {
+                path: path.clone(),
+                property: error.path().to_string(),
+                source: error.into_inner(),
+            })
+            .and_then(|spec| {
+                let end = parser.end();
+                end.map(|()| spec).map_err(|source| SpecError::Parse {
+                    path: path.clone(),
+                    property: "the end".to_owned(),
+                    source,
+                })
+            })?;
         let dir = dir.canonicalize().map_err(read)?;
         let bundle = Self::new(dir, spec)?;
         Ok(Self { text, ..bundle })

@@ -54,8 +54,28 @@ pub(super) fn open(path: Option<&Path>, format: Format, debug: bool) -> io::Resu
     .map_err(|_set| io::ErrorKind::AlreadyExists.into())
 }
 
+/// Longer messages are cut, in bytes: values of a configuration are quoted in them.
+const LONGEST: usize = 2000;
+
+/// One line that no terminal obeys, whatever a configuration had written into it.
+fn tame(message: &str) -> String {
+    let mut tamed = String::with_capacity(message.len().min(LONGEST));
+    for character in message.trim_end().chars() {
+        if tamed.len() >= LONGEST {
+            tamed.push('…');
+            break;
+        }
+        match character.is_control() {
+            true => tamed.extend(character.escape_default()),
+            false => tamed.push(character),
+        }
+    }
+    tamed
+}
+
 /// Tells one thing. If it cannot be told there is nobody to tell that to.
 pub(super) fn tell(level: Level, message: &str) {
+    let message = &tame(message);
     let Some(log) = LOG.get() else {
         writeln!(io::stderr(), "dyno-runtime: {message}").ok();
         return;
@@ -91,6 +111,12 @@ fn line(format: Format, level: Level, message: &str, time: Timestamp) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        assert_eq!(tame("a\nb\u{1b}[31m ü\n"), "a\\nb\\u{1b}[31m ü");
+        assert!(tame(&"x".repeat(70_000)).len() < LONGEST + 10);
+    }
 
     #[test]
     fn lines_are_those_that_callers_of_runc_parse() {

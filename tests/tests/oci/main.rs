@@ -8,6 +8,7 @@ mod callers;
 mod commands;
 mod exec;
 mod hooks;
+mod hostile;
 mod inside;
 mod life;
 mod plain;
