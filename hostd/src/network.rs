@@ -397,7 +397,8 @@ fn api_error(error: &dyno_netns::Error) -> ApiError {
     let kind = match error {
         dyno_netns::Error::Invalid(dyno_netns::Invalid::PortConflict { .. })
         | dyno_netns::Error::Invalid(dyno_netns::Invalid::PortTaken(_))
-        | dyno_netns::Error::PortInUse { .. } => ErrorKind::Conflict,
+        | dyno_netns::Error::PortInUse { .. }
+        | dyno_netns::Error::ForeignLink { .. } => ErrorKind::Conflict,
         dyno_netns::Error::Invalid(_) => ErrorKind::Invalid,
         dyno_netns::Error::NoFreeSubnet => ErrorKind::Exhausted,
         _ => ErrorKind::Internal,
