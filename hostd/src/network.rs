@@ -94,6 +94,9 @@ impl DefaultNetwork {
     pub fn open(config: Config) -> dyno_netns::Result<Self> {
         let pool = Pool::new(config.subnet4);
         let network = Arc::new(Network::open(config)?);
+        for change in network.prepared() {
+            tracing::info!(?change, "the machine is prepared for dynos");
+        }
         let state = State {
             pool,
             attached: BTreeMap::new(),

@@ -26,6 +26,7 @@ const ACTIVATION: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Network {
     config: Config,
+    prepared: Vec<Repair>,
     /// Whether links of this kernel have IPv6 settings.
     kernel_ipv6: bool,
     kernel: Mutex<Kernel>,
@@ -38,8 +39,6 @@ pub struct Network {
 pub(crate) struct Kernel {
     pub(crate) route: Socket,
     pub(crate) rules: nft::Rules,
-    /// Done at opening, and told by the first reconciliation.
-    pub(crate) untold: Vec<Repair>,
 }
 
 /// Other ways into the kernel, so that removing keeps nobody waiting.
@@ -70,13 +69,12 @@ impl Network {
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
         let rules = nft::Rules::open(&config)?; // P13: before the first link
-        let untold = sysctl::forward(&config)?;
         let network = Self {
+            prepared: sysctl::forward(&config)?,
             kernel_ipv6: sysctl::kernel_has_ipv6(),
             kernel: Mutex::new(Kernel {
                 route: open_socket()?,
                 rules,
-                untold,
             }),
             removal: Mutex::new(Removal {
                 route: open_socket()?,
@@ -92,6 +90,13 @@ impl Network {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What opening it changed in the machine's settings: forwarding, where it
+    /// was off. That is a part of setting up; later it is a repair.
+    #[must_use]
+    pub fn prepared(&self) -> &[Repair] {
+        &self.prepared
     }
 
     /// The dynos' IPv4 gateway and DNS server.
@@ -236,8 +241,7 @@ impl Network {
     pub fn reconcile(&self, desired: &Desired) -> Result<Vec<Repair>> {
         desired.validate(&self.config)?;
         let mut kernel = self.kernel();
-        let mut repairs = std::mem::take(&mut kernel.untold);
-        repairs.extend(sysctl::forward(&self.config)?);
+        let mut repairs = sysctl::forward(&self.config)?;
         let elements = Elements::of(&desired.endpoints, &desired.published);
         let (meddled, stale) = kernel.rules.reconcile(elements)?;
         if meddled {

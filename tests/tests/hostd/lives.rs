@@ -211,3 +211,21 @@ fn dynos_do_not_inherit_how_hostd_is_spared_when_memory_runs_out() {
     until("it told", || host.ok(&["logs", &id]) == "0");
     assert_eq!(host.ok(&["exec", &id, print[0], print[1]]), "0");
 }
+
+#[test]
+fn a_fresh_start_warns_of_nothing() {
+    let host = Host::start();
+    let log = || std::fs::read_to_string(host.path().join("hostd.log")).unwrap();
+    until("the network was compared", || {
+        log().contains("DNS for dynos answers")
+    });
+    assert!(!log().contains("not as it should be"), "{}", log());
+    // What somebody turns off later is another matter.
+    let mut sysctl = std::process::Command::new("sysctl");
+    let done = sysctl.args(["-q", "-w", "net.ipv4.ip_forward=0"]).status();
+    assert!(done.unwrap().success());
+    until("hostd warns", || {
+        let warns = |line: &str| line.contains("WARN") && line.contains("ip_forward");
+        log().lines().any(warns)
+    });
+}
