@@ -1,6 +1,7 @@
 //! hostd and monitors killed at the worst time.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use dyno_tests::host::Host;
@@ -211,4 +212,33 @@ fn a_record_that_cannot_be_read_does_not_cost_its_dyno_its_life() {
     host.until_it_answers();
     host.until_phase(&id, "running");
     assert_eq!(host.inspect(&id)["status"]["pid"].as_i64(), Some(pid));
+}
+
+#[test]
+fn a_monitor_that_hangs_keeps_no_client_waiting() {
+    let host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    host.until_phase(&id, "running");
+    let monitor = &host.inspect(&id)["status"]["monitor_pid"];
+    let monitor = Pid::from_raw(i32::try_from(monitor.as_i64().unwrap()).unwrap()).unwrap();
+    kill_process(monitor, Signal::STOP).unwrap();
+    let clients = [
+        host.dyno(&["exec", &id, "true"]),
+        host.dyno(&["attach", &id]),
+    ]
+    .map(|mut client| client.stderr(Stdio::piped()).spawn().unwrap());
+    let [mut exec, mut attach] = clients;
+    until("both were told", || {
+        exec.try_wait().unwrap().is_some() && attach.try_wait().unwrap().is_some()
+    });
+    for client in [exec, attach] {
+        let output = client.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{told}");
+        assert!(told.contains("the monitor did not answer"), "{told}");
+    }
+    kill_process(monitor, Signal::CONT).unwrap();
+    assert_eq!(host.ok(&["exec", &id, "echo", "again"]), "again");
+    kill_process(monitor, Signal::STOP).unwrap();
+    host.ok(&["rm", "-f", &id]);
 }
