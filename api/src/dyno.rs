@@ -37,7 +37,8 @@ pub struct DynoSpec {
     pub tty: bool,
     /// Keep standard input open for attached clients.
     pub stdin: bool,
-    /// Remove it once it has ended.
+    /// Remove it once it has ended, or where nobody attaches to it or starts
+    /// it for half a minute.
     pub rm: bool,
     /// Make the root file system read-only.
     pub read_only: bool,

@@ -17,7 +17,7 @@ use crate::durable::{self, from_io, internal};
 use crate::host::{Host, blocking};
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
-use crate::supervisor::{self, Ask, Handle, is_over};
+use crate::supervisor::{self, Ask, Handle, Presence, is_over};
 use crate::{admission, bundle, identity, images, signal};
 
 /// How long a new dyno waits for the name of one that is being removed.
@@ -283,7 +283,8 @@ pub async fn wait(host: &Host, wanted: &str, removed: bool) -> Result<ExitStatus
         })
 }
 
-/// Joins a dyno's streams: a connection that speaks frames from here on.
+/// Joins a dyno's streams: a connection that speaks frames from here on, and
+/// what is to be kept as long as it is used.
 ///
 /// # Errors
 /// Conflict when there is nothing to attach to.
@@ -292,12 +293,13 @@ pub async fn attach(
     wanted: &str,
     stdin: bool,
     size: Option<(u16, u16)>,
-) -> Result<Connection, ApiError> {
+) -> Result<(Connection, Presence), ApiError> {
     let handle = find(host, wanted)?;
+    let presence = handle.be_present();
     handle.ask(Ask::Prepare).await?;
     let socket = host.paths.dyno(&handle.dyno().id).monitor_socket();
     let (_, connection) = monitor::open(&socket, &Request::Attach { stdin, size }).await?;
-    Ok(connection)
+    Ok((connection, presence))
 }
 
 /// Runs one more process in a dyno: a connection that speaks frames.

@@ -133,13 +133,8 @@ pub async fn ask_within(
     request: &Request,
     limit: Duration,
 ) -> Result<Status, ApiError> {
-    match timeout(limit, open(socket, request)).await {
-        Ok(answer) => answer.map(|(status, _)| status),
-        Err(_) => Err(ApiError::new(
-            ErrorKind::Internal,
-            format!("the monitor did not answer within {} s", limit.as_secs()),
-        )),
-    }
+    let opened = open_within(socket, request, limit).await;
+    opened.map(|(status, _)| status)
 }
 
 /// A connection whose first answer was read; more follows on it.
@@ -151,6 +146,27 @@ pub type Connection = BufReader<UnixStream>;
 /// # Errors
 /// As [`ask`].
 pub async fn open(socket: &Path, request: &Request) -> Result<(Status, Connection), ApiError> {
+    open_within(socket, request, ANSWER).await
+}
+
+/// P15: a monitor that hangs holds nobody up for ever. What follows the first
+/// answer takes as long as it takes.
+async fn open_within(
+    socket: &Path,
+    request: &Request,
+    limit: Duration,
+) -> Result<(Status, Connection), ApiError> {
+    match timeout(limit, begin(socket, request)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(ApiError::new(
+            ErrorKind::Internal,
+            format!("the monitor did not answer within {} s", limit.as_secs()),
+        )
+        .hint("it is stopped or hangs; removing its dyno by force kills it: `dyno rm -f`")),
+    }
+}
+
+async fn begin(socket: &Path, request: &Request) -> Result<(Status, Connection), ApiError> {
     let failed = |error: io::Error| from_io("cannot talk to the monitor", &error);
     let mut line = serde_json::to_vec(request)
         .map_err(io::Error::from)
@@ -200,15 +216,7 @@ impl Watch {
     /// # Errors
     /// As [`ask`].
     pub async fn open(socket: &Path) -> Result<(Status, Self), ApiError> {
-        let (status, connection) = match timeout(ANSWER, open(socket, &Request::Watch {})).await {
-            Ok(opened) => opened?,
-            Err(_) => {
-                return Err(ApiError::new(
-                    ErrorKind::Internal,
-                    "the monitor does not answer",
-                ));
-            }
-        };
+        let (status, connection) = open(socket, &Request::Watch {}).await?;
         Ok((
             status,
             Self {
@@ -251,5 +259,26 @@ pub fn api_error(failure: Failure) -> ApiError {
         kind,
         message: failure.message,
         hint: failure.hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel accepts connections and requests for a monitor that is stopped.
+    #[tokio::test]
+    async fn a_monitor_that_does_not_answer_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("monitor.sock");
+        let _deaf = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let request = Request::Attach {
+            stdin: true,
+            size: None,
+        };
+        let opened = open_within(&socket, &request, Duration::from_millis(20)).await;
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Internal);
+        assert!(error.message.contains("did not answer"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use dyno_api::edge::{NetworkTable, Tables};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
 use dyno_netns::pool::{Pool, paired_ipv6};
-use dyno_netns::{Config, Counters, Desired, Endpoint, Network, Published, Repair};
+use dyno_netns::{Config, Counters, Desired, Endpoint, Network, Published, Repair, Shut};
 use tokio::sync::RwLock;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -56,23 +56,55 @@ struct State {
     attached: BTreeMap<DynoId, Attached>,
     /// Dynos whose links the kernel is still letting go.
     leaving: BTreeMap<DynoId, JoinHandle<()>>,
-    /// Their addresses, and whether each was given back meanwhile.
+    /// Dynos that were shut off and could not be cleared away.
+    uncleared: BTreeMap<DynoId, Arc<Shut>>,
+    /// Addresses that something may still lead to, and whether each was given
+    /// back meanwhile.
     held: BTreeMap<Ipv4Addr, bool>,
+    /// There was a repair: nothing of an earlier hostd's network is left.
+    repaired: bool,
 }
 
 impl State {
-    fn release(&mut self, ipv4: Ipv4Addr) {
-        match self.held.get_mut(&ipv4) {
-            Some(given_back) => *given_back = true,
-            None => drop(self.pool.release(ipv4)),
+    fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            attached: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            uncleared: BTreeMap::new(),
+            held: BTreeMap::new(),
+            repaired: false,
         }
     }
 
-    /// The link of a dyno is gone: its address can be another's.
-    fn left(&mut self, id: &DynoId, ipv4: Ipv4Addr) {
-        self.leaving.remove(id);
+    fn release(&mut self, ipv4: Ipv4Addr) {
+        match self.held.get_mut(&ipv4) {
+            Some(given_back) => *given_back = true,
+            None if self.repaired => drop(self.pool.release(ipv4)),
+            None => drop(self.held.insert(ipv4, true)),
+        }
+    }
+
+    /// Something may lead to this address until it is [`let_go`](Self::let_go).
+    fn hold(&mut self, ipv4: Ipv4Addr) {
+        self.held.entry(ipv4).or_insert(false);
+    }
+
+    /// Nothing leads there any more: it can be another's.
+    fn let_go(&mut self, ipv4: Ipv4Addr) {
         if self.held.remove(&ipv4) == Some(true) {
             self.pool.release(ipv4);
+        }
+    }
+
+    /// The kernel holds what is desired and nothing else. No dyno comes or goes
+    /// during a repair, so what is still held is what failed before.
+    fn repaired(&mut self) {
+        self.repaired = true;
+        self.uncleared.clear();
+        let held: Vec<Ipv4Addr> = self.held.keys().copied().collect();
+        for ipv4 in held {
+            self.let_go(ipv4);
         }
     }
 }
@@ -92,14 +124,11 @@ impl DefaultNetwork {
     /// # Errors
     /// What the kernel refused.
     pub fn open(config: Config) -> dyno_netns::Result<Self> {
-        let pool = Pool::new(config.subnet4);
+        let state = State::new(Pool::new(config.subnet4));
         let network = Arc::new(Network::open(config)?);
-        let state = State {
-            pool,
-            attached: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            held: BTreeMap::new(),
-        };
+        for change in network.prepared() {
+            tracing::info!(?change, "the machine is prepared for dynos");
+        }
         Ok(Self {
             network,
             state: Arc::new(Mutex::new(state)),
@@ -140,7 +169,8 @@ impl DefaultNetwork {
         self.state().pool.claim(ipv4)
     }
 
-    /// Gives an address back. It can be had again once its last link is gone.
+    /// Gives an address back. It can be had again once nothing leads to it, by
+    /// a repair where taking it off the network failed.
     pub fn release(&self, ipv4: Ipv4Addr) {
         self.state().release(ipv4);
     }
@@ -178,6 +208,8 @@ impl DefaultNetwork {
         }
         let _changing = self.repairs.read().await;
         let id = place.id.clone();
+        self.clear_earlier(&id).await?;
+        let ipv4 = place.ipv4;
         let entry = Attached {
             place: place.clone(),
             init,
@@ -189,11 +221,25 @@ impl DefaultNetwork {
         let mut state = self.state();
         if let Err(error) = plumbed {
             state.attached.remove(&id);
+            state.hold(ipv4); // undoing it may have failed, too
             return Err(error);
         }
         if let Some(entry) = state.attached.get_mut(&id) {
             entry.plumbed = true;
         }
+        Ok(())
+    }
+
+    /// Clears away what an earlier detachment left, so that no repair takes
+    /// the new link for the old one.
+    async fn clear_earlier(&self, id: &DynoId) -> Result<(), ApiError> {
+        let uncleared = self.state().uncleared.get(id).cloned();
+        let Some(shut) = uncleared else {
+            return Ok(());
+        };
+        let network = self.network.clone();
+        blocking(move || network.clear(&shut).map_err(|error| api_error(&error))).await?;
+        self.state().uncleared.remove(id);
         Ok(())
     }
 
@@ -206,8 +252,13 @@ impl DefaultNetwork {
     /// What the kernel refused; the next repair tries again.
     pub async fn detach(&self, id: &DynoId) -> Result<(), ApiError> {
         let changing = self.repairs.clone().read_owned().await;
-        let Some(entry) = self.state().attached.remove(id) else {
-            return Ok(());
+        let ipv4 = {
+            let mut state = self.state();
+            let Some(entry) = state.attached.remove(id) else {
+                return Ok(());
+            };
+            state.hold(entry.place.ipv4);
+            entry.place.ipv4
         };
         let (network, name) = (self.network.clone(), id.clone());
         let shut = blocking(move || {
@@ -216,15 +267,21 @@ impl DefaultNetwork {
         })
         .await?;
         let (network, state) = (self.network.clone(), self.state.clone());
-        let (id, ipv4) = (id.clone(), entry.place.ipv4);
+        let id = id.clone();
         let mut shared = self.state();
-        shared.held.insert(ipv4, false);
         let leaving = id.clone();
         let task = spawn_blocking(move || {
-            if let Err(error) = network.clear(&shut) {
-                tracing::warn!(dyno = %id, error = %chain(&error), "a link stays until the next repair");
+            let cleared = network.clear(&shut);
+            let mut state = lock(&state);
+            state.leaving.remove(&id);
+            match cleared {
+                Ok(()) => state.let_go(ipv4),
+                Err(error) => {
+                    tracing::warn!(dyno = %id, error = %chain(&error), "a link stays until the next repair");
+                    state.uncleared.insert(id, Arc::new(shut));
+                }
             }
-            lock(&state).left(&id, ipv4);
+            drop(state);
             drop(changing);
         });
         shared.leaving.insert(leaving, task);
@@ -237,9 +294,22 @@ impl DefaultNetwork {
     /// What the kernel refused.
     pub async fn repair(&self) -> Result<Vec<Repair>, ApiError> {
         let _comparing = self.repairs.write().await;
-        let attached: Vec<Attached> = self.state().attached.values().cloned().collect();
+        let (attached, uncleared): (Vec<_>, Vec<_>) = {
+            let state = self.state();
+            let attached = state.attached.values().cloned().collect();
+            (attached, state.uncleared.values().cloned().collect())
+        };
         let network = self.network.clone();
-        blocking(move || repair(&network, &attached)).await
+        let repairs = blocking(move || {
+            let repairs = repair(&network, &attached)?;
+            for shut in uncleared {
+                network.clear(&shut).map_err(|error| api_error(&error))?;
+            }
+            Ok(repairs)
+        })
+        .await?;
+        self.state().repaired();
+        Ok(repairs)
     }
 
     /// Traffic of a dyno's link.
@@ -397,10 +467,47 @@ fn api_error(error: &dyno_netns::Error) -> ApiError {
     let kind = match error {
         dyno_netns::Error::Invalid(dyno_netns::Invalid::PortConflict { .. })
         | dyno_netns::Error::Invalid(dyno_netns::Invalid::PortTaken(_))
-        | dyno_netns::Error::PortInUse { .. } => ErrorKind::Conflict,
+        | dyno_netns::Error::PortInUse { .. }
+        | dyno_netns::Error::ForeignLink { .. } => ErrorKind::Conflict,
         dyno_netns::Error::Invalid(_) => ErrorKind::Invalid,
         dyno_netns::Error::NoFreeSubnet => ErrorKind::Exhausted,
         _ => ErrorKind::Internal,
     };
     ApiError::new(kind, chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State::new(Pool::new("10.0.0.0/29".parse().unwrap()))
+    }
+
+    #[test]
+    fn an_address_that_something_may_lead_to_is_not_handed_out() {
+        let mut state = state();
+        state.repaired();
+        let first = state.pool.allocate().unwrap();
+        state.hold(first);
+        state.release(first);
+        let second = state.pool.allocate().unwrap();
+        assert_ne!(first, second);
+        state.repaired();
+        assert_eq!(state.pool.allocate().unwrap(), first);
+        // Its dyno still has this one.
+        state.hold(second);
+        state.repaired();
+        assert_ne!(state.pool.allocate().unwrap(), second);
+    }
+
+    #[test]
+    fn what_an_earlier_hostd_left_leads_somewhere_until_the_first_repair() {
+        let mut state = state();
+        let recorded = state.pool.allocate().unwrap();
+        state.release(recorded);
+        assert_ne!(state.pool.allocate().unwrap(), recorded);
+        state.repaired();
+        assert_eq!(state.pool.allocate().unwrap(), recorded);
+    }
 }

@@ -35,15 +35,18 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
             (record, evidence, running)
         }));
     }
-    let mut resumed = Vec::new();
+    let mut found = Vec::new();
     for look in looked_at {
         match look.await {
-            Ok((mut record, evidence, running)) => {
-                let how = decide(host, &mut record, evidence, running.as_ref())?;
-                resumed.push((record, running, how));
-            }
+            Ok(look) => found.push(look),
             Err(error) => tracing::error!(%error, "a dyno could not be looked at"),
         }
+    }
+    give_back(host, found.iter_mut().map(|(record, ..)| record))?;
+    let mut resumed = Vec::new();
+    for (record, evidence, running) in found {
+        let how = decide(host, &record, evidence, running.as_ref());
+        resumed.push((record, running, how));
     }
     let adopted: Vec<u32> = resumed
         .iter()
@@ -119,24 +122,34 @@ async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Optio
     }
 }
 
-/// Gives the dyno back what is its alone, and says how it goes on.
-fn decide(
+/// Gives each dyno back what is its alone. Who has lost something gets another
+/// only after everybody has claimed what they have.
+fn give_back<'a>(
     host: &Host,
-    record: &mut Record,
-    evidence: Evidence,
-    running: Option<&Running>,
-) -> Result<Recovery, ApiError> {
-    host.registry().readmit(record)?;
-    if let Some(ipv4) = record.ipv4
-        && !host.network.claim(ipv4)
-    {
-        // The subnet is another one: a dyno that runs is not reachable any more.
-        tracing::warn!(dyno = %record.id, %ipv4, "its address is not of this network; it gets another");
-        (record.ipv4, record.ipv6) = host
-            .network
-            .reserve()
-            .map(|(four, six)| (Some(four), six))?;
+    records: impl Iterator<Item = &'a mut Record>,
+) -> Result<(), ApiError> {
+    let mut claims = Vec::new();
+    for record in records {
+        let range = host.registry().readmit(record);
+        let address = record.ipv4.is_none_or(|ipv4| host.network.claim(ipv4));
+        claims.push((record, range, address));
     }
+    for (record, range, address) in claims {
+        if !range {
+            host.registry().new_range(record)?;
+        }
+        if !address {
+            // The subnet is another one: a dyno that runs is not reachable any more.
+            tracing::warn!(dyno = %record.id, ipv4 = ?record.ipv4, "its address is not of this network; it gets another");
+            let (four, six) = host.network.reserve()?;
+            (record.ipv4, record.ipv6) = (Some(four), six);
+        }
+    }
+    Ok(())
+}
+
+/// How the dyno goes on.
+fn decide(host: &Host, record: &Record, evidence: Evidence, running: Option<&Running>) -> Recovery {
     let traits = Traits {
         rm: record.spec.rm,
         restart: record.spec.restart,
@@ -148,7 +161,7 @@ fn decide(
     {
         host.network.adopt(place, running.last.pid.unwrap_or(0));
     }
-    Ok(how)
+    how
 }
 
 /// Removes what belongs to no record: monitors that nobody watches, groups,

@@ -99,19 +99,26 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a recorded dyno up again; its range is another one when the old
-    /// one is not this host's any more.
+    /// Takes a recorded dyno up again. `false` when its range is not this
+    /// host's any more, or somebody else's: then it needs a
+    /// [`new_range`](Self::new_range), once everybody has claimed their own.
+    pub fn readmit(&mut self, record: &Record) -> bool {
+        self.insert(record);
+        self.uids.adopt(record.uid_base)
+    }
+
+    /// Gives a dyno that has none another range.
     ///
     /// # Errors
     /// Exhausted, when no range is left.
-    pub fn readmit(&mut self, record: &mut Record) -> Result<(), ApiError> {
-        if !self.uids.adopt(record.uid_base) {
-            record.uid_base = self
-                .uids
-                .take()
-                .map_err(|error| ApiError::new(ErrorKind::Exhausted, error.to_string()))?;
+    pub fn new_range(&mut self, record: &mut Record) -> Result<(), ApiError> {
+        record.uid_base = self
+            .uids
+            .take()
+            .map_err(|error| ApiError::new(ErrorKind::Exhausted, error.to_string()))?;
+        if let Some(slot) = self.slots.get_mut(&record.id) {
+            slot.uid_base = record.uid_base;
         }
-        self.insert(record);
         Ok(())
     }
 
@@ -273,8 +280,26 @@ mod tests {
         let (mut first, mut second) = (record(1), record(2));
         registry.reserve(&mut first).unwrap();
         second.uid_base = first.uid_base;
-        registry.readmit(&mut second).unwrap();
+        assert!(!registry.readmit(&second));
+        registry.new_range(&mut second).unwrap();
         assert_ne!(first.uid_base, second.uid_base);
+        // Each gives back its own.
+        registry.forget(&second.id);
+        let mut third = record(3);
+        third.uid_base = first.uid_base;
+        assert!(!registry.readmit(&third));
+    }
+
+    #[test]
+    fn a_new_range_is_nobodys_who_was_taken_up() {
+        let mut registry = registry();
+        let (mut foreign, mut own) = (record(1), record(2));
+        foreign.uid_base = 100_000;
+        own.uid_base = UidPool::for_tests().take().unwrap();
+        assert!(!registry.readmit(&foreign));
+        assert!(registry.readmit(&own));
+        registry.new_range(&mut foreign).unwrap();
+        assert_ne!(foreign.uid_base, own.uid_base);
     }
 
     #[test]

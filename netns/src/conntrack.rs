@@ -13,7 +13,7 @@ use rustix::net::netlink::NETFILTER;
 
 use crate::error::{Error, Result};
 use crate::model::Protocol;
-use crate::netlink::{Attributes, Message, Reply, Socket, flags, parse_attributes};
+use crate::netlink::{Attributes, Message, Reply, Socket, flags, once_loaded, parse_attributes};
 
 const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
@@ -73,8 +73,8 @@ impl Conntrack {
             source,
         })?;
         let mut conntrack = Self { socket };
-        let probe = Message::new(GET_STATISTICS, 0, &family(false));
-        match conntrack.socket.request(OPERATION, [probe]) {
+        let probe = || Message::new(GET_STATISTICS, 0, &family(false));
+        match once_loaded(|| conntrack.socket.request(OPERATION, [probe()])) {
             Ok(_) => Ok(Some(conntrack)),
             Err(Error::Netlink { source, .. }) if is_unsupported(&source) => Ok(None),
             Err(error) => Err(error),

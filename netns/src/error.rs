@@ -22,6 +22,13 @@ pub enum Error {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// Somebody else has a link by the name that one of ours would have. Only
+    /// what carries our mark is ever removed.
+    #[error("there is a link {name} that this host did not make; rename or remove it")]
+    ForeignLink {
+        /// Its name.
+        name: String,
+    },
     /// A reply of the kernel is not what its headers promise.
     #[error("malformed netlink reply to: {operation}")]
     Reply {

@@ -141,7 +141,7 @@ pub(crate) fn create_gateway(config: &Config, kind: &str) -> Message {
 
 /// Marks a link as ours and keeps the kernel from giving it addresses of its
 /// own. `ipv6` says whether the kernel knows IPv6 at all.
-pub(crate) fn mark_link(name: &str, alias: &str, ipv6: bool) -> Message {
+pub(crate) fn mark_link(index: u32, alias: &str, ipv6: bool) -> Message {
     let conf = INET_CONF
         .iter()
         .fold(Attributes::new(), |list, &(key, value)| {
@@ -154,8 +154,7 @@ pub(crate) fn mark_link(name: &str, alias: &str, ipv6: bool) -> Message {
     if ipv6 {
         families = families.nest(AF_INET6.into(), &no_link_local());
     }
-    Message::new(RTM_SETLINK, 0, &ifinfo(0, 0, 0))
-        .string(IFLA_IFNAME, name)
+    Message::new(RTM_SETLINK, 0, &ifinfo(index, 0, 0))
         .bytes(IFLA_IFALIAS, alias.as_bytes())
         .nest(IFLA_AF_SPEC, &families)
 }
@@ -194,8 +193,8 @@ pub(crate) fn list_links() -> Message {
 }
 
 /// Removes a link, and with it its peer, addresses, routes and neighbours.
-pub(crate) fn delete_link(name: &str) -> Message {
-    Message::new(RTM_DELLINK, 0, &ifinfo(0, 0, 0)).string(IFLA_IFNAME, name)
+pub(crate) fn delete_link(index: u32) -> Message {
+    Message::new(RTM_DELLINK, 0, &ifinfo(index, 0, 0))
 }
 
 /// Gives a link an address of its own, without duplicate detection: nobody on
@@ -324,6 +323,13 @@ impl Link {
             }
         }
         Some(link)
+    }
+
+    /// Whether this host made it: it carries the mark, or would by now had its
+    /// maker not died. A link has its group from its first moment.
+    pub(crate) fn is_own(&self, config: &Config) -> bool {
+        let named = self.name.starts_with("dv-") || self.name == gateway_name(config);
+        self.endpoint(config).is_some() || (named && self.group == config.host.group())
     }
 
     /// The id in the link's mark, if it carries this host's.

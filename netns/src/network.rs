@@ -11,7 +11,7 @@ use crate::conntrack::{Conntrack, Stale};
 use crate::error::{Error, Invalid, Result};
 use crate::link::{self, Link};
 use crate::model::{Config, Desired, Endpoint, Published};
-use crate::netlink::{Message, Reply, Socket};
+use crate::netlink::{Reply, Socket};
 use crate::nft::{self, Elements};
 use crate::report::{Counters, Finding, Repair};
 use crate::watch::Watch;
@@ -26,6 +26,7 @@ const ACTIVATION: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Network {
     config: Config,
+    prepared: Vec<Repair>,
     /// Whether links of this kernel have IPv6 settings.
     kernel_ipv6: bool,
     kernel: Mutex<Kernel>,
@@ -38,8 +39,6 @@ pub struct Network {
 pub(crate) struct Kernel {
     pub(crate) route: Socket,
     pub(crate) rules: nft::Rules,
-    /// Done at opening, and told by the first reconciliation.
-    pub(crate) untold: Vec<Repair>,
 }
 
 /// Other ways into the kernel, so that removing keeps nobody waiting.
@@ -65,17 +64,17 @@ impl Network {
     /// [`apply`](Self::apply).
     ///
     /// # Errors
-    /// An invalid configuration, or the kernel's refusal.
+    /// An invalid configuration, [`Error::ForeignLink`] in the gateway's place,
+    /// or the kernel's refusal.
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
         let rules = nft::Rules::open(&config)?; // P13: before the first link
-        let untold = sysctl::forward(&config)?;
         let network = Self {
+            prepared: sysctl::forward(&config)?,
             kernel_ipv6: sysctl::kernel_has_ipv6(),
             kernel: Mutex::new(Kernel {
                 route: open_socket()?,
                 rules,
-                untold,
             }),
             removal: Mutex::new(Removal {
                 route: open_socket()?,
@@ -91,6 +90,13 @@ impl Network {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What opening it changed in the machine's settings: forwarding, where it
+    /// was off. That is a part of setting up; later it is a repair.
+    #[must_use]
+    pub fn prepared(&self) -> &[Repair] {
+        &self.prepared
     }
 
     /// The dynos' IPv4 gateway and DNS server.
@@ -112,7 +118,8 @@ impl Network {
     /// replaced, and its published ports are closed.
     ///
     /// # Errors
-    /// An invalid endpoint, or the kernel's refusal; nothing is left behind.
+    /// An invalid endpoint, [`Error::ForeignLink`], or the kernel's refusal;
+    /// nothing is left behind.
     pub fn attach(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<()> {
         endpoint.validate(&self.config)?;
         let mut inside = namespace::enter(netns)?;
@@ -179,7 +186,11 @@ impl Network {
     }
 
     fn remove(&self, id: &str, stale: &[Stale]) -> Result<()> {
-        let link = delete_link(&mut lock(&self.removal).route, &link::outer_name(id));
+        let name = link::outer_name(id);
+        let link = match remove_own(&mut lock(&self.removal).route, &self.config, &name) {
+            Err(Error::ForeignLink { .. }) => Ok(()), // so the endpoint has none
+            other => other,
+        };
         self.forget(stale).and(link)
     }
 
@@ -230,8 +241,7 @@ impl Network {
     pub fn reconcile(&self, desired: &Desired) -> Result<Vec<Repair>> {
         desired.validate(&self.config)?;
         let mut kernel = self.kernel();
-        let mut repairs = std::mem::take(&mut kernel.untold);
-        repairs.extend(sysctl::forward(&self.config)?);
+        let mut repairs = sysctl::forward(&self.config)?;
         let elements = Elements::of(&desired.endpoints, &desired.published);
         let (meddled, stale) = kernel.rules.reconcile(elements)?;
         if meddled {
@@ -309,25 +319,29 @@ impl Network {
     ) -> Result<u32> {
         let name = link::outer_name(&endpoint.id);
         let operation = format!("create link {name}");
-        let mark = link::mark(&self.config, &endpoint.id);
         let create = || {
             [
                 link::create_veth(&self.config, endpoint, netns),
-                link::mark_link(&name, &mark, self.kernel_ipv6),
                 link::read_link(&name),
             ]
         };
         let replies = match route.request(&operation, create()) {
             Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                delete_link(route, &name)?;
+                remove_own(route, &self.config, &name)?;
                 route.request(&operation, create())?
             }
             other => other?,
         };
+        let outer = found(&operation, &replies)?.index;
+        // Not along with its creation: the kernel goes on after a message that
+        // it refused, and would mark what somebody else made.
+        let mark = link::mark(&self.config, &endpoint.id);
+        let marking = [link::mark_link(outer, &mark, self.kernel_ipv6)];
+        route.request(&operation, marking)?;
         if self.kernel_ipv6 {
             sysctl::distrust(&name)?;
         }
-        Ok(found(&operation, &replies)?.index)
+        Ok(outer)
     }
 
     fn raise_inner(&self, inside: &mut Socket, endpoint: &Endpoint) -> Result<()> {
@@ -372,26 +386,29 @@ impl Network {
     pub(crate) fn raise_gateway(&self, route: &mut Socket) -> Result<()> {
         let name = link::gateway_name(&self.config);
         let operation = format!("create link {name}");
-        let mark = link::mark(&self.config, link::GATEWAY);
+        let foreign = |link: &Link| !link.is_own(&self.config);
+        if find(route, &name)?.as_ref().is_some_and(foreign) {
+            return Err(Error::ForeignLink { name });
+        }
         let [kind, other_kind] = link::GATEWAY_KINDS;
-        let create = |kind| {
-            [
+        let mut create = |kind| {
+            let messages = [
                 link::create_gateway(&self.config, kind),
-                link::mark_link(&name, &mark, self.kernel_ipv6),
                 link::read_link(&name),
-            ]
+            ];
+            route.request(&operation, messages)
         };
-        let replies = match route.request(&operation, create(kind)) {
+        let replies = match create(kind) {
             Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
-                route.request(&operation, create(other_kind))?
+                create(other_kind)?
             }
             other => other?,
         };
         let index = found(&operation, &replies)?.index;
+        let mark = link::mark(&self.config, link::GATEWAY);
+        let mut messages = vec![link::mark_link(index, &mark, self.kernel_ipv6)];
         let addresses = self.config.gateways();
-        let mut messages: Vec<Message> = addresses
-            .map(|address| link::add_address(index, address))
-            .collect();
+        messages.extend(addresses.map(|address| link::add_address(index, address)));
         messages.push(link::up(index));
         messages.extend(self.config.subnets().map(link::unreachable_subnet));
         route.request(&operation, messages).map(drop)
@@ -455,12 +472,31 @@ fn open_socket() -> Result<Socket> {
     })
 }
 
-/// Removes a link if it is there.
-pub(crate) fn delete_link(route: &mut Socket, name: &str) -> Result<()> {
-    let operation = format!("remove link {name}");
-    match route.request(&operation, [link::delete_link(name)]) {
+/// Removes the link of this name, if there is one and this host made it.
+fn remove_own(route: &mut Socket, config: &Config, name: &str) -> Result<()> {
+    match find(route, name)? {
+        Some(link) if !link.is_own(config) => Err(Error::ForeignLink {
+            name: name.to_owned(),
+        }),
+        Some(link) => delete_link(route, &link),
+        None => Ok(()),
+    }
+}
+
+/// Removes a link, which may be gone already.
+pub(crate) fn delete_link(route: &mut Socket, link: &Link) -> Result<()> {
+    let operation = format!("remove link {}", link.name);
+    match route.request(&operation, [link::delete_link(link.index)]) {
         Err(Error::Netlink { source, .. }) if is_no_device(&source) => Ok(()),
         other => other.map(drop),
+    }
+}
+
+fn find(route: &mut Socket, name: &str) -> Result<Option<Link>> {
+    let operation = format!("read link {name}");
+    match route.request(&operation, [link::read_link(name)]) {
+        Err(Error::Netlink { source, .. }) if is_no_device(&source) => Ok(None),
+        other => found(&operation, &other?).map(Some),
     }
 }
 

@@ -61,15 +61,14 @@ pub(crate) fn sweep(
     let replies = route.dump("list links", &link::list_links())?;
     let (mut kept, mut repairs) = (HashMap::new(), Vec::new());
     for link in replies.iter().filter_map(Link::parse) {
-        let unmarked = link.group == config.host.group() && link.name.starts_with("dv-");
         match link.endpoint(config) {
             Some(id) if keep(id) => {
                 kept.insert(id.to_owned(), link);
             }
-            None if !unmarked => {}
+            None if !link.is_own(config) => {}
             // Ours and stray, or created and not yet marked when we died.
             _ => {
-                delete_link(route, &link.name)?;
+                delete_link(route, &link)?;
                 repairs.push(Repair::StrayLink { name: link.name });
             }
         }

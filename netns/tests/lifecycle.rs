@@ -100,13 +100,7 @@ fn reconciling_an_intact_network_repairs_nothing() {
         &dynos.each_ref(),
         vec![dynos[0].publish(8080, 80, Protocol::Tcp)],
     );
-    let first = network.reconcile(&wanted).unwrap();
-    assert!(
-        first
-            .iter()
-            .all(|repair| matches!(repair, Repair::Forwarding(_))),
-        "{first:?}"
-    );
+    assert_eq!(network.reconcile(&wanted).unwrap(), []);
     let before = traces();
     assert_eq!(network.reconcile(&wanted).unwrap(), []);
     // Somebody else's transaction is no reason to touch ours.
@@ -115,6 +109,18 @@ fn reconciling_an_intact_network_repairs_nothing() {
     command("nft delete table inet somebody");
     assert_eq!(network.reconcile(&wanted).unwrap(), []);
     assert_same(&traces(), &before);
+}
+
+#[test]
+fn opening_says_what_it_turned_on() {
+    let _host = Host::new();
+    let forwarding = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+    command("sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    let network = Network::open(config()).unwrap();
+    let turned_on = forwarding.map(|path| Repair::Forwarding(format!("/proc/sys/{path}")));
+    assert_eq!(network.prepared(), turned_on);
+    drop(network);
+    assert_eq!(Network::open(config()).unwrap().prepared(), []);
 }
 
 #[test]
@@ -270,6 +276,56 @@ fn links_that_nobody_wants_are_removed() {
     assert!(repairs.contains(&name(&stray.endpoint.id)));
     assert!(repairs.contains(&name("00000000000f")));
     assert!(command("ip link").contains(&format!("dv-{}", kept.endpoint.id)));
+}
+
+/// The canary: a link of somebody else's by the name that the dyno's would have.
+#[test]
+fn a_link_that_somebody_else_made_is_neither_taken_nor_removed() {
+    let _host = Host::new();
+    let network = Network::open(config()).unwrap();
+    let dyno = Dyno::detached(network.config(), 1);
+    command("ip link add dv-000000000001 alias theirs type veth peer name other");
+    let before = traces();
+    let error = network
+        .attach(dyno.namespace.fd(), &dyno.endpoint)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is a link dv-000000000001 that this host did not make; rename or remove it"
+    );
+    network.detach(&dyno.endpoint.id).unwrap();
+    network.reconcile(&desired(&[], vec![])).unwrap();
+    assert_same(&traces(), &before);
+    command("ip link del dv-000000000001");
+    network.attach(dyno.namespace.fd(), &dyno.endpoint).unwrap();
+}
+
+#[test]
+fn a_gateway_that_somebody_else_made_is_left_alone() {
+    let _host = Host::new();
+    command("ip link add dyn-00c0ffee type bridge");
+    let before = command("ip -o -d link show dyn-00c0ffee");
+    let error = Network::open(config()).unwrap_err();
+    assert!(
+        matches!(&error, Error::ForeignLink { name } if name == "dyn-00c0ffee"),
+        "{error:?}"
+    );
+    assert_eq!(command("ip -o -d link show dyn-00c0ffee"), before);
+}
+
+#[test]
+fn an_old_link_of_the_same_dyno_is_replaced() {
+    let _host = Host::new();
+    let network = Network::open(config()).unwrap();
+    let dyno = Dyno::attached(&network, 1);
+    let again = Dyno::attached(&network, 1);
+    assert!(again.namespace.command("ip link").contains("eth0"));
+    assert!(!dyno.namespace.command("ip link").contains("eth0"));
+    network.detach(&again.endpoint.id).unwrap();
+    // Created by a process that died before it could mark the link.
+    command("ip link add dv-000000000001 group 12648430 type veth peer name half");
+    network.attach(dyno.namespace.fd(), &dyno.endpoint).unwrap();
+    assert!(dyno.namespace.command("ip link").contains("eth0"));
 }
 
 /// hostd dies and comes back: traffic flows on, before and after it looked.

@@ -161,8 +161,8 @@ pub(super) async fn attach(
     upgrade: Upgrade,
     JsonBody(request): JsonBody<AttachRequest>,
 ) -> Answer<Response> {
-    let connection = engine::attach(&host, &dyno, request.stdin, request.size).await?;
-    Ok(upgrade::frames(upgrade, connection))
+    let (connection, presence) = engine::attach(&host, &dyno, request.stdin, request.size).await?;
+    Ok(upgrade::frames(upgrade, connection, presence))
 }
 
 pub(super) async fn exec(
@@ -173,5 +173,5 @@ pub(super) async fn exec(
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Answer<Response> {
     let connection = engine::exec(&host, &dyno, request).await?;
-    Ok(upgrade::frames(upgrade, connection))
+    Ok(upgrade::frames(upgrade, connection, ()))
 }

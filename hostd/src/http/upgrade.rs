@@ -57,9 +57,15 @@ fn names(headers: &HeaderMap, header: header::HeaderName, wanted: &str) -> bool 
         .any(|word| word.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// Switches protocols, then copies both ways until both have ended.
-pub(super) fn frames(upgrade: Upgrade, mut monitor: Connection) -> Response {
+/// Switches protocols, then copies both ways until both have ended; so long
+/// something is kept.
+pub(super) fn frames(
+    upgrade: Upgrade,
+    mut monitor: Connection,
+    kept: impl Send + 'static,
+) -> Response {
     tokio::spawn(async move {
+        let _kept = kept;
         let client = match upgrade.0.await {
             Ok(client) => client,
             Err(error) => {

@@ -51,6 +51,9 @@ pub enum Input {
     Lost,
     /// The pause after a loss is over.
     RestartDue,
+    /// The time of a [lease](is_leased) passed: nobody is attached, and nobody
+    /// has asked for anything.
+    Deserted,
 }
 
 /// What a driver does, in this order.
@@ -122,7 +125,15 @@ pub fn step(state: State, input: Input, traits: Traits) -> Step {
             State::Waiting => Ok((State::Live, vec![Action::Prepare, Action::Start])),
             other => Ok((other, vec![])),
         },
+        Input::Deserted if is_leased(state, traits) => remove(state, true),
+        Input::Deserted => Ok((state, vec![])),
     }
+}
+
+/// Whether the dyno is there only as long as somebody is about to start it: it
+/// goes with its end, and what never begins never ends. Its client may be dead.
+pub fn is_leased(state: State, traits: Traits) -> bool {
+    traits.rm && matches!(state, State::Resting | State::Prepared)
 }
 
 fn prepare(state: State, traits: Traits) -> Step {
@@ -251,7 +262,8 @@ pub fn recover(evidence: Evidence, traits: Traits) -> Recovery {
         // The request to start it was recorded, not completed: it is now.
         (Evidence::Unstarted, Wanted::Running) => Recovery::Start,
         (Evidence::Vanished, Wanted::Running) => Recovery::Lost,
-        (Evidence::Nothing, Wanted::Running) if traits.rm => Recovery::Forget,
+        // Whoever waited for it did not survive the reboot either.
+        (Evidence::Nothing, _) if traits.rm => Recovery::Forget,
         (Evidence::Nothing, Wanted::Running) if restarts => Recovery::Start,
         (Evidence::Nothing, Wanted::Running) => Recovery::Lost,
         (_, Wanted::Created) => Recovery::Rest,
@@ -385,6 +397,29 @@ mod tests {
     }
 
     #[test]
+    fn a_deserted_dyno_goes_if_it_would_have_gone_with_its_end() {
+        let created = Traits {
+            wanted: Wanted::Created,
+            ..PLAIN
+        };
+        let leased = Traits {
+            rm: true,
+            ..created
+        };
+        for state in [State::Resting, State::Prepared] {
+            let removed = step(state, Input::Remove { force: true }, leased);
+            assert_eq!(step(state, Input::Deserted, leased), removed, "{state:?}");
+            // Nor is one of use whose start has failed.
+            assert_eq!(step(state, Input::Deserted, RM), removed, "{state:?}");
+            assert_eq!(step(state, Input::Deserted, created), Ok((state, vec![])));
+        }
+        // Who is started needs nobody.
+        for state in [State::Live, State::Waiting] {
+            assert_eq!(step(state, Input::Deserted, RM), Ok((state, vec![])));
+        }
+    }
+
+    #[test]
     fn only_a_new_dyno_is_prepared_without_being_started() {
         let created = Traits {
             wanted: Wanted::Created,
@@ -411,6 +446,10 @@ mod tests {
             wanted: Wanted::Stopped,
             ..ALWAYS
         };
+        let waiting = Traits {
+            rm: true,
+            ..created
+        };
         let table = [
             (Evidence::Started, PLAIN, Recovery::Adopt { stop: false }),
             (Evidence::Started, stopped, Recovery::Adopt { stop: true }),
@@ -425,6 +464,9 @@ mod tests {
             (Evidence::Nothing, stopped, Recovery::Rest),
             (Evidence::Nothing, created, Recovery::Rest),
             (Evidence::Nothing, RM, Recovery::Forget),
+            // Its client may be there and about to start it.
+            (Evidence::Unstarted, waiting, Recovery::Rest),
+            (Evidence::Nothing, waiting, Recovery::Forget),
         ];
         for (evidence, traits, expected) in table {
             assert_eq!(

@@ -11,7 +11,7 @@ pub mod machine;
 mod perform;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Dyno, Phase};
@@ -21,10 +21,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::desired::Record;
 use crate::host::Host;
 use crate::launch::Running;
-use machine::{Input, Recovery, State, Traits, step};
+use machine::{Input, Recovery, State, Traits, is_leased, step};
 
 /// Requests that wait for one dyno.
 const QUEUE: usize = 64;
+/// How long a dyno that goes with its end waits for somebody to start it.
+const LEASE: Duration = Duration::from_secs(30);
 /// How long a monitor may take to end after its last word.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,12 @@ struct Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     view: watch::Receiver<Dyno>,
+    attached: Weak<()>,
 }
+
+/// Somebody is attached to a dyno as long as this is kept.
+#[derive(Debug)]
+pub struct Presence(#[expect(dead_code, reason = "it is counted")] Option<Arc<()>>);
 
 impl Handle {
     /// Asks, and waits until it was done.
@@ -88,6 +95,11 @@ impl Handle {
         self.view.clone()
     }
 
+    /// Tells the dyno that somebody is there: it does not count as deserted.
+    pub fn be_present(&self) -> Presence {
+        Presence(self.attached.upgrade())
+    }
+
     /// Returns once the dyno is removed.
     pub async fn removed(&self) {
         self.requests.closed().await;
@@ -110,6 +122,8 @@ struct Supervisor {
     /// Restarts under earlier monitors.
     restarts: u32,
     restart_due: Option<Instant>,
+    /// Has one more owner for each [`Presence`].
+    attached: Arc<()>,
     unrecorded: bool,
     forgotten: bool,
 }
@@ -137,6 +151,12 @@ fn spawn(
 ) -> Handle {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (view, seen) = watch::channel(view::resting(&record));
+    let attached = Arc::new(());
+    let handle = Handle {
+        requests,
+        view: seen,
+        attached: Arc::downgrade(&attached),
+    };
     let mut supervisor = Supervisor {
         host,
         record,
@@ -146,6 +166,7 @@ fn spawn(
         losses: 0,
         restarts: 0,
         restart_due: None,
+        attached,
         unrecorded: false,
         forgotten: false,
     };
@@ -159,16 +180,15 @@ fn spawn(
         }
         supervisor.run(queue).await;
     });
-    Handle {
-        requests,
-        view: seen,
-    }
+    handle
 }
 
 impl Supervisor {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while !self.forgotten {
             let due = self.restart_due;
+            // With each turn anew: whatever happened, somebody may follow it up.
+            let lease = is_leased(self.state, self.traits()).then(|| Instant::now() + LEASE);
             tokio::select! {
                 request = queue.recv() => match request {
                     Some(request) => self.answer(request).await,
@@ -184,7 +204,18 @@ impl Supervisor {
                         tracing::error!(dyno = %self.record.id, %error, "cannot be started again");
                     });
                 }
+                () = until(lease) => self.lease_over().await,
             }
+        }
+    }
+
+    async fn lease_over(&mut self) {
+        if Arc::strong_count(&self.attached) > 1 {
+            return;
+        }
+        tracing::info!(dyno = %self.record.id, "nobody came to start it: it is removed");
+        if let Err(error) = self.input(Input::Deserted, None).await {
+            tracing::error!(dyno = %self.record.id, %error, "a deserted dyno could not be removed");
         }
     }
 

@@ -1,8 +1,10 @@
 //! Netlink: the wire format (pure) and a synchronous socket.
 
+mod loading;
 mod message;
 mod socket;
 
+pub(crate) use loading::once_loaded;
 pub(crate) use message::{Attributes, Message, parse_attributes};
 pub(crate) use socket::{Reply, Socket};
 

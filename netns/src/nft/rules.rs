@@ -8,7 +8,7 @@ use super::{Chain, Elements, chains};
 use crate::conntrack::Stale;
 use crate::error::{Error, Result};
 use crate::model::Config;
-use crate::netlink::Socket;
+use crate::netlink::{Socket, once_loaded};
 
 /// Rules and elements of one host.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ impl Rules {
             written: None,
             seen: None,
         };
-        match rules.table.read()? {
+        match once_loaded(|| rules.table.read())? {
             Some((_, elements)) => rules.elements = elements,
-            None => rules.replace(Elements::fixed()).map(drop)?,
+            None => once_loaded(|| rules.replace(Elements::fixed())).map(drop)?,
         }
         Ok(rules)
     }

@@ -1,12 +1,15 @@
 //! hostd and monitors killed at the worst time.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dyno_tests::host::Host;
 use dyno_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn pids(host: &Host) -> BTreeMap<String, u64> {
     let dynos: Value = serde_json::from_str(&host.ok(&["ps", "--json"])).unwrap();
@@ -211,4 +214,88 @@ fn a_record_that_cannot_be_read_does_not_cost_its_dyno_its_life() {
     host.until_it_answers();
     host.until_phase(&id, "running");
     assert_eq!(host.inspect(&id)["status"]["pid"].as_i64(), Some(pid));
+}
+
+#[test]
+fn a_monitor_that_hangs_keeps_no_client_waiting() {
+    let host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    host.until_phase(&id, "running");
+    let monitor = &host.inspect(&id)["status"]["monitor_pid"];
+    let monitor = Pid::from_raw(i32::try_from(monitor.as_i64().unwrap()).unwrap()).unwrap();
+    kill_process(monitor, Signal::STOP).unwrap();
+    let clients = [
+        host.dyno(&["exec", &id, "true"]),
+        host.dyno(&["attach", &id]),
+    ]
+    .map(|mut client| client.stderr(Stdio::piped()).spawn().unwrap());
+    let [mut exec, mut attach] = clients;
+    until("both were told", || {
+        exec.try_wait().unwrap().is_some() && attach.try_wait().unwrap().is_some()
+    });
+    for client in [exec, attach] {
+        let output = client.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{told}");
+        assert!(told.contains("the monitor did not answer"), "{told}");
+    }
+    kill_process(monitor, Signal::CONT).unwrap();
+    assert_eq!(host.ok(&["exec", &id, "echo", "again"]), "again");
+    kill_process(monitor, Signal::STOP).unwrap();
+    host.ok(&["rm", "-f", &id]);
+}
+
+/// Creates a dyno as `dyno run --rm` does, and leaves it at that.
+fn create(host: &Host, name: &str) {
+    let spec = json!({"image": "busybox", "command": ["sleep", "1000"], "name": name, "rm": true, "stdin": true});
+    let created = Command::new("curl")
+        .args(["-sf", "-H", "Content-Type: application/json", "-d"])
+        .arg(spec.to_string())
+        .arg("--unix-socket")
+        .arg(host.socket())
+        .arg("http://hostd/v1/dynos")
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{created:?}");
+    assert_eq!(host.inspect(name)["status"]["phase"], "created");
+}
+
+/// Attaches to it: somebody is there until this is dropped.
+fn attach(host: &Host, name: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    let body = json!({"stdin": true}).to_string();
+    let request = format!(
+        "POST /v1/dynos/{name}/attach HTTP/1.1\r\nHost: hostd\r\n\
+         Connection: upgrade\r\nUpgrade: dyno-frames\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    stream
+}
+
+#[test]
+fn a_dyno_that_goes_with_its_end_goes_too_where_nobody_comes_to_start_it() {
+    let mut host = Host::with_busybox();
+    create(&host, "before");
+    // Nor is a hostd that is started again in between of any use to it.
+    host.kill_and_restart();
+    create(&host, "attended");
+    let attached = attach(&host, "attended");
+    // As by `kill -9` between attaching and starting.
+    create(&host, "left");
+    drop(attach(&host, "left"));
+    create(&host, "forgotten");
+    for name in ["before", "left", "forgotten"] {
+        until(&format!("{name} is gone"), || {
+            !host.run(&["inspect", name]).status.success()
+        });
+    }
+    // This one is older than the last, and its client is there.
+    host.ok(&["start", "attended"]);
+    host.until_phase("attended", "running");
+    drop(attached);
 }

@@ -216,3 +216,66 @@ fn a_port_that_another_program_took_meanwhile_is_not_taken_from_it() {
         http_get("127.0.0.1:8080".parse().unwrap(), "/").is_ok()
     });
 }
+
+/// nft holds the table for itself as long as it lives: hostd cannot change it.
+struct Locked(std::process::Child);
+
+impl Locked {
+    fn rules_of(host: &Host) -> Self {
+        let info: serde_json::Value = serde_json::from_str(&host.ok(&["info", "--json"])).unwrap();
+        let table = format!("inet dyno-{}", info["id"].as_str().unwrap());
+        let mut nft = std::process::Command::new("nft")
+            .arg("-i")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let line = format!("delete table {table}; add table {table} {{ flags owner; }}\n");
+        let stdin = nft.stdin.as_mut().unwrap();
+        std::io::Write::write_all(stdin, line.as_bytes()).unwrap();
+        let locked = Self(nft);
+        until("nft has the table", || {
+            let mut list = std::process::Command::new("nft");
+            let rules = list.args(["list", "ruleset"]).output().unwrap().stdout;
+            String::from_utf8(rules).unwrap().contains("flags owner")
+        });
+        locked
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_address_that_something_leads_to_is_nobody_elses() {
+    let host = Host::with_busybox();
+    serve(&host, "old", "8080:80");
+    let page = |address: &str| http_get(address.parse().unwrap(), "/");
+    until("it serves", || page("127.0.0.1:8080").is_ok());
+    let address = |name: &str| host.inspect(name)["status"]["ipv4"].clone();
+    let old = address("old");
+    let locked = Locked::rules_of(&host);
+    host.ok(&["rm", "-f", "old"]);
+    until("taking it off the network has failed", || {
+        let log = std::fs::read_to_string(host.path().join("hostd.log")).unwrap();
+        log.contains("stays until the next repair")
+    });
+    drop(locked);
+    // The rules still lead from port 8080 to the old address.
+    host.ok(&[
+        "run", "-d", "--name", "new", "busybox", "sh", "-c", SERVE, "new",
+    ]);
+    let direct = format!("{}:80", address("new").as_str().unwrap());
+    until("the new one serves", || page(&direct).is_ok());
+    assert!(page("127.0.0.1:8080").is_err(), "it got another's visitors");
+    until("a repair has made the address free", || {
+        host.ok(&["run", "-d", "--name", "next", "busybox", "sleep", "1000"]);
+        let free = [address("new"), address("next")].contains(&old);
+        host.ok(&["rm", "-f", "next"]);
+        free
+    });
+}

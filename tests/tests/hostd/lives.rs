@@ -211,3 +211,48 @@ fn dynos_do_not_inherit_how_hostd_is_spared_when_memory_runs_out() {
     until("it told", || host.ok(&["logs", &id]) == "0");
     assert_eq!(host.ok(&["exec", &id, print[0], print[1]]), "0");
 }
+
+#[test]
+fn a_fresh_start_warns_of_nothing() {
+    let host = Host::start();
+    let log = || std::fs::read_to_string(host.path().join("hostd.log")).unwrap();
+    until("the network was compared", || {
+        log().contains("DNS for dynos answers")
+    });
+    assert!(!log().contains("not as it should be"), "{}", log());
+    // What somebody turns off later is another matter.
+    let mut sysctl = std::process::Command::new("sysctl");
+    let done = sysctl.args(["-q", "-w", "net.ipv4.ip_forward=0"]).status();
+    assert!(done.unwrap().success());
+    until("hostd warns", || {
+        let warns = |line: &str| line.contains("WARN") && line.contains("ip_forward");
+        log().lines().any(warns)
+    });
+}
+
+#[test]
+fn who_has_an_address_keeps_it_whatever_another_one_needs() {
+    let mut host = Host::with_busybox();
+    let address = |host: &Host, name: &str| host.inspect(name)["status"]["ipv4"].clone();
+    for name in ["older", "younger"] {
+        host.ok(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
+        host.ok(&["stop", "-t", "0s", name]);
+    }
+    let lowest = address(&host, "older");
+    let ids = ["older", "younger"].map(|name| host.inspect(name)["id"].clone());
+    host.kill();
+    // As after a change of the subnet: one address is of another, and the first
+    // that is free belongs to whose record is read later.
+    let addresses = [Value::from("192.0.2.9"), lowest.clone()];
+    for (id, address) in ids.iter().zip(addresses) {
+        let folder = host.path().join("state/dynos").join(id.as_str().unwrap());
+        let record = std::fs::read(folder.join("dyno.json")).unwrap();
+        let mut record: Value = serde_json::from_slice(&record).unwrap();
+        record["ipv4"] = address;
+        dyno_tests::write_file(&folder.join("dyno.json"), &record.to_string());
+    }
+    host.spawn_again();
+    host.until_it_answers();
+    assert_eq!(address(&host, "younger"), lowest);
+    assert_ne!(address(&host, "older"), lowest);
+}
