@@ -12,10 +12,13 @@ pub mod hooks;
 mod limits;
 mod namespaces;
 mod process;
+mod user_namespace;
 
 pub(crate) use namespaces::User;
 pub(crate) use process::Spawn;
+pub(crate) use user_namespace::mapped;
 
+pub use crate::plan::Switches;
 pub use process::{Created, Exit, Process, StartError};
 
 use std::io;
@@ -28,6 +31,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout};
+use crate::host_mounts;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
 use crate::spec::{Bundle, SpecError, check_process};
@@ -132,6 +136,7 @@ pub struct Container {
     cgroup: Cgroup,
     namespaces: Namespaces,
     preserved: u32,
+    switches: Switches,
     /// Somebody else's: what is executed in it lives on without us.
     adopted: bool,
 }
@@ -161,6 +166,7 @@ impl Container {
                 cgroup,
                 namespaces,
                 preserved: 0,
+                switches: Switches::default(),
                 adopted: false,
             }),
             Err(error) => {
@@ -183,6 +189,7 @@ impl Container {
             cgroup: Cgroup::open(cgroup)?,
             bundle,
             preserved: 0,
+            switches: Switches::default(),
             adopted: true,
         })
     }
@@ -191,6 +198,11 @@ impl Container {
     /// They must be open.
     pub fn preserve(&mut self, descriptors: u32) {
         self.preserved = descriptors;
+    }
+
+    /// Makes its processes in another way than usual.
+    pub fn switch(&mut self, switches: Switches) {
+        self.switches = switches;
     }
 
     /// The hooks of the container's namespaces that come before its program.
@@ -249,6 +261,7 @@ impl Container {
                 die_with_parent: matches!(parent, Parent::Monitor),
                 started_by_others: matches!(parent, Parent::Detached { .. }),
                 preserved: self.preserved,
+                switches: self.switches,
             },
             stdio,
         )?;
@@ -296,6 +309,7 @@ impl Container {
             bundle: &self.bundle,
             die_with_parent: !self.adopted,
             preserved: self.preserved,
+            switches: self.switches,
         };
         let plan = plan::exec_plan(&parts, cgroup_namespace, stdio).map_err(Error::from)?;
         let spawn = process::Spawn {
@@ -334,6 +348,7 @@ pub(crate) fn confine_caller() -> Result<(), Error> {
     let undumpable = rustix::process::DumpableBehavior::NotDumpable;
     rustix::process::set_dumpable_behavior(undumpable)
         .map_err(Error::system("become non-dumpable"))?;
+    host_mounts::remember().map_err(Error::system("remember the host's mounts"))?;
     sys::process::unshare(UnshareFlags::NEWNS)
         .map_err(Error::system("make a mount namespace (are you root?)"))?;
     let slave = sys::mount::Attributes {

@@ -240,7 +240,7 @@ fn open_in(
     openat2(folder, path, flags | OFlags::CLOEXEC, Mode::empty(), rules)
 }
 
-fn open_namespace(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Error> {
+pub(super) fn open_namespace(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Error> {
     open_in(folder, path, OFlags::RDONLY, ResolveFlags::empty())
         .map_err(Error::system("open a new namespace"))
 }
@@ -252,7 +252,7 @@ pub(super) fn write_proc(folder: &OwnedFd, name: &str, text: &str) -> io::Result
     File::from(file).write_all(text.as_bytes())
 }
 
-fn write_mappings(
+pub(super) fn write_mappings(
     folder: &OwnedFd,
     name: &'static str,
     mappings: &[LinuxIdMapping],

@@ -3,6 +3,8 @@
 //! Refused is what is malformed, what would silently be less than was asked
 //! for (P18), and what would change the host instead of the container.
 
+use std::path::Path;
+
 use oci_spec::runtime::{
     Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process, Spec,
 };
@@ -21,6 +23,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     if spec.root().is_none() {
         return Err(SpecError::Missing("root"));
     }
+    check_strings(spec)?;
     let process = spec
         .process()
         .as_ref()
@@ -37,14 +40,70 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     ])?;
     check_hooks(spec)?;
     for mount in spec.mounts().iter().flatten() {
-        let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-        refuse_first(&[(
-            mapped,
-            "mappings of a mount's own; the option idmap uses the container's",
-        )])?;
+        for (property, mappings) in [
+            ("mounts.uidMappings", mount.uid_mappings()),
+            ("mounts.gidMappings", mount.gid_mappings()),
+        ] {
+            check_mappings(property, mappings.as_deref().unwrap_or_default())?;
+        }
     }
     check_namespaces(linux)?;
     check_host_is_left_alone(spec, linux)
+}
+
+/// No string with a NUL byte can reach the kernel.
+fn check_strings(spec: &Spec) -> Result<(), SpecError> {
+    let text = |text: &Option<String>| text.iter().cloned().collect();
+    let list = |list: &Option<Vec<String>>| list.iter().flatten().cloned().collect();
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let root = spec.root().iter().map(|root| path(root.path()));
+    let mut strings: Vec<(&'static str, Vec<String>)> = vec![
+        ("hostname", text(spec.hostname())),
+        ("domainname", text(spec.domainname())),
+        ("root.path", root.collect()),
+    ];
+    for mount in spec.mounts().iter().flatten() {
+        let source = mount.source().iter().map(|source| path(source));
+        strings.extend([
+            ("mounts.destination", vec![path(mount.destination())]),
+            ("mounts.type", text(mount.typ())),
+            ("mounts.source", source.collect()),
+            ("mounts.options", list(mount.options())),
+        ]);
+    }
+    if let Some(linux) = spec.linux() {
+        let devices = linux.devices().iter().flatten();
+        let sysctls = linux.sysctl().iter().flatten();
+        strings.extend([
+            (
+                "linux.devices.path",
+                devices.map(|device| path(device.path())).collect(),
+            ),
+            (
+                "linux.sysctl",
+                sysctls
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect(),
+            ),
+            ("linux.maskedPaths", list(linux.masked_paths())),
+            ("linux.readonlyPaths", list(linux.readonly_paths())),
+            ("linux.mountLabel", text(linux.mount_label())),
+        ]);
+    }
+    refuse_nul(strings)
+}
+
+fn refuse_nul(strings: Vec<(&'static str, Vec<String>)>) -> Result<(), SpecError> {
+    for (property, texts) in strings {
+        if let Some(value) = texts.into_iter().find(|text| text.contains('\0')) {
+            return Err(SpecError::Invalid {
+                property,
+                value,
+                expected: "a text without NUL bytes",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A relative path would depend on whoever calls us; time only goes forward.
@@ -91,6 +150,14 @@ pub(crate) fn check_process(process: &Process) -> Result<(), SpecError> {
             expected: "an absolute path",
         });
     }
+    refuse_nul(vec![
+        ("process.args", process.args().clone().unwrap_or_default()),
+        ("process.env", process.env().clone().unwrap_or_default()),
+        (
+            "process.cwd",
+            vec![process.cwd().to_string_lossy().into_owned()],
+        ),
+    ])?;
     let rlimits = process.rlimits().as_deref().unwrap_or_default();
     if let Some(twice) = repeated(rlimits, PosixRlimit::typ) {
         return Err(SpecError::Invalid {
@@ -146,6 +213,7 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         ("linux.gidMappings", linux.gid_mappings()),
     ] {
         let mappings = mappings.as_ref().ok_or(SpecError::Missing(property))?;
+        check_mappings(property, mappings)?;
         let has_root = |mapping: &LinuxIdMapping| mapping.container_id() == 0 && mapping.size() > 0;
         if !mappings.iter().any(has_root) {
             return Err(SpecError::Invalid {
@@ -157,6 +225,46 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
     }
     Ok(())
 }
+
+/// What the kernel would take for a mapping; it says no more than "invalid".
+fn check_mappings(property: &'static str, mappings: &[LinuxIdMapping]) -> Result<(), SpecError> {
+    let invalid = |value: &LinuxIdMapping, expected| {
+        let (inside, outside) = (value.container_id(), value.host_id());
+        let value = format!("{inside} {outside} {}", value.size());
+        Err(SpecError::Invalid {
+            property,
+            value,
+            expected,
+        })
+    };
+    if let Some(first) = mappings.get(MAPPINGS_MAX) {
+        return invalid(first, "at most 340 ranges");
+    }
+    for (index, mapping) in mappings.iter().enumerate() {
+        let end = |begin: u32| begin.checked_add(mapping.size());
+        if mapping.size() == 0 {
+            return invalid(mapping, "a range of at least one id");
+        }
+        let (Some(inside), Some(outside)) = (end(mapping.container_id()), end(mapping.host_id()))
+        else {
+            return invalid(mapping, "a range that ends before 4294967295");
+        };
+        let overlap = |other: &LinuxIdMapping, begin: u32, end: u32, others: u32| {
+            begin < others.saturating_add(other.size()) && others < end
+        };
+        for other in &mappings[..index] {
+            if overlap(other, mapping.container_id(), inside, other.container_id())
+                || overlap(other, mapping.host_id(), outside, other.host_id())
+            {
+                return invalid(mapping, "ranges that do not overlap");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `UID_GID_MAP_MAX_EXTENTS` of the kernel.
+const MAPPINGS_MAX: usize = 340;
 
 /// Names and sysctls belong to namespaces; without one of its own the
 /// container would set those of the host.
@@ -315,12 +423,6 @@ mod tests {
                 "mount namespace",
             ),
             (
-                "/mounts",
-                json!([{"destination": "/x", "options": ["bind"], "source": "/x",
-                    "uidMappings": [], "gidMappings": []}]),
-                "idmap",
-            ),
-            (
                 "/process/rlimits",
                 json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
                     {"type": "RLIMIT_CPU", "soft": 2, "hard": 2}]),
@@ -366,6 +468,71 @@ mod tests {
         config["linux"]["sysctl"] = json!({"kernel.domainname": "x", "net.core.somaxconn": "1"});
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.push(json!({"type": "network"}));
+        checked(config).unwrap();
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused_wherever_it_is() {
+        let nul = "a\0b";
+        for (pointer, value) in [
+            ("/hostname", json!(nul)),
+            ("/domainname", json!(nul)),
+            ("/root/path", json!(nul)),
+            ("/process/args", json!(["x", nul])),
+            ("/process/env", json!([nul])),
+            ("/process/cwd", json!("/a\0b")),
+            ("/mounts", json!([{"destination": "/a\0b"}])),
+            ("/mounts", json!([{"destination": "/", "type": nul}])),
+            ("/mounts", json!([{"destination": "/", "source": nul}])),
+            ("/mounts", json!([{"destination": "/", "options": [nul]}])),
+            ("/linux/devices", json!([{"path": "/a\0b", "type": "p"}])),
+            ("/linux/sysctl", json!({"net.x": nul})),
+            ("/linux/maskedPaths", json!([nul])),
+            ("/linux/readonlyPaths", json!([nul])),
+            ("/linux/mountLabel", json!(nul)),
+        ] {
+            let message = complaint(pointer, value);
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            assert!(
+                message.contains("NUL") && message.contains(&field),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn mappings_that_the_kernel_cannot_take_are_refused_by_their_values() {
+        let range = |inside: u32, host: u32, size: u32| json!({"containerID": inside, "hostID": host, "size": size});
+        for (mappings, expected) in [
+            (json!([range(0, 1000, 0)]), "at least one id"),
+            (json!([range(0, u32::MAX, 2)]), "4294967295"),
+            (json!([range(u32::MAX, 0, 1)]), "4294967295"),
+            (json!([range(0, 1000, 10), range(9, 2000, 10)]), "overlap"),
+            (json!([range(0, 1000, 10), range(10, 1009, 1)]), "overlap"),
+            (json!([range(0, 1000, 10), range(0, 1000, 10)]), "overlap"),
+            (
+                json!((0..341).map(|n| range(n, 1000 + n, 1)).collect::<Vec<_>>()),
+                "340",
+            ),
+        ] {
+            for name in ["uidMappings", "gidMappings"] {
+                let message = complaint(&format!("/linux/{name}"), mappings.clone());
+                assert!(
+                    message.contains(expected) && message.contains(name),
+                    "{message}"
+                );
+                let mount = json!([{"destination": "/x", "source": "/x", "options": ["bind"],
+                    name: mappings}]);
+                let message = complaint("/mounts", mount);
+                assert!(
+                    message.contains(expected) && message.contains(name),
+                    "{message}"
+                );
+            }
+        }
+        let ranges = json!([range(0, 1000, 10), range(10, 500, 10), range(20, 1010, 1)]);
+        let mut config = config();
+        config["linux"]["uidMappings"] = ranges;
         checked(config).unwrap();
     }
 

@@ -6,9 +6,11 @@
 mod attacks;
 mod callers;
 mod commands;
+mod devices;
 mod exec;
 mod hooks;
 mod inside;
 mod life;
+mod mounts;
 mod plain;
 mod seccomp;
