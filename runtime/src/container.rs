@@ -151,6 +151,7 @@ impl Container {
     /// [`Error`]; the cgroup is removed again.
     pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
         confine_caller()?;
+        let bundle = namespaces::with_joined_mappings(bundle)?;
         let linux = bundle.spec().linux().as_ref();
         let resources = linux
             .and_then(|linux| linux.resources().clone())
@@ -304,6 +305,13 @@ impl Container {
         check_process(process).map_err(Error::from)?;
         let pidfd = pidfd_open(init, PidfdFlags::empty()).map_err(Error::system("find init"))?;
         let cgroup_namespace = self.namespaces.cgroup_of(init)?;
+        let (early, cgroup_namespace) = match self.namespaces.cgroup_is_joined_early() {
+            true => (cgroup_namespace, None),
+            false => (None, cgroup_namespace),
+        };
+        let early = early
+            .iter()
+            .map(|namespace| process::Join::Cgroup(namespace.as_fd()));
         let parts = ExecParts {
             process,
             bundle: &self.bundle,
@@ -313,7 +321,9 @@ impl Container {
         };
         let plan = plan::exec_plan(&parts, cgroup_namespace, stdio).map_err(Error::from)?;
         let spawn = process::Spawn {
-            joins: vec![self.namespaces.join_all_of(pidfd.as_fd())],
+            joins: early
+                .chain([self.namespaces.join_all_of(pidfd.as_fd())])
+                .collect(),
             clone_flags: 0,
             cgroup: Some(&self.cgroup),
             start: None,

@@ -3,7 +3,7 @@
 //! Refused is what is malformed, what would silently be less than was asked
 //! for (P18), and what would change the host instead of the container.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process, Spec,
@@ -34,7 +34,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy"),
         (linux.personality().is_some(), "linux.personality"),
-        (linux.time_offsets().is_some(), "linux.timeOffsets"),
         (linux.net_devices().is_some(), "linux.netDevices"),
         (is_label(linux.mount_label().as_ref()), "linux.mountLabel"),
     ])?;
@@ -201,9 +200,24 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         ),
         // It would have its root changed under it.
         (by_path(Kind::Mount), "a mount namespace by path"),
-        (by_path(Kind::Cgroup), "a cgroup namespace by path"),
-        (find(linux, Kind::Time).is_some(), "a time namespace"),
     ])?;
+    for namespace in namespaces {
+        let relative = |path: &&PathBuf| !path.is_absolute();
+        if let Some(path) = namespace.path().as_ref().filter(relative) {
+            return Err(SpecError::Invalid {
+                property: "linux.namespaces.path",
+                value: path.display().to_string(),
+                expected: "an absolute path",
+            });
+        }
+    }
+    check_time_offsets(linux)?;
+    for (property, mappings) in [
+        ("linux.uidMappings", linux.uid_mappings()),
+        ("linux.gidMappings", linux.gid_mappings()),
+    ] {
+        check_mappings(property, mappings.as_deref().unwrap_or_default())?;
+    }
     let new_user = find(linux, Kind::User).is_some_and(|namespace| namespace.path().is_none());
     if !new_user {
         return Ok(());
@@ -213,7 +227,6 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         ("linux.gidMappings", linux.gid_mappings()),
     ] {
         let mappings = mappings.as_ref().ok_or(SpecError::Missing(property))?;
-        check_mappings(property, mappings)?;
         let has_root = |mapping: &LinuxIdMapping| mapping.container_id() == 0 && mapping.size() > 0;
         if !mappings.iter().any(has_root) {
             return Err(SpecError::Invalid {
@@ -222,6 +235,28 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
                 expected: "among others a mapping of id 0, who sets the container up",
             });
         }
+    }
+    Ok(())
+}
+
+/// Clocks can be set while a time namespace is new and nobody lives in it.
+fn check_time_offsets(linux: &Linux) -> Result<(), SpecError> {
+    let new = find(linux, Kind::Time).is_some_and(|namespace| namespace.path().is_none());
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        let expected = if !new {
+            "a time namespace of the container's own for it"
+        } else if !["monotonic", "boottime"].contains(&clock.as_str()) {
+            "the clock monotonic or boottime"
+        } else if offset.nanosecs().is_some_and(|n| n >= 1_000_000_000) {
+            "less than 1000000000 nanosecs"
+        } else {
+            continue;
+        };
+        return Err(SpecError::Invalid {
+            property: "linux.timeOffsets",
+            value: clock.clone(),
+            expected,
+        });
     }
     Ok(())
 }
@@ -296,7 +331,7 @@ fn check_host_is_left_alone(spec: &Spec, linux: &Linux) -> Result<(), SpecError>
 
 /// The namespace that a sysctl belongs to, `namespaces(7)`; `None` for the
 /// whole machine's.
-fn sysctl_namespace(key: &str) -> Option<Kind> {
+pub(crate) fn sysctl_namespace(key: &str) -> Option<Kind> {
     const IPC: [&str; 11] = [
         "auto_msgmni",
         "msgmax",
@@ -316,6 +351,7 @@ fn sysctl_namespace(key: &str) -> Option<Kind> {
         ("fs", name) if name.starts_with("mqueue.") => Some(Kind::Ipc),
         ("kernel", name) if IPC.contains(&name) || name == "shm_next_id" => Some(Kind::Ipc),
         ("kernel", "domainname") => Some(Kind::Uts),
+        ("user", _) => Some(Kind::User),
         _ => None,
     }
 }
@@ -404,7 +440,12 @@ mod tests {
             ("/linux/mountLabel", json!("x"), "mountLabel"),
             (
                 "/linux/namespaces",
-                json!([{"type": "mount"}, {"type": "time"}, {"type": "uts"}]),
+                json!([{"type": "mount"}, {"type": "uts", "path": "ns/uts"}]),
+                "linux.namespaces.path",
+            ),
+            (
+                "/linux/timeOffsets",
+                json!({"monotonic": {"secs": 1}}),
                 "time namespace",
             ),
             (
@@ -469,6 +510,41 @@ mod tests {
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.push(json!({"type": "network"}));
         checked(config).unwrap();
+    }
+
+    #[test]
+    fn clocks_are_set_in_a_new_time_namespace_only() {
+        let message = |namespace: Value, offsets: Value| {
+            let mut config = config();
+            config["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .push(namespace);
+            config["linux"]["timeOffsets"] = offsets;
+            checked(config).err().unwrap_or_default()
+        };
+        let new = json!({"type": "time"});
+        for (namespace, offsets, expected) in [
+            (new.clone(), json!({"realtime": {"secs": 1}}), "boottime"),
+            (
+                new.clone(),
+                json!({"boottime": {"nanosecs": 1_000_000_000}}),
+                "nanosecs",
+            ),
+            (
+                json!({"type": "time", "path": "/x"}),
+                json!({"boottime": {}}),
+                "own",
+            ),
+        ] {
+            let message = message(namespace, offsets);
+            assert!(message.contains("linux.timeOffsets"), "{message}");
+            assert!(message.contains(expected), "{message}");
+        }
+        assert_eq!(
+            message(new, json!({"boottime": {"secs": -5}, "monotonic": {}})),
+            ""
+        );
     }
 
     #[test]

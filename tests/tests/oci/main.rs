@@ -12,5 +12,6 @@ mod hooks;
 mod inside;
 mod life;
 mod mounts;
+mod namespaces;
 mod plain;
 mod seccomp;
