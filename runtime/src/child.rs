@@ -4,6 +4,8 @@
 //! fixed record and ends the process; the parent turns it into words.
 
 mod channel;
+mod copy_up;
+mod device;
 mod identity;
 mod mount;
 mod terminal;
@@ -96,6 +98,9 @@ impl Walk<'_> {
             Step::HostName(name) => rustix::system::sethostname(name.to_bytes()),
             Step::DomainName(name) => rustix::system::setdomainname(name.to_bytes()),
             Step::Mount(step) => mount::mount(self.root()?, step),
+            Step::Remount(remount) => mount::remount(self.root()?, remount),
+            Step::Device(device) => device::make(self.root()?, device),
+            Step::Link { target, to } => device::link(self.root()?, target, to),
             Step::Sysctl { path, value } => mount::sysctl(path, value),
             Step::Terminal { owner, console } => {
                 let root = self.open_root()?;
@@ -106,6 +111,7 @@ impl Walk<'_> {
             Step::ReadOnly(target) => mount::read_only(self.root()?, target),
             Step::AwaitHooks => self.reporter.await_hooks(),
             Step::PivotRoot => mount::pivot_root(self.root()?),
+            Step::MoveRoot { hide } => mount::move_root(self.root()?, hide),
             Step::RootAttributes(attributes) => {
                 sys::mount::mount_setattr(CWD, c"/", false, *attributes)
             }

@@ -12,10 +12,13 @@ pub mod hooks;
 mod limits;
 mod namespaces;
 mod process;
+mod user_namespace;
 
 pub(crate) use namespaces::User;
 pub(crate) use process::Spawn;
+pub(crate) use user_namespace::mapped;
 
+pub use crate::plan::Switches;
 pub use process::{Created, Exit, Process, StartError};
 
 use std::io;
@@ -28,6 +31,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout};
+use crate::host_mounts;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
 use crate::spec::{Bundle, SpecError, check_process};
@@ -132,6 +136,7 @@ pub struct Container {
     cgroup: Cgroup,
     namespaces: Namespaces,
     preserved: u32,
+    switches: Switches,
     /// Somebody else's: what is executed in it lives on without us.
     adopted: bool,
 }
@@ -146,6 +151,7 @@ impl Container {
     /// [`Error`]; the cgroup is removed again.
     pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
         confine_caller()?;
+        let bundle = namespaces::with_joined_mappings(bundle)?;
         let linux = bundle.spec().linux().as_ref();
         let resources = linux
             .and_then(|linux| linux.resources().clone())
@@ -161,6 +167,7 @@ impl Container {
                 cgroup,
                 namespaces,
                 preserved: 0,
+                switches: Switches::default(),
                 adopted: false,
             }),
             Err(error) => {
@@ -183,6 +190,7 @@ impl Container {
             cgroup: Cgroup::open(cgroup)?,
             bundle,
             preserved: 0,
+            switches: Switches::default(),
             adopted: true,
         })
     }
@@ -191,6 +199,11 @@ impl Container {
     /// They must be open.
     pub fn preserve(&mut self, descriptors: u32) {
         self.preserved = descriptors;
+    }
+
+    /// Makes its processes in another way than usual.
+    pub fn switch(&mut self, switches: Switches) {
+        self.switches = switches;
     }
 
     /// The hooks of the container's namespaces that come before its program.
@@ -249,6 +262,7 @@ impl Container {
                 die_with_parent: matches!(parent, Parent::Monitor),
                 started_by_others: matches!(parent, Parent::Detached { .. }),
                 preserved: self.preserved,
+                switches: self.switches,
             },
             stdio,
         )?;
@@ -291,15 +305,25 @@ impl Container {
         check_process(process).map_err(Error::from)?;
         let pidfd = pidfd_open(init, PidfdFlags::empty()).map_err(Error::system("find init"))?;
         let cgroup_namespace = self.namespaces.cgroup_of(init)?;
+        let (early, cgroup_namespace) = match self.namespaces.cgroup_is_joined_early() {
+            true => (cgroup_namespace, None),
+            false => (None, cgroup_namespace),
+        };
+        let early = early
+            .iter()
+            .map(|namespace| process::Join::Cgroup(namespace.as_fd()));
         let parts = ExecParts {
             process,
             bundle: &self.bundle,
             die_with_parent: !self.adopted,
             preserved: self.preserved,
+            switches: self.switches,
         };
         let plan = plan::exec_plan(&parts, cgroup_namespace, stdio).map_err(Error::from)?;
         let spawn = process::Spawn {
-            joins: vec![self.namespaces.join_all_of(pidfd.as_fd())],
+            joins: early
+                .chain([self.namespaces.join_all_of(pidfd.as_fd())])
+                .collect(),
             clone_flags: 0,
             cgroup: Some(&self.cgroup),
             start: None,
@@ -334,6 +358,7 @@ pub(crate) fn confine_caller() -> Result<(), Error> {
     let undumpable = rustix::process::DumpableBehavior::NotDumpable;
     rustix::process::set_dumpable_behavior(undumpable)
         .map_err(Error::system("become non-dumpable"))?;
+    host_mounts::remember().map_err(Error::system("remember the host's mounts"))?;
     sys::process::unshare(UnshareFlags::NEWNS)
         .map_err(Error::system("make a mount namespace (are you root?)"))?;
     let slave = sys::mount::Attributes {

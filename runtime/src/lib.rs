@@ -10,6 +10,7 @@
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
 //!  own_file  keeps the file that we run from out of a container's reach
+//!  features  what is supported, for callers that ask
 //!  signal    names and numbers
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
@@ -23,6 +24,7 @@ pub mod cgroup;
 pub mod command;
 pub mod container;
 pub mod device_filter;
+pub mod features;
 pub mod jail;
 pub mod monitor;
 pub mod own_file;
@@ -32,5 +34,6 @@ pub mod spec;
 pub mod state;
 
 mod child;
+mod host_mounts;
 mod plan;
 mod sys;

@@ -12,16 +12,20 @@ mod late;
 mod mounts;
 mod options;
 mod program;
+mod propagation;
 mod rootfs;
 mod setup;
 mod target;
 mod tree;
 
+pub(crate) use devices::DeviceStep;
 pub(crate) use identity::Capabilities;
 pub(crate) use late::{Late, Mapped};
-pub(crate) use mounts::{MountStep, Source};
+pub(crate) use mounts::{Finish, MountStep, Remount, Source};
+pub(crate) use options::known as known_mount_options;
 pub(crate) use program::{Program, ProgramFile};
-pub(crate) use rootfs::{detached_tree, file_system};
+pub(crate) use rootfs::{detached_tree, file_system, set_parameters};
+pub use setup::Switches;
 pub(crate) use setup::{
     ExecParts, InitParts, JailPlan, exec_plan, hook_plan, init_plan, jail_plan,
 };
@@ -53,6 +57,14 @@ pub enum PlanError {
         target: PathBuf,
         /// The option.
         option: String,
+    },
+    /// No user namespace can be made for the mappings of a mount's own.
+    #[error("mount on {target}: its mappings")]
+    Mapping {
+        /// Destination of the mount.
+        target: PathBuf,
+        /// What failed.
+        source: Box<crate::container::Error>,
     },
     /// The kernel refused something that is prepared beforehand.
     #[error("{what} {subject}")]
@@ -122,6 +134,17 @@ pub(crate) enum Step {
     DomainName(CString),
     /// Mount something into the root.
     Mount(Box<MountStep>),
+    /// Change a mount that is there.
+    Remount(Box<Remount>),
+    /// Make a device node, unless it is there.
+    Device(Box<DeviceStep>),
+    /// Make a symbolic link, unless something of that name is there.
+    Link {
+        /// Where.
+        target: Target,
+        /// Where it leads.
+        to: CString,
+    },
     /// Write a sysctl through the container's own procfs (P2).
     Sysctl {
         /// Path below `/proc/sys`.
@@ -147,6 +170,12 @@ pub(crate) enum Step {
     AwaitHooks,
     /// `pivot_root(2)` into the root, the old one detached.
     PivotRoot,
+    /// Move the root over that of the host and `chroot(2)` into it, for roots
+    /// that the kernel does not pivot away from.
+    MoveRoot {
+        /// Where the host has procfs and sysfs: they would stay in reach.
+        hide: Vec<CString>,
+    },
     /// Attributes of the root mount.
     RootAttributes(crate::sys::mount::Attributes),
     /// Fail unless the program is where it is searched.
@@ -200,13 +229,16 @@ impl fmt::Display for Step {
             Self::HostName(name) => write!(f, "set the host name {name:?}"),
             Self::DomainName(name) => write!(f, "set the domain name {name:?}"),
             Self::Mount(mount) => write!(f, "mount {mount}"),
+            Self::Remount(remount) => write!(f, "change the mount on {remount}"),
+            Self::Device(device) => write!(f, "make the device {}", device.target),
+            Self::Link { target, .. } => write!(f, "make the link {target}"),
             Self::Sysctl { path, .. } => write!(f, "set the sysctl {path:?}"),
             Self::Terminal { .. } => f.write_str("set up the terminal"),
             Self::MakeFolder(target) => write!(f, "make the folder {target}"),
             Self::Mask(target) => write!(f, "mask {target}"),
             Self::ReadOnly(target) => write!(f, "make {target} read-only"),
             Self::AwaitHooks => f.write_str("wait for its hooks"),
-            Self::PivotRoot => f.write_str("change the root"),
+            Self::PivotRoot | Self::MoveRoot { .. } => f.write_str("change the root"),
             Self::RootAttributes(_) => f.write_str("set the attributes of the root"),
             Self::FindProgram { name } => write!(f, "find its program {name:?}"),
             Self::Notifier(_) => f.write_str("load the seccomp filter that notifies an agent"),

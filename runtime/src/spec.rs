@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
 
-pub(crate) use check::check_process;
+pub(crate) use check::{check_process, sysctl_namespace};
 
 /// No `config.json` is larger than this, in bytes (P15).
 const MAX_CONFIG: u64 = 4 << 20;
@@ -139,6 +139,20 @@ impl Bundle {
     /// `config.json` as it was read; empty where it was in memory already.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// The same bundle, with these mappings.
+    pub(crate) fn with_mappings(
+        mut self,
+        uids: Vec<LinuxIdMapping>,
+        gids: Vec<LinuxIdMapping>,
+    ) -> Self {
+        if let Some(linux) = self.spec.linux_mut() {
+            linux
+                .set_uid_mappings(Some(uids))
+                .set_gid_mappings(Some(gids));
+        }
+        self
     }
 
     /// The folder, absolute.

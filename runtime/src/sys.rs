@@ -6,6 +6,7 @@
 mod alloc;
 pub(crate) mod bpf;
 pub(crate) mod mount;
+pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod seccomp;

@@ -1,18 +1,20 @@
 //! Mounts, by descriptors inside the container's root (P1).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, makedev, mkdirat, openat,
-    openat2,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat, fstatfs,
+    makedev, mkdirat, openat, openat2,
 };
 use rustix::io::{Errno, Result};
 use rustix::mount::{
-    MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+    FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_reconfigure,
+    fspick, move_mount, open_tree, unmount,
 };
 
-use crate::plan::{Kind, MountStep, Source, Target, file_system};
+use super::copy_up;
+use crate::plan::{Finish, Kind, MountStep, Remount, Source, Target, file_system, set_parameters};
 use crate::sys::mount::{Attributes, mount_setattr};
 
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
@@ -40,6 +42,10 @@ pub(super) fn attach_root(mount: BorrowedFd<'_>, at: &CStr) -> Result<OwnedFd> {
 /// Makes one mount, its target first where it is missing.
 pub(super) fn mount(root: BorrowedFd<'_>, step: &MountStep) -> Result<()> {
     let target = resolve(root, &step.target)?;
+    // P2: a link of the image may lead into procfs, where nothing is hidden.
+    if !step.target.in_proc && is_procfs(target.as_fd())? {
+        return Err(Errno::PERM);
+    }
     match &step.source {
         Source::Detached(mount) => attach(mount.as_fd(), target.as_fd()),
         Source::FileSystem {
@@ -47,11 +53,58 @@ pub(super) fn mount(root: BorrowedFd<'_>, step: &MountStep) -> Result<()> {
             device,
             parameters,
             attributes,
+            finish,
         } => {
             let mount = file_system(kind, Some(device), parameters, *attributes)?;
+            self::finish(mount.as_fd(), target.as_fd(), finish)?;
             attach(mount.as_fd(), target.as_fd())
         }
     }
+}
+
+fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(fstatfs(fd)?.f_type.cast_unsigned() == PROC_SUPER_MAGIC)
+}
+
+/// What is to be done while nobody sees the new file system.
+fn finish(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, finish: &Finish) -> Result<()> {
+    if finish.copy_up {
+        copy_up::copy(target, mount)?;
+    }
+    if finish.as_target {
+        let stat = fstat(target)?;
+        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let empty = AtFlags::EMPTY_PATH;
+        match chownat(mount, c"", Some(owner.0), Some(owner.1), empty) {
+            // An owner that is not mapped stays who mounts.
+            Err(Errno::INVAL) | Ok(()) => {}
+            Err(errno) => return Err(errno),
+        }
+        // By a descriptor that is open, as there is no path to it.
+        let open = openat(mount, c".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        fchmod(&open, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    }
+    if finish.attributes.is_empty() {
+        return Ok(());
+    }
+    mount_setattr(mount, c"", false, finish.attributes)
+}
+
+/// Changes the mount that is at a target.
+pub(super) fn remount(root: BorrowedFd<'_>, remount: &Remount) -> Result<()> {
+    let target = look_up(root, &remount.target, remount.target.path())?;
+    if !remount.parameters.is_empty() {
+        let empty = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let context = fspick(&target, c"", empty)?;
+        set_parameters(context.as_fd(), &remount.parameters)?;
+        fsconfig_reconfigure(context.as_fd())?;
+    }
+    for (recursive, attributes) in [(false, remount.attributes), (true, remount.recursive)] {
+        if !attributes.is_empty() {
+            mount_setattr(target.as_fd(), c"", recursive, attributes)?;
+        }
+    }
+    Ok(())
 }
 
 fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
@@ -65,9 +118,19 @@ pub(super) fn resolve(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd> 
         Err(Errno::NOENT) => {}
         found => return found,
     }
+    resolve_to(root, target, target.depth())
+}
+
+/// Opens the folder that the target lies in, making what is missing of it.
+pub(super) fn resolve_parent(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd> {
+    resolve_to(root, target, target.depth().saturating_sub(1))
+}
+
+/// Opens as many components of the target.
+fn resolve_to(root: BorrowedFd<'_>, target: &Target, depth: usize) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut parent = openat(root, c".", flags, Mode::empty())?;
-    for (index, (prefix, name)) in target.prefixes().enumerate() {
+    for (index, (prefix, name)) in target.prefixes().take(depth).enumerate() {
         let last = index + 1 == target.depth();
         parent = match look_up(root, target, prefix) {
             Err(Errno::NOENT) => {
@@ -85,7 +148,7 @@ pub(super) fn resolve(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd> 
     Ok(parent)
 }
 
-fn look_up(root: BorrowedFd<'_>, target: &Target, path: &CStr) -> Result<OwnedFd> {
+pub(super) fn look_up(root: BorrowedFd<'_>, target: &Target, path: &CStr) -> Result<OwnedFd> {
     let mut rules = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     if target.no_symlinks {
         rules |= ResolveFlags::NO_SYMLINKS;
@@ -115,7 +178,7 @@ fn make(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> Result<()> {
 /// Writes a sysctl through a procfs of our own, which no image can redirect (P2).
 pub(super) fn sysctl(path: &CStr, value: &[u8]) -> Result<()> {
     let proc = file_system(c"proc", None, &[], MountAttrFlags::empty())?;
-    if fstatfs(&proc)?.f_type.cast_unsigned() != PROC_SUPER_MAGIC {
+    if !is_procfs(proc.as_fd())? {
         return Err(Errno::XDEV);
     }
     let rules = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
@@ -213,6 +276,40 @@ pub(super) fn pivot_root(root: BorrowedFd<'_>) -> Result<()> {
     // and no folder for it is needed (pivot_root(2), NOTES).
     rustix::process::pivot_root(c".", c".")?;
     unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
+/// Moves `root` over the root of the mount namespace and changes into it.
+pub(super) fn move_root(root: BorrowedFd<'_>, hide: &[CString]) -> Result<()> {
+    for path in hide {
+        match unmount(
+            path.as_c_str(),
+            UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+        ) {
+            // It went with what it was mounted on.
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Not ours to unmount, in a user namespace.
+            Err(Errno::INVAL | Errno::PERM) => {
+                let cover = file_system(c"tmpfs", None, &[], MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+                let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                match openat(CWD, path.as_c_str(), flags, Mode::empty()) {
+                    Ok(target) => attach(cover.as_fd(), target.as_fd())?,
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    rustix::process::fchdir(root)?;
+    move_mount(
+        root,
+        c"",
+        CWD,
+        c"/",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
+    rustix::process::chroot(c".")?;
     rustix::process::chdir(c"/")
 }
 

@@ -11,14 +11,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use super::Error;
 use super::process::Join;
-use crate::plan::Late;
-use crate::spec::Bundle;
+use super::user_namespace::mappings_of;
+use crate::plan::{Late, PlanError};
+use crate::spec::{Bundle, SpecError};
 
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -28,32 +29,22 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 pub(super) struct Namespaces {
     user: Option<OwnedFd>,
     network: Option<OwnedFd>,
+    /// The cgroup namespace that is joined by path.
+    cgroup: Option<OwnedFd>,
     /// The others that are joined by path.
     joined: Vec<OwnedFd>,
+    /// Clocks of a time namespace that each init gets anew.
+    clocks: Option<Clocks>,
     /// `CLONE_NEW*` of those that the next init gets anew.
     new: u64,
     /// All kinds that differ from the host's.
     own: ThreadNameSpaceType,
     own_cgroup: bool,
+    /// It belongs to somebody else, so that nobody of a user namespace may join it.
+    cgroup_by_path: bool,
 }
 
 impl Namespaces {
-    /// Those of a container whose init runs already.
-    pub(super) fn of_running(bundle: &Bundle) -> Self {
-        let own = KINDS
-            .into_iter()
-            .filter(|(kind, ..)| bundle.namespace(*kind).is_some())
-            .map(|(_, _, bit)| bit);
-        Self {
-            user: None,
-            network: None,
-            joined: Vec::new(),
-            new: 0,
-            own: own.collect(),
-            own_cgroup: bundle.namespace(Kind::Cgroup).is_some(),
-        }
-    }
-
     /// Opens those that are joined by path; nothing is made yet.
     pub(super) fn new(bundle: &Bundle) -> Result<Self, Error> {
         let mut namespaces = Self::of_running(bundle);
@@ -62,16 +53,55 @@ impl Namespaces {
                 None => {}
                 Some(None) => namespaces.new |= flag,
                 Some(Some(path)) => {
-                    let namespace = open_by_path(path)?;
+                    let namespace = Some(open_by_path(path, kind, flag)?);
+                    if sets_names_of(kind, bundle) && is_ours(&namespace, kind)? {
+                        return Err(SpecError::Invalid {
+                            property: "linux.namespaces.path",
+                            value: path.display().to_string(),
+                            expected: "another than the host's where hostname, domainname or \
+                                sysctls are set",
+                        }
+                        .into());
+                    }
                     match kind {
-                        Kind::User => namespaces.user = Some(namespace),
-                        Kind::Network => namespaces.network = Some(namespace),
-                        _ => namespaces.joined.push(namespace),
+                        Kind::User => namespaces.user = namespace,
+                        Kind::Network => namespaces.network = namespace,
+                        Kind::Cgroup => namespaces.cgroup = namespace,
+                        _ => namespaces.joined.extend(namespace),
                     }
                 }
             }
         }
+        let clocks = Clocks::new(bundle)?;
+        if clocks.is_some() {
+            // Who is born with one could not set it any more.
+            namespaces.new &= !(libc::CLONE_NEWTIME as u64);
+        }
+        // Made by the process itself: it must be in its cgroup first.
+        namespaces.new &= !(libc::CLONE_NEWCGROUP as u64);
+        namespaces.clocks = clocks;
         Ok(namespaces)
+    }
+
+    /// Those of a container whose init runs already: none is made or opened.
+    pub(super) fn of_running(bundle: &Bundle) -> Self {
+        let mut namespaces = Self {
+            user: None,
+            network: None,
+            cgroup: None,
+            joined: Vec::new(),
+            clocks: None,
+            new: 0,
+            own: ThreadNameSpaceType::empty(),
+            own_cgroup: bundle.namespace(Kind::Cgroup).is_some(),
+            cgroup_by_path: matches!(bundle.namespace(Kind::Cgroup), Some(Some(_))),
+        };
+        for (kind, _, bit) in KINDS {
+            if kind != Kind::Cgroup && bundle.namespace(kind).is_some() {
+                namespaces.own |= bit;
+            }
+        }
+        namespaces
     }
 
     /// Keeps the user and network namespaces that were made for this init: the
@@ -111,9 +141,21 @@ impl Namespaces {
     /// What init joins, the user namespace last: the host's root may join them
     /// all, whoever owns them; from inside, one of the host's would be refused.
     pub(super) fn joins(&self) -> Vec<Join<'_>> {
+        let cgroup = self.cgroup.iter();
+        let cgroup = cgroup.map(|namespace| Join::Cgroup(namespace.as_fd()));
+        let clocks = self.clocks.iter().map(|clocks| Join::NewTime {
+            proc: clocks.proc.as_fd(),
+            offsets: &clocks.offsets,
+        });
+        let one = |namespace| Join::Namespace(OwnedFd::as_fd(namespace));
         let held = self.network.iter().chain(&self.joined).chain(&self.user);
-        held.map(|namespace| Join::Namespace(namespace.as_fd()))
-            .collect()
+        cgroup.chain(clocks).chain(held.map(one)).collect()
+    }
+
+    /// Whether processes join their cgroup namespace as the host's root, and so
+    /// before the others.
+    pub(super) fn cgroup_is_joined_early(&self) -> bool {
+        self.cgroup_by_path
     }
 
     /// All the namespaces of a running init but the cgroup's, which is joined
@@ -133,6 +175,109 @@ impl Namespaces {
             .map(Some)
             .map_err(Error::system("open the cgroup namespace of init"))
     }
+}
+
+/// What the clocks of a new time namespace are ahead of the host's.
+#[derive(Debug)]
+struct Clocks {
+    /// A procfs that was checked to be one.
+    proc: OwnedFd,
+    /// Lines of `timens_offsets`, time_namespaces(7).
+    offsets: Vec<u8>,
+}
+
+impl Clocks {
+    fn new(bundle: &Bundle) -> Result<Option<Self>, Error> {
+        let linux = bundle.spec().linux().as_ref();
+        let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
+        let offsets = offsets.into_iter().flatten().map(|(clock, offset)| {
+            let (seconds, nanoseconds) = (offset.secs(), offset.nanosecs());
+            let (seconds, nanoseconds) = (seconds.unwrap_or(0), nanoseconds.unwrap_or(0));
+            format!("{clock} {seconds} {nanoseconds}\n")
+        });
+        let offsets: String = offsets.collect();
+        if offsets.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            proc: own_proc()?,
+            offsets: offsets.into_bytes(),
+        }))
+    }
+}
+
+/// Gives the bundle the mappings of a user namespace that is joined by path:
+/// what is made for the container belongs to its ids.
+pub(super) fn with_joined_mappings(bundle: Bundle) -> Result<Bundle, Error> {
+    let Some(Some(path)) = bundle.namespace(Kind::User) else {
+        return Ok(bundle);
+    };
+    let namespace = open_by_path(path, Kind::User, libc::CLONE_NEWUSER as u64)?;
+    let invalid = |expected| SpecError::Invalid {
+        property: "linux.namespaces.path",
+        value: path.display().to_string(),
+        expected,
+    };
+    if is_ours(
+        &Some(
+            namespace
+                .try_clone()
+                .map_err(Error::system("keep a namespace"))?,
+        ),
+        Kind::User,
+    )? {
+        return Err(invalid("a user namespace other than the host's").into());
+    }
+    let found = mappings_of(namespace.as_fd())?;
+    for (given, found) in [
+        (bundle.uid_mappings(), &found.uids),
+        (bundle.gid_mappings(), &found.gids),
+    ] {
+        if !given.is_empty() && given != found {
+            return Err(invalid("the user namespace with the mappings that are given").into());
+        }
+        if !found.iter().any(|range| range.container_id() == 0) {
+            return Err(invalid("a user namespace where id 0 is mapped, who sets it up").into());
+        }
+    }
+    Ok(bundle.with_mappings(found.uids, found.gids))
+}
+
+/// Whether the configuration sets something that belongs to such a namespace.
+fn sets_names_of(kind: Kind, bundle: &Bundle) -> bool {
+    let spec = bundle.spec();
+    let given = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+    let names = kind == Kind::Uts && (given(spec.hostname()) || given(spec.domainname()));
+    let linux = spec.linux().as_ref();
+    let mut sysctls = linux.into_iter().flat_map(|linux| linux.sysctl()).flatten();
+    names || sysctls.any(|(key, _)| crate::spec::sysctl_namespace(key) == Some(kind))
+}
+
+/// Whether a namespace is the one that we are in ourselves.
+fn is_ours(namespace: &Option<OwnedFd>, kind: Kind) -> Result<bool, Error> {
+    let Some(namespace) = namespace else {
+        return Ok(false);
+    };
+    let name = match kind {
+        Kind::Mount => "mnt",
+        Kind::Network => "net",
+        Kind::Cgroup => "cgroup",
+        Kind::Uts => "uts",
+        Kind::Ipc => "ipc",
+        Kind::User => "user",
+        Kind::Pid => "pid",
+        Kind::Time => "time",
+    };
+    let look = Error::system("look at a namespace");
+    let ours = open_in(
+        &own_proc()?,
+        &format!("self/ns/{name}"),
+        OFlags::RDONLY,
+        ResolveFlags::empty(),
+    );
+    let pair = ours.and_then(|ours| Ok((fstat(&ours)?, fstat(namespace)?)));
+    let (ours, other) = pair.map_err(look)?;
+    Ok((ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// The user namespace of a process to be cloned.
@@ -169,7 +314,7 @@ impl User<'_> {
     }
 }
 
-const KINDS: [(Kind, u64, ThreadNameSpaceType); 6] = [
+const KINDS: [(Kind, u64, ThreadNameSpaceType); 8] = [
     (
         Kind::User,
         libc::CLONE_NEWUSER as u64,
@@ -200,15 +345,50 @@ const KINDS: [(Kind, u64, ThreadNameSpaceType); 6] = [
         libc::CLONE_NEWIPC as u64,
         ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
     ),
+    (
+        Kind::Time,
+        libc::CLONE_NEWTIME as u64,
+        ThreadNameSpaceType::TIME,
+    ),
+    (
+        Kind::Cgroup,
+        libc::CLONE_NEWCGROUP as u64,
+        ThreadNameSpaceType::CONTROL_GROUP,
+    ),
 ];
 
-fn open_by_path(path: &Path) -> Result<OwnedFd, Error> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty()).map_err(Error::system("open a namespace by its path"))
+/// Opens a namespace and looks whether it is one of that kind.
+fn open_by_path(path: &Path, kind: Kind, flag: u64) -> Result<OwnedFd, Error> {
+    // A FIFO must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let namespace =
+        openat(CWD, path, flags, Mode::empty()).map_err(|source| PlanError::Prepare {
+            what: "open the namespace",
+            subject: path.display().to_string(),
+            source,
+        })?;
+    if crate::sys::namespace::kind(namespace.as_fd()).ok() == Some(flag) {
+        return Ok(namespace);
+    }
+    Err(SpecError::Invalid {
+        property: "linux.namespaces.path",
+        value: path.display().to_string(),
+        expected: match kind {
+            Kind::Mount => "a mount namespace",
+            Kind::Network => "a network namespace",
+            Kind::Cgroup => "a cgroup namespace",
+            Kind::Uts => "a uts namespace",
+            Kind::Ipc => "an ipc namespace",
+            Kind::User => "a user namespace",
+            Kind::Pid => "a pid namespace",
+            Kind::Time => "a time namespace",
+        },
+    }
+    .into())
 }
 
-/// The process' folder in a procfs that was checked to be one (P2).
-pub(super) fn proc_folder(pid: Pid) -> Result<OwnedFd, Error> {
+/// `/proc`, checked to be a procfs (P2).
+fn own_proc() -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = openat(CWD, "/proc", flags, Mode::empty()).map_err(Error::system("open /proc"))?;
     let magic = rustix::fs::fstatfs(&proc)
@@ -221,17 +401,22 @@ pub(super) fn proc_folder(pid: Pid) -> Result<OwnedFd, Error> {
             source: io::Error::from(io::ErrorKind::InvalidData),
         });
     }
+    Ok(proc)
+}
+
+/// The process' folder in a procfs that was checked to be one (P2).
+pub(super) fn proc_folder(pid: Pid) -> Result<OwnedFd, Error> {
     let name = pid.as_raw_nonzero().to_string();
     open_in(
-        &proc,
+        &own_proc()?,
         &name,
-        flags,
+        OFlags::PATH | OFlags::DIRECTORY,
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
     )
     .map_err(Error::system("find the process in /proc"))
 }
 
-fn open_in(
+pub(super) fn open_in(
     folder: &OwnedFd,
     path: &str,
     flags: OFlags,
@@ -240,7 +425,7 @@ fn open_in(
     openat2(folder, path, flags | OFlags::CLOEXEC, Mode::empty(), rules)
 }
 
-fn open_namespace(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Error> {
+pub(super) fn open_namespace(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Error> {
     open_in(folder, path, OFlags::RDONLY, ResolveFlags::empty())
         .map_err(Error::system("open a new namespace"))
 }
@@ -252,7 +437,7 @@ pub(super) fn write_proc(folder: &OwnedFd, name: &str, text: &str) -> io::Result
     File::from(file).write_all(text.as_bytes())
 }
 
-fn write_mappings(
+pub(super) fn write_mappings(
     folder: &OwnedFd,
     name: &'static str,
     mappings: &[LinuxIdMapping],

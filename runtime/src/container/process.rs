@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use oci_spec::runtime as oci;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open,
     pidfd_send_signal, waitid, waitpid,
 };
 use rustix::thread::{
-    ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+    ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
 };
 
 use super::namespaces::User;
@@ -156,6 +157,7 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
         }
         .into(),
         None if step == JOINING => step_error("join its namespaces", errno).into(),
+        None if step == TIMING => step_error("set the clocks of linux.timeOffsets", errno).into(),
         None if step == CLONING => step_error(CLONE, errno).into(),
         None => {
             let program = plan.program.name();
@@ -177,6 +179,7 @@ fn step_error(step: &str, source: Errno) -> Error {
 /// Stand for steps that come before those of the plan.
 const JOINING: usize = u32::MAX as usize;
 const CLONING: usize = JOINING - 1;
+const TIMING: usize = JOINING - 2;
 
 const CLONE: &str = "clone a process into its cgroup and namespaces";
 
@@ -185,6 +188,16 @@ const CLONE: &str = "clone a process into its cgroup and namespaces";
 pub(crate) enum Join<'a> {
     /// One namespace.
     Namespace(BorrowedFd<'a>),
+    /// A cgroup namespace. Whoever is in it can't be placed in a cgroup outside:
+    /// the process that joins it is in the container's before.
+    Cgroup(BorrowedFd<'a>),
+    /// A new time namespace, for its children, with these offsets.
+    NewTime {
+        /// A procfs.
+        proc: BorrowedFd<'a>,
+        /// Lines of `timens_offsets`.
+        offsets: &'a [u8],
+    },
     /// These kinds of the process that the pidfd names, at once.
     AllOf(BorrowedFd<'a>, ThreadNameSpaceType),
 }
@@ -305,7 +318,16 @@ impl Spawn<'_> {
             return child.map_err(|error| step_error(CLONE, errno_of(&error)));
         }
         let flags = self.clone_flags | libc::CLONE_PARENT as u64;
-        let between = sys::process::clone3(0, None, || {
+        let early = self
+            .joins
+            .iter()
+            .any(|join| matches!(join, Join::Cgroup(_)));
+        let (outer, cgroup) = if early {
+            (cgroup, None)
+        } else {
+            (None, cgroup)
+        };
+        let between = sys::process::clone3(0, outer, || {
             receiver.close_copy();
             Self::enter_v1(&tasks, &reporter);
             self.join_and(|| sys::process::clone3(flags, cgroup, walk), &reporter)
@@ -338,12 +360,17 @@ impl Spawn<'_> {
     /// that it is in, only its children can be born into another.
     fn join_and(&self, clone: impl FnOnce() -> io::Result<Pid>, reporter: &Reporter) -> Infallible {
         for join in &self.joins {
-            let joined = match join {
-                Join::Namespace(namespace) => move_into_link_name_space(*namespace, None),
-                Join::AllOf(process, kinds) => move_into_thread_name_spaces(*process, *kinds),
+            let (joined, step) = match join {
+                Join::Namespace(namespace) | Join::Cgroup(namespace) => {
+                    (move_into_link_name_space(*namespace, None), JOINING)
+                }
+                Join::AllOf(process, kinds) => {
+                    (move_into_thread_name_spaces(*process, *kinds), JOINING)
+                }
+                Join::NewTime { proc, offsets } => (new_time_namespace(*proc, offsets), TIMING),
             };
             if let Err(errno) = joined {
-                reporter.fail(JOINING, errno);
+                reporter.fail(step, errno);
                 sys::process::exit_now(1);
             }
         }
@@ -355,6 +382,16 @@ impl Spawn<'_> {
         }
         sys::process::exit_now(0)
     }
+}
+
+/// Runs in a child. The offsets are of the namespace that its children are born
+/// in, and can be set while it has none.
+fn new_time_namespace(proc: BorrowedFd<'_>, offsets: &[u8]) -> rustix::io::Result<()> {
+    sys::process::unshare(UnshareFlags::NEWTIME)?;
+    let rules = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat2(proc, c"self/timens_offsets", flags, Mode::empty(), rules)?;
+    rustix::io::write(&file, offsets).map(drop)
 }
 
 fn errno_of(error: &io::Error) -> Errno {

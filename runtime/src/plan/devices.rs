@@ -1,18 +1,33 @@
-//! The container's `/dev`: a tmpfs that the parent fills, because only the
-//! host's root may make device nodes, and that the container can't add any to.
+//! Device nodes, which only the host's root may make.
+//!
+//! ```text
+//! on /dev            the default devices and links     linux.devices
+//! a tmpfs            the parent fills it, and the container can't add any
+//! a bind             are whoever bound it's affair     made where they are missing
+//! anything else      made in the root, where they are missing
+//! ```
+//!
+//! In a user namespace nothing is made but bound: from a tmpfs of the parent's
+//! that is attached nowhere.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makedev};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makedev};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{
+    MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+};
 
 use super::ids::HostIds;
+use super::mounts::{MountStep, Source};
 use super::options::Options;
 use super::rootfs::file_system;
-use super::{PlanError, SpecError};
+use super::target::{Kind, Target};
+use super::{PlanError, SpecError, Step};
+use crate::spec::Bundle;
 
 /// Devices that every container has (OCI config-linux.md, "Default Devices").
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -41,19 +56,13 @@ pub(super) fn dev_tmpfs(
     ids: &impl HostIds,
 ) -> Result<OwnedFd, PlanError> {
     let root = (ids.uid(0), ids.gid(0));
-    let attributes = attributes - MountAttrFlags::MOUNT_ATTR_NODEV;
-    let dev = file_system(c"tmpfs", None, &options.data, attributes)
+    let in_the_way = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let attributes = attributes - in_the_way;
+    let dev = file_system(c"tmpfs", None, &options.parameters(), attributes)
         .map_err(|source| prepare("make", Path::new("/dev"), source))?;
     rustix::fs::chownat(&dev, c"", root.0, root.1, AtFlags::EMPTY_PATH)
         .map_err(|source| prepare("hand over", Path::new("/dev"), source))?;
-    for (name, major, minor) in DEFAULT_DEVICES {
-        let node = Node {
-            kind: FileType::CharacterDevice,
-            major,
-            minor,
-            mode: 0o666,
-            owner: root,
-        };
+    for (name, node) in default_nodes(root) {
         node.make(dev.as_fd(), name)
             .map_err(|source| prepare("make", Path::new(name), source))?;
     }
@@ -64,7 +73,9 @@ pub(super) fn dev_tmpfs(
             .map_err(|source| prepare("link", Path::new(name), source))?;
     }
     for device in devices {
-        let name = below_dev(device.path())?;
+        let Some(name) = below_dev(device.path()) else {
+            continue;
+        };
         let node = Node::from_spec(device, ids)?;
         make_parents(dev.as_fd(), name)
             .and_then(|()| node.make(dev.as_fd(), name))
@@ -73,12 +84,129 @@ pub(super) fn dev_tmpfs(
     Ok(dev)
 }
 
-struct Node {
-    kind: FileType,
+/// A device node that the child makes in the root.
+#[derive(Debug)]
+pub(crate) struct DeviceStep {
+    /// Where.
+    pub(crate) target: Target,
+    /// What.
+    pub(crate) node: Node,
+}
+
+/// What `/dev` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dev {
+    /// A tmpfs of our own.
+    Tmpfs,
+    /// A folder that the configuration binds there.
+    Bound,
+    /// Whatever the root has, or another file system.
+    Root,
+}
+
+/// The steps for the devices that are not made with `/dev` itself.
+pub(super) fn steps(
+    dev: Dev,
+    devices: &[LinuxDevice],
+    bundle: &Bundle,
+    scratch: &Path,
+) -> Result<Vec<Step>, PlanError> {
+    let root = (bundle.uid(0), bundle.gid(0));
+    let mut nodes: Vec<(PathBuf, Node)> = Vec::new();
+    if dev == Dev::Root {
+        let defaults = default_nodes(root).map(|(name, node)| (Path::new("/dev").join(name), node));
+        nodes.extend(defaults);
+    }
+    for device in devices {
+        let path = device.path();
+        if dev == Dev::Tmpfs && below_dev(path).is_some() {
+            continue;
+        }
+        let node = Node::from_spec(device, bundle)?;
+        nodes.retain(|(other, _)| other != path);
+        nodes.push((path.clone(), node));
+    }
+    let mut steps = if bundle.namespace(LinuxNamespaceType::User).is_some() {
+        bound_nodes(&nodes, scratch)?
+    } else {
+        let step = |(path, node): (PathBuf, Node)| {
+            let target = Target::new(&path, Kind::File)?;
+            Ok(Step::Device(Box::new(DeviceStep { target, node })))
+        };
+        nodes
+            .into_iter()
+            .map(step)
+            .collect::<Result<_, PlanError>>()?
+    };
+    if dev == Dev::Root {
+        for (name, to) in LINKS {
+            steps.push(Step::Link {
+                target: Target::new(&Path::new("/dev").join(name), Kind::File)?,
+                to: CString::new(to).map_err(|_nul| PlanError::Nul("a link"))?,
+            });
+        }
+    }
+    Ok(steps)
+}
+
+/// Nodes of a tmpfs that is attached for a moment in our own mount namespace,
+/// each as a mount of its own.
+fn bound_nodes(nodes: &[(PathBuf, Node)], scratch: &Path) -> Result<Vec<Step>, PlanError> {
+    if nodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let store = file_system(c"tmpfs", None, &[mode], attributes)
+        .map_err(|source| prepare("make a tmpfs for", scratch, source))?;
+    move_mount(&store, c"", CWD, scratch, empty)
+        .map_err(|source| prepare("mount a tmpfs on", scratch, source))?;
+    let bound = |(index, (path, node)): (usize, &(PathBuf, Node))| {
+        let name = index.to_string();
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = node
+            .make(store.as_fd(), &name)
+            .and_then(|()| open_tree(&store, name, flags))
+            .map_err(|source| prepare("make", path, source))?;
+        Ok(Step::Mount(Box::new(MountStep {
+            source: Source::Detached(mount),
+            target: Target::new(path, Kind::File)?,
+        })))
+    };
+    let steps = nodes.iter().enumerate().map(bound).collect();
+    unmount(scratch, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .map_err(|source| prepare("unmount", scratch, source))?;
+    steps
+}
+
+fn default_nodes(owner: Owner) -> impl Iterator<Item = (&'static str, Node)> {
+    DEFAULT_DEVICES
+        .into_iter()
+        .map(move |(name, major, minor)| {
+            let node = Node {
+                kind: FileType::CharacterDevice,
+                major,
+                minor,
+                mode: 0o666,
+                owner,
+            };
+            (name, node)
+        })
+}
+
+type Owner = (Option<Uid>, Option<Gid>);
+
+/// A device node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Node {
+    /// What it is.
+    pub(crate) kind: FileType,
     major: u32,
     minor: u32,
     mode: u32,
-    owner: (Option<Uid>, Option<Gid>),
+    /// Ids of the host.
+    pub(crate) owner: (Option<Uid>, Option<Gid>),
 }
 
 impl Node {
@@ -102,25 +230,55 @@ impl Node {
                 ));
             }
         };
-        let number = |property, value: i64| {
-            u32::try_from(value)
-                .map_err(|_range| invalid(property, value.to_string(), "a device number"))
+        // What the kernel's 32 bits of a device number hold.
+        let number = |property, value: i64, bits: u32| {
+            let number = u32::try_from(value).ok().filter(|n| n >> bits == 0);
+            number.ok_or_else(|| invalid(property, value.to_string(), "a device number"))
         };
+        // P1: `..` would lead out of what is made for the container.
+        let path = device.path();
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !path.is_absolute() || path.file_name().is_none() || !path.components().all(plain) {
+            return Err(invalid(
+                "linux.devices.path",
+                path.display().to_string(),
+                "an absolute path without ..",
+            ));
+        }
         let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+        let unmapped = |property, id: u32| {
+            let expected = "an id that the container's mappings have";
+            move || invalid(property, id.to_string(), expected)
+        };
+        let host_uid = ids
+            .uid(uid)
+            .ok_or_else(unmapped("linux.devices.uid", uid))?;
+        let host_gid = ids
+            .gid(gid)
+            .ok_or_else(unmapped("linux.devices.gid", gid))?;
         Ok(Self {
             kind,
-            major: number("linux.devices.major", device.major())?,
-            minor: number("linux.devices.minor", device.minor())?,
+            major: number("linux.devices.major", device.major(), 12)?,
+            minor: number("linux.devices.minor", device.minor(), 20)?,
             mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-            owner: (ids.uid(uid), ids.gid(gid)),
+            owner: (Some(host_uid), Some(host_gid)),
         })
+    }
+
+    /// Its number; a FIFO has none.
+    pub(crate) fn number(&self) -> u64 {
+        makedev(self.major, self.minor)
+    }
+
+    /// Its permissions.
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.mode)
     }
 
     /// Makes the node, or replaces a default one of the same name.
     fn make(&self, dev: BorrowedFd<'_>, name: impl AsRef<Path>) -> Result<(), Errno> {
         let name = name.as_ref();
-        let number = makedev(self.major, self.minor);
-        let mode = Mode::from_raw_mode(self.mode);
+        let (number, mode) = (self.number(), self.mode());
         match rustix::fs::mknodat(dev, name, self.kind, mode, number) {
             Err(Errno::EXIST) => {
                 rustix::fs::unlinkat(dev, name, AtFlags::empty())?;
@@ -140,21 +298,10 @@ impl Node {
     }
 }
 
-fn below_dev(path: &Path) -> Result<&Path, PlanError> {
-    let name = path.strip_prefix("/dev").ok();
-    let plain = |name: &&Path| {
-        name.components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)))
-            && name.file_name().is_some()
-    };
-    name.filter(plain).ok_or_else(|| {
-        SpecError::Invalid {
-            property: "linux.devices.path",
-            value: path.display().to_string(),
-            expected: "a path below /dev",
-        }
-        .into()
-    })
+/// The name of a device in `/dev`, where it lies there.
+fn below_dev(path: &Path) -> Option<&Path> {
+    let name = path.strip_prefix("/dev").ok()?;
+    name.file_name().map(|_| name)
 }
 
 /// The tmpfs is ours alone yet, so plain relative paths are safe in it.

@@ -328,16 +328,23 @@ pub(crate) fn file_system(
     if let Some(source) = source {
         fsconfig_set_string(context.as_fd(), c"source", source)?;
     }
-    for (key, value) in parameters {
-        match value {
-            Some(value) => {
-                fsconfig_set_string(context.as_fd(), key.as_c_str(), value.as_c_str())?;
-            }
-            None => fsconfig_set_flag(context.as_fd(), key.as_c_str())?,
-        }
-    }
+    set_parameters(context.as_fd(), parameters)?;
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Sets parameters of a file system that is being made or changed.
+pub(crate) fn set_parameters(
+    context: BorrowedFd<'_>,
+    parameters: &[(CString, Option<CString>)],
+) -> Result<(), Errno> {
+    for (key, value) in parameters {
+        match value {
+            Some(value) => fsconfig_set_string(context, key.as_c_str(), value.as_c_str())?,
+            None => fsconfig_set_flag(context, key.as_c_str())?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::propagation::RootPropagation;
 use super::target::{Kind, Target};
 use super::tree::{TreeParts, tree};
 use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
@@ -48,6 +49,19 @@ pub(crate) struct InitParts<'a> {
     pub(crate) started_by_others: bool,
     /// How many descriptors from 3 on the program gets.
     pub(crate) preserved: u32,
+    /// How it differs from the usual.
+    pub(crate) switches: Switches,
+}
+
+/// What a caller may want of a container in another way than usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// Do not use `pivot_root(2)`, for a host whose root is in a ramdisk. The
+    /// host's mounts stay below the container's root then, and are kept from it
+    /// by `chroot(2)` only.
+    pub no_pivot: bool,
+    /// Do not make a session keyring: processes keep that of the caller.
+    pub no_new_keyring: bool,
 }
 
 /// The plan of a container's first process.
@@ -60,14 +74,14 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     let new = |kind| parts.bundle.namespace(kind) == Some(None);
     let program = program(process)?;
     let at = root_folder(parts.bundle)?;
-    let propagation = root_propagation(parts.bundle)?;
+    let propagation = RootPropagation::new(parts.bundle)?;
     let tree = tree(&TreeParts {
         bundle: parts.bundle,
         at: &at,
         cgroup: parts.cgroup,
         propagation,
     })?;
-    let mut steps = first_steps();
+    let mut steps = first_steps(parts.switches);
     let terminal = match stdio {
         Stdio::Terminal => true,
         Stdio::Fds {
@@ -79,7 +93,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
             false
         }
     };
-    steps.push(Step::Propagation(propagation));
+    steps.push(Step::Propagation(propagation.before_root()));
     steps.push(Step::AwaitParent);
     steps.push(Step::AttachRoot {
         mount: tree.root,
@@ -109,8 +123,15 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     if parts.bundle.has_create_hooks() {
         steps.push(Step::AwaitHooks);
     }
-    steps.push(Step::PivotRoot);
+    steps.push(if parts.switches.no_pivot {
+        Step::MoveRoot {
+            hide: hidden_without_pivot()?,
+        }
+    } else {
+        Step::PivotRoot
+    });
     steps.extend(read_only_root(spec));
+    steps.extend(propagation.of_root().map(Step::RootAttributes));
     if parts.started_by_others {
         steps.push(Step::FindProgram {
             name: program.name(),
@@ -138,6 +159,8 @@ pub(crate) struct ExecParts<'a> {
     pub(crate) die_with_parent: bool,
     /// How many descriptors from 3 on the program gets.
     pub(crate) preserved: u32,
+    /// How it differs from the usual.
+    pub(crate) switches: Switches,
 }
 
 /// The plan of a further process in a running container: its namespaces, root
@@ -150,7 +173,7 @@ pub(crate) fn exec_plan(
     let ExecParts {
         process, bundle, ..
     } = *parts;
-    let mut steps = first_steps();
+    let mut steps = first_steps(parts.switches);
     steps.push(Step::AwaitParent);
     steps.extend(cgroup_namespace.map(Step::JoinCgroupNamespace));
     // Before the terminal is made: it belongs to whoever opens it, and the
@@ -185,7 +208,7 @@ pub(crate) fn exec_plan(
 
 /// The plan of a hook that runs in the container's namespaces, as its root.
 pub(crate) fn hook_plan(hook: &Hook, bundle: &Bundle, stdio: Stdio) -> Result<Plan, PlanError> {
-    let mut steps = first_steps();
+    let mut steps = first_steps(Switches::default());
     if let Stdio::Fds {
         stdin,
         stdout,
@@ -230,7 +253,7 @@ pub(crate) struct JailPlan {
 /// The plan of a jailed program: nothing but the folder.
 pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     let root = (Uid::from_raw(0), Gid::from_raw(0));
-    let mut steps = first_steps();
+    let mut steps = first_steps(Switches::default());
     steps.extend([
         Step::Propagation(libc::MS_PRIVATE),
         Step::AwaitParent,
@@ -264,8 +287,46 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     }
 }
 
-fn first_steps() -> Vec<Step> {
-    vec![Step::ResetSignals, Step::NewSession, Step::NewKeyring]
+fn first_steps(switches: Switches) -> Vec<Step> {
+    let mut steps = vec![Step::ResetSignals, Step::NewSession];
+    if !switches.no_new_keyring {
+        steps.push(Step::NewKeyring);
+    }
+    steps
+}
+
+/// Where the host has procfs and sysfs. Below a container's root they would
+/// permit it to mount its own without the masks.
+fn hidden_without_pivot() -> Result<Vec<CString>, PlanError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo");
+    let mounts = mounts.map_err(|error| PlanError::Prepare {
+        what: "read",
+        subject: "/proc/self/mountinfo".to_owned(),
+        source: Errno::from_io_error(&error).unwrap_or(Errno::INVAL),
+    })?;
+    let kernels = |line: &&str| {
+        let kind = line.split_once(" - ").map(|(_, rest)| rest);
+        kind.is_some_and(|kind| kind.starts_with("proc ") || kind.starts_with("sysfs "))
+    };
+    let paths = mounts.lines().filter(kernels);
+    let paths = paths.filter_map(|line| line.split(' ').nth(4));
+    paths
+        .map(|path| CString::new(unescaped(path)).map_err(|_nul| PlanError::Nul("a mount")))
+        .collect()
+}
+
+/// A path of mountinfo, where spaces and the like are `\ooo`.
+fn unescaped(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| byte == b'\\');
+        let octal = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &after[3..] } else { after };
+    }
+    bytes
 }
 
 /// From "started" to execve.
@@ -389,18 +450,6 @@ fn root_folder(bundle: &Bundle) -> Result<PathBuf, PlanError> {
         subject: folder.display().to_string(),
         source: errno(error),
     })
-}
-
-fn root_propagation(bundle: &Bundle) -> Result<u64, PlanError> {
-    let linux = bundle.spec().linux().as_ref();
-    match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
-        None | Some("" | "private" | "rprivate") => Ok(libc::MS_PRIVATE),
-        Some("slave" | "rslave") => Ok(libc::MS_SLAVE),
-        Some(_) => Err(SpecError::Unsupported(
-            "linux.rootfsPropagation other than private or slave",
-        )
-        .into()),
-    }
 }
 
 fn c_path(path: &Path) -> Result<CString, PlanError> {

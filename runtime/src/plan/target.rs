@@ -30,6 +30,8 @@ pub(crate) struct Target {
     /// Refuse symbolic links on the way: for `/proc`, `/sys` and `/dev`, which
     /// an image must not redirect.
     pub(crate) no_symlinks: bool,
+    /// It may lie in a procfs.
+    pub(crate) in_proc: bool,
 }
 
 impl Target {
@@ -64,12 +66,22 @@ impl Target {
         let no_symlinks = names
             .first()
             .is_some_and(|first| guarded.contains(&first.as_c_str()));
-        Ok(Self {
+        let mut target = Self {
             prefixes,
             names,
             kind,
             no_symlinks,
-        })
+            in_proc: false,
+        };
+        let path = target.to_string();
+        target.in_proc = path == "/proc" || super::mounts::may_hide_in_proc(&path);
+        Ok(target)
+    }
+
+    /// The same where it may lie in a procfs, too.
+    pub(crate) fn over_proc(mut self) -> Self {
+        self.in_proc = true;
+        self
     }
 
     /// The whole path relative to the root.

@@ -15,10 +15,11 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::devices::dev_tmpfs;
+use super::devices::{self, Dev, dev_tmpfs};
 use super::ids::HostIds;
-use super::mounts::{self, MountStep, Source};
+use super::mounts::{self, MountStep, Mounts, Remount, Source};
 use super::options::Options;
+use super::propagation::RootPropagation;
 use super::rootfs::{self, Overlay};
 use super::target::{Kind, Target};
 use super::{Late, PlanError, Step};
@@ -33,8 +34,8 @@ pub(super) struct TreeParts<'a> {
     /// The folder that the root is mounted on, without symbolic links.
     pub(super) at: &'a Path,
     pub(super) cgroup: &'a Cgroup,
-    /// Propagation of the root's mounts, `MS_PRIVATE` or `MS_SLAVE`.
-    pub(super) propagation: u64,
+    /// How its mounts propagate.
+    pub(super) propagation: RootPropagation,
 }
 
 /// The file system tree of a container.
@@ -59,26 +60,86 @@ pub(super) fn tree(parts: &TreeParts<'_>) -> Result<Tree, PlanError> {
         _ => (Some(plain_root(parts)?), mounts),
     };
     let linux = parts.bundle.spec().linux().as_ref();
-    let devices = linux.is_some_and(|linux| linux.devices().iter().flatten().next().is_some());
-    if devices && !rest.iter().any(is_dev) {
-        return Err(SpecError::Unsupported("linux.devices without a tmpfs on /dev").into());
-    }
+    let label = linux.and_then(|linux| linux.mount_label().as_deref());
+    let label = label.filter(|label| !label.is_empty()).map(CString::new);
+    let mounts = Mounts {
+        bundle: parts.bundle,
+        propagation: parts.propagation,
+        label: label
+            .transpose()
+            .map_err(|_nul| PlanError::Nul("linux.mountLabel"))?,
+    };
     let mut steps = Vec::new();
-    for mount in rest {
+    let mut read_only = Vec::new();
+    let mut dev = Dev::Root;
+    for (index, mount) in rest.iter().enumerate() {
         match mount.typ().as_deref() {
-            _ if is_dev(mount) => steps.push(dev_step(mount, parts)?),
+            _ if is_dev(mount)? => {
+                dev = Dev::Tmpfs;
+                steps.push(dev_step(mount, parts)?);
+                read_only.extend(remounted_read_only(mount)?);
+            }
             Some("cgroup" | "cgroup2") => cgroup_steps(mount, parts, &mut steps)?,
+            Some("tmpfs") if has_mounts_below(mount, &rest[index + 1..]) => {
+                // It must hold their folders before it becomes read-only.
+                let later = remounted_read_only(mount)?;
+                let mut mount = mount.clone();
+                if later.is_some()
+                    && let Some(options) = mount.options_mut()
+                {
+                    options.retain(|option| !["ro", "rro"].contains(&option.as_str()));
+                }
+                read_only.extend(later);
+                steps.push(mounts.step(&mount, &mut late)?);
+            }
             _ => {
-                let step = mounts::step(mount, parts.bundle, &mut late)?;
-                steps.push(Step::Mount(Box::new(step)));
+                if mount.destination() == Path::new("/dev") && is_bind(mount)? {
+                    dev = Dev::Bound;
+                }
+                steps.push(mounts.step(mount, &mut late)?);
             }
         }
     }
+    let devices = linux.and_then(|linux| linux.devices().as_deref());
+    let devices = devices.unwrap_or_default();
+    steps.extend(devices::steps(dev, devices, parts.bundle, parts.at)?);
+    steps.extend(read_only);
     Ok(Tree { root, steps, late })
 }
 
-fn is_dev(mount: &Mount) -> bool {
-    mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs")
+fn is_dev(mount: &Mount) -> Result<bool, PlanError> {
+    let here = mount.destination() == Path::new("/dev");
+    let options = mounts::parse_options(mount)?;
+    Ok(here && mount.typ().as_deref() == Some("tmpfs") && !options.remount && !options.copy_up)
+}
+
+fn is_bind(mount: &Mount) -> Result<bool, PlanError> {
+    let bind = mounts::parse_options(mount)?.bind.is_some();
+    Ok(bind || mount.typ().as_deref() == Some("bind"))
+}
+
+fn has_mounts_below(mount: &Mount, later: &[Mount]) -> bool {
+    let at = mount.destination();
+    let below = |other: &Mount| other.destination().starts_with(at);
+    later.iter().any(below)
+}
+
+/// What makes a tmpfs read-only at last, if it is to be.
+fn remounted_read_only(mount: &Mount) -> Result<Option<Step>, PlanError> {
+    let options = mounts::parse_options(mount)?;
+    let set = (options.attributes.set | options.recursive.set) & libc::MOUNT_ATTR_RDONLY;
+    if set == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Step::Remount(Box::new(Remount {
+        target: Target::new(mount.destination(), Kind::Folder)?,
+        attributes: Attributes {
+            set,
+            ..Attributes::default()
+        },
+        recursive: Attributes::default(),
+        parameters: Vec::new(),
+    }))))
 }
 
 /// The bundle's folder with all that is mounted below it.
@@ -87,7 +148,7 @@ fn plain_root(parts: &TreeParts<'_>) -> Result<OwnedFd, PlanError> {
     // A copy is a peer or a slave of what it was copied from: mounts that the
     // host makes there later would show up inside.
     let attributes = Attributes {
-        propagation: parts.propagation,
+        propagation: parts.propagation.before_root(),
         ..Attributes::default()
     };
     mount_setattr(root.as_fd(), c"", true, attributes).map_err(|source| PlanError::Prepare {
@@ -127,7 +188,7 @@ fn dev_step(mount: &Mount, parts: &TreeParts<'_>) -> Result<Step, PlanError> {
     let options = mounts::parse_options(mount)?;
     let linux = parts.bundle.spec().linux().as_ref();
     let devices = linux.and_then(|linux| linux.devices().as_deref());
-    let flags = mounts::new_mount_flags(mount, &options)?;
+    let flags = mounts::new_mount(mount, &options)?.attributes;
     let dev = dev_tmpfs(&options, flags, devices.unwrap_or_default(), parts.bundle)?;
     attach_step(dev, mount.destination())
 }
@@ -147,8 +208,9 @@ fn cgroup_steps(
     steps: &mut Vec<Step>,
 ) -> Result<(), PlanError> {
     let options = mounts::parse_options(mount)?;
-    let flags = mounts::new_mount_flags(mount, &options)?;
-    let own_namespace = parts.bundle.namespace(LinuxNamespaceType::Cgroup).is_some();
+    let flags = mounts::new_mount(mount, &options)?.attributes;
+    // Of one that is joined we are not the root.
+    let own_namespace = parts.bundle.namespace(LinuxNamespaceType::Cgroup) == Some(None);
     let inner = parts.cgroup.inner_mounts();
     let (tmpfs, trees) = inner.split_at(usize::from(inner.len() > 1));
     if let [_] = tmpfs {

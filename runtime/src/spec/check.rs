@@ -3,6 +3,8 @@
 //! Refused is what is malformed, what would silently be less than was asked
 //! for (P18), and what would change the host instead of the container.
 
+use std::path::{Path, PathBuf};
+
 use oci_spec::runtime::{
     Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimit, Process, Spec,
 };
@@ -21,6 +23,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     if spec.root().is_none() {
         return Err(SpecError::Missing("root"));
     }
+    check_strings(spec)?;
     let process = spec
         .process()
         .as_ref()
@@ -31,20 +34,75 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
         (linux.memory_policy().is_some(), "linux.memoryPolicy"),
         (linux.personality().is_some(), "linux.personality"),
-        (linux.time_offsets().is_some(), "linux.timeOffsets"),
         (linux.net_devices().is_some(), "linux.netDevices"),
         (is_label(linux.mount_label().as_ref()), "linux.mountLabel"),
     ])?;
     check_hooks(spec)?;
     for mount in spec.mounts().iter().flatten() {
-        let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-        refuse_first(&[(
-            mapped,
-            "mappings of a mount's own; the option idmap uses the container's",
-        )])?;
+        for (property, mappings) in [
+            ("mounts.uidMappings", mount.uid_mappings()),
+            ("mounts.gidMappings", mount.gid_mappings()),
+        ] {
+            check_mappings(property, mappings.as_deref().unwrap_or_default())?;
+        }
     }
     check_namespaces(linux)?;
     check_host_is_left_alone(spec, linux)
+}
+
+/// No string with a NUL byte can reach the kernel.
+fn check_strings(spec: &Spec) -> Result<(), SpecError> {
+    let text = |text: &Option<String>| text.iter().cloned().collect();
+    let list = |list: &Option<Vec<String>>| list.iter().flatten().cloned().collect();
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let root = spec.root().iter().map(|root| path(root.path()));
+    let mut strings: Vec<(&'static str, Vec<String>)> = vec![
+        ("hostname", text(spec.hostname())),
+        ("domainname", text(spec.domainname())),
+        ("root.path", root.collect()),
+    ];
+    for mount in spec.mounts().iter().flatten() {
+        let source = mount.source().iter().map(|source| path(source));
+        strings.extend([
+            ("mounts.destination", vec![path(mount.destination())]),
+            ("mounts.type", text(mount.typ())),
+            ("mounts.source", source.collect()),
+            ("mounts.options", list(mount.options())),
+        ]);
+    }
+    if let Some(linux) = spec.linux() {
+        let devices = linux.devices().iter().flatten();
+        let sysctls = linux.sysctl().iter().flatten();
+        strings.extend([
+            (
+                "linux.devices.path",
+                devices.map(|device| path(device.path())).collect(),
+            ),
+            (
+                "linux.sysctl",
+                sysctls
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect(),
+            ),
+            ("linux.maskedPaths", list(linux.masked_paths())),
+            ("linux.readonlyPaths", list(linux.readonly_paths())),
+            ("linux.mountLabel", text(linux.mount_label())),
+        ]);
+    }
+    refuse_nul(strings)
+}
+
+fn refuse_nul(strings: Vec<(&'static str, Vec<String>)>) -> Result<(), SpecError> {
+    for (property, texts) in strings {
+        if let Some(value) = texts.into_iter().find(|text| text.contains('\0')) {
+            return Err(SpecError::Invalid {
+                property,
+                value,
+                expected: "a text without NUL bytes",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A relative path would depend on whoever calls us; time only goes forward.
@@ -91,6 +149,14 @@ pub(crate) fn check_process(process: &Process) -> Result<(), SpecError> {
             expected: "an absolute path",
         });
     }
+    refuse_nul(vec![
+        ("process.args", process.args().clone().unwrap_or_default()),
+        ("process.env", process.env().clone().unwrap_or_default()),
+        (
+            "process.cwd",
+            vec![process.cwd().to_string_lossy().into_owned()],
+        ),
+    ])?;
     let rlimits = process.rlimits().as_deref().unwrap_or_default();
     if let Some(twice) = repeated(rlimits, PosixRlimit::typ) {
         return Err(SpecError::Invalid {
@@ -134,9 +200,24 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
         ),
         // It would have its root changed under it.
         (by_path(Kind::Mount), "a mount namespace by path"),
-        (by_path(Kind::Cgroup), "a cgroup namespace by path"),
-        (find(linux, Kind::Time).is_some(), "a time namespace"),
     ])?;
+    for namespace in namespaces {
+        let relative = |path: &&PathBuf| !path.is_absolute();
+        if let Some(path) = namespace.path().as_ref().filter(relative) {
+            return Err(SpecError::Invalid {
+                property: "linux.namespaces.path",
+                value: path.display().to_string(),
+                expected: "an absolute path",
+            });
+        }
+    }
+    check_time_offsets(linux)?;
+    for (property, mappings) in [
+        ("linux.uidMappings", linux.uid_mappings()),
+        ("linux.gidMappings", linux.gid_mappings()),
+    ] {
+        check_mappings(property, mappings.as_deref().unwrap_or_default())?;
+    }
     let new_user = find(linux, Kind::User).is_some_and(|namespace| namespace.path().is_none());
     if !new_user {
         return Ok(());
@@ -157,6 +238,68 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
     }
     Ok(())
 }
+
+/// Clocks can be set while a time namespace is new and nobody lives in it.
+fn check_time_offsets(linux: &Linux) -> Result<(), SpecError> {
+    let new = find(linux, Kind::Time).is_some_and(|namespace| namespace.path().is_none());
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        let expected = if !new {
+            "a time namespace of the container's own for it"
+        } else if !["monotonic", "boottime"].contains(&clock.as_str()) {
+            "the clock monotonic or boottime"
+        } else if offset.nanosecs().is_some_and(|n| n >= 1_000_000_000) {
+            "less than 1000000000 nanosecs"
+        } else {
+            continue;
+        };
+        return Err(SpecError::Invalid {
+            property: "linux.timeOffsets",
+            value: clock.clone(),
+            expected,
+        });
+    }
+    Ok(())
+}
+
+/// What the kernel would take for a mapping; it says no more than "invalid".
+fn check_mappings(property: &'static str, mappings: &[LinuxIdMapping]) -> Result<(), SpecError> {
+    let invalid = |value: &LinuxIdMapping, expected| {
+        let (inside, outside) = (value.container_id(), value.host_id());
+        let value = format!("{inside} {outside} {}", value.size());
+        Err(SpecError::Invalid {
+            property,
+            value,
+            expected,
+        })
+    };
+    if let Some(first) = mappings.get(MAPPINGS_MAX) {
+        return invalid(first, "at most 340 ranges");
+    }
+    for (index, mapping) in mappings.iter().enumerate() {
+        let end = |begin: u32| begin.checked_add(mapping.size());
+        if mapping.size() == 0 {
+            return invalid(mapping, "a range of at least one id");
+        }
+        let (Some(inside), Some(outside)) = (end(mapping.container_id()), end(mapping.host_id()))
+        else {
+            return invalid(mapping, "a range that ends before 4294967295");
+        };
+        let overlap = |other: &LinuxIdMapping, begin: u32, end: u32, others: u32| {
+            begin < others.saturating_add(other.size()) && others < end
+        };
+        for other in &mappings[..index] {
+            if overlap(other, mapping.container_id(), inside, other.container_id())
+                || overlap(other, mapping.host_id(), outside, other.host_id())
+            {
+                return invalid(mapping, "ranges that do not overlap");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `UID_GID_MAP_MAX_EXTENTS` of the kernel.
+const MAPPINGS_MAX: usize = 340;
 
 /// Names and sysctls belong to namespaces; without one of its own the
 /// container would set those of the host.
@@ -188,7 +331,7 @@ fn check_host_is_left_alone(spec: &Spec, linux: &Linux) -> Result<(), SpecError>
 
 /// The namespace that a sysctl belongs to, `namespaces(7)`; `None` for the
 /// whole machine's.
-fn sysctl_namespace(key: &str) -> Option<Kind> {
+pub(crate) fn sysctl_namespace(key: &str) -> Option<Kind> {
     const IPC: [&str; 11] = [
         "auto_msgmni",
         "msgmax",
@@ -208,6 +351,7 @@ fn sysctl_namespace(key: &str) -> Option<Kind> {
         ("fs", name) if name.starts_with("mqueue.") => Some(Kind::Ipc),
         ("kernel", name) if IPC.contains(&name) || name == "shm_next_id" => Some(Kind::Ipc),
         ("kernel", "domainname") => Some(Kind::Uts),
+        ("user", _) => Some(Kind::User),
         _ => None,
     }
 }
@@ -296,7 +440,12 @@ mod tests {
             ("/linux/mountLabel", json!("x"), "mountLabel"),
             (
                 "/linux/namespaces",
-                json!([{"type": "mount"}, {"type": "time"}, {"type": "uts"}]),
+                json!([{"type": "mount"}, {"type": "uts", "path": "ns/uts"}]),
+                "linux.namespaces.path",
+            ),
+            (
+                "/linux/timeOffsets",
+                json!({"monotonic": {"secs": 1}}),
                 "time namespace",
             ),
             (
@@ -313,12 +462,6 @@ mod tests {
                 "/linux/namespaces",
                 json!([{"type": "uts"}]),
                 "mount namespace",
-            ),
-            (
-                "/mounts",
-                json!([{"destination": "/x", "options": ["bind"], "source": "/x",
-                    "uidMappings": [], "gidMappings": []}]),
-                "idmap",
             ),
             (
                 "/process/rlimits",
@@ -366,6 +509,106 @@ mod tests {
         config["linux"]["sysctl"] = json!({"kernel.domainname": "x", "net.core.somaxconn": "1"});
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.push(json!({"type": "network"}));
+        checked(config).unwrap();
+    }
+
+    #[test]
+    fn clocks_are_set_in_a_new_time_namespace_only() {
+        let message = |namespace: Value, offsets: Value| {
+            let mut config = config();
+            config["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .push(namespace);
+            config["linux"]["timeOffsets"] = offsets;
+            checked(config).err().unwrap_or_default()
+        };
+        let new = json!({"type": "time"});
+        for (namespace, offsets, expected) in [
+            (new.clone(), json!({"realtime": {"secs": 1}}), "boottime"),
+            (
+                new.clone(),
+                json!({"boottime": {"nanosecs": 1_000_000_000}}),
+                "nanosecs",
+            ),
+            (
+                json!({"type": "time", "path": "/x"}),
+                json!({"boottime": {}}),
+                "own",
+            ),
+        ] {
+            let message = message(namespace, offsets);
+            assert!(message.contains("linux.timeOffsets"), "{message}");
+            assert!(message.contains(expected), "{message}");
+        }
+        assert_eq!(
+            message(new, json!({"boottime": {"secs": -5}, "monotonic": {}})),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused_wherever_it_is() {
+        let nul = "a\0b";
+        for (pointer, value) in [
+            ("/hostname", json!(nul)),
+            ("/domainname", json!(nul)),
+            ("/root/path", json!(nul)),
+            ("/process/args", json!(["x", nul])),
+            ("/process/env", json!([nul])),
+            ("/process/cwd", json!("/a\0b")),
+            ("/mounts", json!([{"destination": "/a\0b"}])),
+            ("/mounts", json!([{"destination": "/", "type": nul}])),
+            ("/mounts", json!([{"destination": "/", "source": nul}])),
+            ("/mounts", json!([{"destination": "/", "options": [nul]}])),
+            ("/linux/devices", json!([{"path": "/a\0b", "type": "p"}])),
+            ("/linux/sysctl", json!({"net.x": nul})),
+            ("/linux/maskedPaths", json!([nul])),
+            ("/linux/readonlyPaths", json!([nul])),
+            ("/linux/mountLabel", json!(nul)),
+        ] {
+            let message = complaint(pointer, value);
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            assert!(
+                message.contains("NUL") && message.contains(&field),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn mappings_that_the_kernel_cannot_take_are_refused_by_their_values() {
+        let range = |inside: u32, host: u32, size: u32| json!({"containerID": inside, "hostID": host, "size": size});
+        for (mappings, expected) in [
+            (json!([range(0, 1000, 0)]), "at least one id"),
+            (json!([range(0, u32::MAX, 2)]), "4294967295"),
+            (json!([range(u32::MAX, 0, 1)]), "4294967295"),
+            (json!([range(0, 1000, 10), range(9, 2000, 10)]), "overlap"),
+            (json!([range(0, 1000, 10), range(10, 1009, 1)]), "overlap"),
+            (json!([range(0, 1000, 10), range(0, 1000, 10)]), "overlap"),
+            (
+                json!((0..341).map(|n| range(n, 1000 + n, 1)).collect::<Vec<_>>()),
+                "340",
+            ),
+        ] {
+            for name in ["uidMappings", "gidMappings"] {
+                let message = complaint(&format!("/linux/{name}"), mappings.clone());
+                assert!(
+                    message.contains(expected) && message.contains(name),
+                    "{message}"
+                );
+                let mount = json!([{"destination": "/x", "source": "/x", "options": ["bind"],
+                    name: mappings}]);
+                let message = complaint("/mounts", mount);
+                assert!(
+                    message.contains(expected) && message.contains(name),
+                    "{message}"
+                );
+            }
+        }
+        let ranges = json!([range(0, 1000, 10), range(10, 500, 10), range(20, 1010, 1)]);
+        let mut config = config();
+        config["linux"]["uidMappings"] = ranges;
         checked(config).unwrap();
     }
 

@@ -107,17 +107,40 @@ fn a_masked_path_behind_a_link_hides_nothing_of_the_host() {
 
 #[test]
 fn a_dev_null_that_is_none_masks_nothing() {
+    // Bound by the configuration, so that no runtime makes its own there.
     let mut bundle = Bundle::new(&["true"]);
+    let dev = bundle.path().join("dev");
+    std::fs::create_dir(&dev).unwrap();
+    std::fs::File::create(dev.join("null")).unwrap();
     let mounts = bundle.config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
-    std::fs::create_dir(bundle.path().join("layer/dev")).unwrap();
-    std::fs::File::create(bundle.path().join("layer/dev/null")).unwrap();
+    bundle.mount(json!({"destination": "/dev", "source": dev, "options": ["bind"]}));
     let run = bundle.run();
     assert!(
         !run.create.status.success(),
         "a file stands in for /dev/null: {run:?}"
     );
     assert!(run.stderr.contains("mask"), "{run:?}");
+}
+
+#[test]
+fn a_file_of_the_image_for_dev_null_is_refused_or_hidden() {
+    for user_namespace in [true, false] {
+        let mut bundle = Bundle::script("stat -c %F:%t:%T /dev/null; cat /proc/keys");
+        if !user_namespace {
+            bundle = bundle.as_host_root();
+        }
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        std::fs::create_dir(bundle.path().join("layer/dev")).unwrap();
+        std::fs::File::create(bundle.path().join("layer/dev/null")).unwrap();
+        let run = bundle.run();
+        if user_namespace {
+            assert_eq!(run.stdout, "character special file:1:3\n", "{run:?}");
+        } else {
+            assert!(run.stderr.contains("make the device /dev/null"), "{run:?}");
+        }
+    }
 }
 
 #[test]

@@ -150,9 +150,9 @@ fn a_create_that_is_killed_at_any_moment_leaves_nothing_behind_a_forced_delete()
 fn what_cannot_be_a_string_of_the_kernels_is_refused() {
     for (pointer, what) in [
         ("/hostname", "hostname"),
-        ("/process/args/0", "argument"),
-        ("/process/cwd", "path"),
-        ("/mounts/1/destination", "path"),
+        ("/process/args/0", "process.args"),
+        ("/process/cwd", "process.cwd"),
+        ("/mounts/1/destination", "mounts.destination"),
     ] {
         let mut bundle = Bundle::new(&["true"]);
         *bundle.config.pointer_mut(pointer).unwrap() = json!("/a\u{0}b");

@@ -81,11 +81,11 @@ fn a_failed_create_says_what_it_was_about_and_leaves_nothing() {
     for (path, value, complaint) in [
         ("/process/args", json!([]), "process.args"),
         ("/process/cwd", json!("relative"), "process.cwd"),
-        ("/mounts/1/options", json!(["sync"]), "\"sync\""),
+        ("/mounts/1/options", json!(["tmpcopyup"]), "tmpcopyup"),
         (
-            "/mounts/1/type",
+            "/mounts/5/type",
             json!("nosuchfs"),
-            "mount nosuchfs on /proc",
+            "mount nosuchfs on /sys",
         ),
         (
             "/linux/resources",

@@ -6,10 +6,13 @@
 mod attacks;
 mod callers;
 mod commands;
+mod devices;
 mod exec;
 mod hooks;
 mod hostile;
 mod inside;
 mod life;
+mod mounts;
+mod namespaces;
 mod plain;
 mod seccomp;
