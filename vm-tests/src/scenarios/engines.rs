@@ -1,0 +1,200 @@
+//! Engines that people have already, with `dyno-runtime` in place of runc.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Context, systemd};
+use crate::vm::{Options, Request, Vm};
+
+/// Both are large programs, and nothing is fast without KVM.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An image of busybox alone, as an archive.
+const ARCHIVE: &str = "mkdir -p /tmp/root/bin && cp /usr/bin/busybox /tmp/root/bin/\n\
+    for name in sh sleep cat echo id true test tty head tail; do\n\
+        ln -s busybox /tmp/root/bin/$name\n\
+    done\n\
+    tar -C /tmp/root -cf /tmp/root.tar .";
+
+/// Podman is told in its configuration, so that its command lines are anybody's.
+const PODMAN: &str = "mkdir -p /etc/containers && cat >/etc/containers/containers.conf <<'END'\n\
+    [engine]\n\
+    runtime = \"dyno\"\n\
+    cgroup_manager = \"cgroupfs\"\n\
+    events_logger = \"file\"\n\
+    [engine.runtimes]\n\
+    dyno = [\"/usr/local/bin/dyno-runtime\"]\n\
+    END\n\
+    podman import --quiet /tmp/root.tar box";
+
+/// Commands and what they print: run, exit codes, exec, logs, limits, pause,
+/// terminals, volumes, health, stop.
+const WITH_PODMAN: &[(&str, &str)] = &[
+    ("podman info --format '{{.Host.OCIRuntime.Name}}'", "dyno"),
+    (
+        "podman run --rm --net none box sh -c 'echo out; exit 3' || echo $?",
+        "out\n3",
+    ),
+    (
+        "podman run --rm --net none box /no/such 2>/dev/null || echo $?",
+        "127",
+    ),
+    (
+        "podman run --rm --net none --user 7:8 box sh -c 'echo $(id -u):$(id -g)'",
+        "7:8",
+    ),
+    ("podman run --rm --net none -t box tty", "/dev/pts/0\r"),
+    (
+        "echo typed | podman run --rm --net none -i box cat",
+        "typed",
+    ),
+    (
+        "podman run --rm --net none -v /tmp/root:/v:ro box sh -c 'test -e /v/bin/sh && echo seen; echo x 2>/dev/null >/v/x || echo refused'",
+        "seen\nrefused",
+    ),
+    (
+        "podman run --rm --net none --read-only --tmpfs /t box sh -c 'echo x >/t/x; echo x 2>/dev/null >/x || echo refused'",
+        "refused",
+    ),
+    (
+        "podman run -d --name one --net none -m 64m --pids-limit 50 --health-cmd 'test -e /bin/sh' --health-interval disable box sh -c 'trap \"exit 9\" TERM; echo begun; while :; do sleep 0.1; done' >/dev/null; until podman logs one | grep begun; do sleep 0.2; done",
+        "begun",
+    ),
+    (
+        "podman exec one sh -c 'echo inside; exit 4' || echo $?",
+        "inside\n4",
+    ),
+    ("podman exec -t one tty", "/dev/pts/0\r"),
+    (
+        "cd /sys/fs/cgroup$(cut -d: -f3 /proc/$(podman inspect -f '{{.State.Pid}}' one)/cgroup) && cat memory.max pids.max",
+        "67108864\n50",
+    ),
+    ("podman healthcheck run one && echo healthy", "healthy"),
+    ("podman top one | tail -n +2 | grep -c .", "2"),
+    (
+        "podman pause one >/dev/null && podman inspect -f '{{.State.Status}}' one",
+        "paused",
+    ),
+    (
+        "podman unpause one >/dev/null && podman inspect -f '{{.State.Status}}' one",
+        "running",
+    ),
+    (
+        "podman stop -t 20 one >/dev/null && podman inspect -f '{{.State.ExitCode}}' one",
+        "9",
+    ),
+    (
+        "podman start one >/dev/null && podman kill one >/dev/null && podman wait one",
+        "137",
+    ),
+    ("podman rm one >/dev/null && podman ps -aq | wc -l", "0"),
+    (
+        "podman run --name hog --net none -m 32m box sh -c 'head -c 200000000 /dev/zero | tail' 2>/dev/null; podman inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}}' hog; podman rm hog >/dev/null",
+        "true 137",
+    ),
+];
+
+/// Podman's containers run, and nothing of them stays.
+pub(super) fn podman(context: &Context<'_>) -> Result<()> {
+    with_debian(context, |vm| {
+        sh(vm, PODMAN)?;
+        for (command, expected) in WITH_PODMAN {
+            expect(vm, command, expected)?;
+        }
+        expect(
+            vm,
+            "ls /run/dyno-runtime /run/libpod 2>/dev/null | grep -c box",
+            "0",
+        )
+    })
+}
+
+const CONTAINERD: &str = "systemctl start containerd\n\
+    podman save --quiet --format oci-archive -o /tmp/box.oci box\n\
+    until ctr version >/dev/null 2>&1; do sleep 0.2; done\n\
+    ctr image import --snapshotter native /tmp/box.oci >/dev/null";
+
+/// The same with containerd's shim, by its own client.
+const WITH_CONTAINERD: &[(&str, &str)] = &[
+    (
+        "$RUN --rm $BOX a sh -c 'echo out; exit 3' || echo $?",
+        "out\n3",
+    ),
+    (
+        "script -qec \"$RUN --rm --tty $BOX a tty\" /dev/null",
+        "/dev/pts/0\r",
+    ),
+    (
+        "$RUN --detach --memory-limit 67108864 $BOX one sleep 1000 && ctr task ls | tail -1 | tr -s ' ' | cut -d' ' -f3",
+        "RUNNING",
+    ),
+    (
+        "ctr task exec --exec-id e one sh -c 'echo inside; exit 4' || echo $?",
+        "inside\n4",
+    ),
+    (
+        "cat /sys/fs/cgroup$(cut -d: -f3 /proc/$(ctr task ls | grep '^one' | tr -s ' ' | cut -d' ' -f2)/cgroup)/memory.max",
+        "67108864",
+    ),
+    ("ctr task pause one && ctr task ls | grep -c PAUSED", "1"),
+    ("ctr task resume one && ctr task ls | grep -c RUNNING", "1"),
+    ("ctr task ps one | tail -n +2 | grep -c .", "1"),
+    (
+        "ctr task kill -s KILL one; until ctr task ls | grep STOPPED >/dev/null; do sleep 0.2; done; ctr task delete one 2>/dev/null; ctr container delete one; ctr task ls -q | wc -l",
+        "0",
+    ),
+];
+
+/// containerd's containers run, and nothing of them stays.
+pub(super) fn containerd(context: &Context<'_>) -> Result<()> {
+    with_debian(context, |vm| {
+        sh(vm, PODMAN)?;
+        sh(vm, CONTAINERD)?;
+        let words = "BOX=localhost/box:latest\n\
+                     RUN='ctr run --snapshotter native --runc-binary /usr/local/bin/dyno-runtime'\n";
+        all_hold(vm, words, WITH_CONTAINERD)
+    })
+}
+
+fn with_debian(context: &Context<'_>, test: impl FnOnce(&Vm) -> Result<()>) -> Result<()> {
+    let disk = context.kit.new_systemd_disk(context.name)?;
+    let options = Options {
+        memory_mib: 2048,
+        ..Options::default()
+    };
+    let vm = Vm::boot(context.kit, context.name, disk, &options)?;
+    systemd::until_up(&vm)?;
+    sh(&vm, ARCHIVE)?;
+    test(&vm)?;
+    vm.shut_down()?;
+    Ok(())
+}
+
+fn sh(vm: &Vm, script: &str) -> Result<String> {
+    let request = Request::new(&["sh", "-c", script]).deadline(PATIENCE);
+    vm.request(request)?.text()
+}
+
+/// Every command prints what it shall, in this order; all that do not are told.
+fn all_hold(vm: &Vm, words: &str, commands: &[(&str, &str)]) -> Result<()> {
+    let all = commands.iter();
+    let failures: Vec<String> = all
+        .filter_map(|(command, expected)| expect(vm, &format!("{words}{command}"), expected).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    expect(vm, "ls /run/dyno-runtime 2>/dev/null | wc -l", "0")
+}
+
+fn expect(vm: &Vm, command: &str, expected: &str) -> Result<()> {
+    let request = Request::new(&["sh", "-c", command]).deadline(PATIENCE);
+    let output = vm.request(request)?;
+    let told = output.to_string();
+    let printed = output.text().with_context(|| command.to_owned())?;
+    ensure!(
+        printed == expected,
+        "{command}\nprinted {printed:?}, not {expected:?}\n{told}"
+    );
+    Ok(())
+}
