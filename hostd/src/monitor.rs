@@ -38,7 +38,8 @@ pub struct Spawned {
 }
 
 /// Starts `dyno-runtime monitor` in this run folder, an absolute path, and waits
-/// until its container exists. The program is one of [`own_file::open`].
+/// until its container exists. The program is one of
+/// [`dyno_runtime::own_file::open`].
 ///
 /// # Errors
 /// Why there is no container; nothing runs then.
