@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::count::Count;
+use crate::nested;
 
 /// Run every check that CI runs, then report every failure
 #[derive(Debug, clap::Args)]
@@ -137,7 +138,7 @@ impl Check {
     fn run(&self, skips: &Path) -> Result<Count> {
         println!("\n== {}", self.name);
         let started = Instant::now();
-        let mut child = Command::new(self.command[0])
+        let mut child = nested::command(self.command[0])
             .args(&self.command[1..])
             .env("DYNO_TEST_SKIPS", skips)
             .env("RUSTDOCFLAGS", "-D warnings")

@@ -6,9 +6,10 @@
 //! listed and passes is not needed any more.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::nested;
 
 /// Ask another runtime what the suite asks of ours
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,7 @@ impl Peer {
 /// Whether the peer fails where it is expected to, and nowhere else.
 pub(crate) fn run(conformance: &Conformance) -> Result<bool> {
     let expected = names(conformance.peer.expected());
-    let output = Command::new("cargo")
+    let output = nested::command("cargo")
         .args([
             "nextest",
             "run",

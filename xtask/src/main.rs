@@ -9,6 +9,7 @@ mod bench;
 mod checks;
 mod conformance;
 mod count;
+mod nested;
 mod setup;
 
 use std::process::ExitCode;

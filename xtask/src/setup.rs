@@ -4,6 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::nested;
+
 /// What the machine shall be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Purpose {
@@ -69,7 +71,7 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
     }
     if purpose == Purpose::Test && !installed("cargo-nextest") {
         println!("installing cargo-nextest {NEXTEST}, which takes a few minutes");
-        let status = Command::new("cargo")
+        let status = nested::command("cargo")
             .args(["install", "--locked", "--version", NEXTEST, "cargo-nextest"])
             // Not into this workspace's static target.
             .current_dir("/")

@@ -13,6 +13,7 @@ use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
 use super::{Bench, latency, table};
+use crate::nested;
 
 /// The packages of our programs.
 const PACKAGES: [&str; 5] = [
@@ -68,7 +69,7 @@ pub(super) fn enter(bench: &Bench) -> Result<()> {
 
 fn build() -> Result<PathBuf> {
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
-    let status = Command::new(env!("CARGO"))
+    let status = nested::command(env!("CARGO"))
         .args(["build", "--release"])
         .args(packages)
         .status()?;
