@@ -62,6 +62,7 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
 const FAILED: i32 = 255;
 
 impl Walk<'_> {
+    #[expect(clippy::too_many_lines, reason = "a list, with an arm for each step")]
     fn take(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::AwaitParent => {
@@ -102,6 +103,14 @@ impl Walk<'_> {
             Step::Device(device) => device::make(self.root()?, device),
             Step::Link { target, to } => device::link(self.root()?, target, to),
             Step::Sysctl { path, value } => mount::sysctl(path, value),
+            Step::Label(label) => {
+                let root = self.open_root()?;
+                mount::label(root.as_fd(), label)
+            }
+            Step::MemoryPolicy(policy) => {
+                sys::schedule::set_memory_policy(policy.mode, policy.nodes.as_deref())
+            }
+            Step::Personality(persona) => sys::schedule::set_personality(*persona),
             Step::Terminal { owner, console } => {
                 let root = self.open_root()?;
                 terminal::allocate(root.as_fd(), *owner, console, self.reporter)

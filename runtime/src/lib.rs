@@ -35,5 +35,6 @@ pub mod state;
 
 mod child;
 mod host_mounts;
+mod lsm;
 mod plan;
 mod sys;

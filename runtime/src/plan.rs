@@ -40,6 +40,7 @@ use rustix::process::{Gid, Uid};
 
 use crate::seccomp::{Filter, Notifier};
 use crate::spec::SpecError;
+use crate::spec::process::{Label, MemoryPolicy};
 
 /// Why no plan can be made from a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,12 @@ pub(crate) enum Step {
         /// What to write.
         value: Vec<u8>,
     },
+    /// The label that the program gets when it is executed (P2).
+    Label(Label),
+    /// `set_mempolicy(2)`.
+    MemoryPolicy(MemoryPolicy),
+    /// `personality(2)`.
+    Personality(libc::c_ulong),
     /// Allocate a terminal from the container's devpts, make it the controlling
     /// terminal and 0, 1 and 2, and send its master to the parent.
     Terminal {
@@ -233,6 +240,9 @@ impl fmt::Display for Step {
             Self::Device(device) => write!(f, "make the device {}", device.target),
             Self::Link { target, .. } => write!(f, "make the link {target}"),
             Self::Sysctl { path, .. } => write!(f, "set the sysctl {path:?}"),
+            Self::Label(label) => write!(f, "set {} to {:?}", label.property, label.text),
+            Self::MemoryPolicy(_) => f.write_str("set linux.memoryPolicy"),
+            Self::Personality(_) => f.write_str("set linux.personality"),
             Self::Terminal { .. } => f.write_str("set up the terminal"),
             Self::MakeFolder(target) => write!(f, "make the folder {target}"),
             Self::Mask(target) => write!(f, "mask {target}"),

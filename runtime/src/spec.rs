@@ -1,6 +1,9 @@
 //! A bundle's `config.json` (OCI runtime spec, config.md), read and checked.
 
 mod check;
+mod names;
+pub(crate) mod process;
+pub(crate) mod ranges;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
 
 pub(crate) use check::{check_process, sysctl_namespace};
+pub(crate) use names::parse;
 
 /// No `config.json` is larger than this, in bytes (P15).
 const MAX_CONFIG: u64 = 4 << 20;
@@ -53,6 +57,14 @@ pub enum SpecError {
         /// What would be right.
         expected: &'static str,
     },
+    /// A property that this kernel cannot honour.
+    #[error("config.json asks for {property}, which needs {needed}, and this host has none")]
+    Host {
+        /// Path of the property, dotted.
+        property: &'static str,
+        /// What the host would have to have.
+        needed: &'static str,
+    },
     /// A property that this runtime cannot honour yet; ignoring it would do
     /// less than the configuration says.
     #[error("config.json asks for {0}, which this runtime does not support")]
@@ -95,21 +107,11 @@ impl Bundle {
         if text.len() as u64 > MAX_CONFIG {
             return Err(SpecError::TooLarge { path });
         }
-        let mut parser = serde_json::Deserializer::from_slice(&text);
-        let spec = serde_path_to_error::deserialize(&mut parser)
-            .map_err(|error| SpecError::Parse {
-                path: path.clone(),
-                property: error.path().to_string(),
-                source: error.into_inner(),
-            })
-            .and_then(|spec| {
-                let end = parser.end();
-                end.map(|()| spec).map_err(|source| SpecError::Parse {
-                    path: path.clone(),
-                    property: "the end".to_owned(),
-                    source,
-                })
-            })?;
+        let spec = parse(&text).map_err(|malformed| SpecError::Parse {
+            path: path.clone(),
+            property: malformed.property,
+            source: malformed.source,
+        })?;
         let dir = dir.canonicalize().map_err(read)?;
         let bundle = Self::new(dir, spec)?;
         Ok(Self { text, ..bundle })

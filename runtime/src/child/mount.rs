@@ -15,6 +15,7 @@ use rustix::mount::{
 
 use super::copy_up;
 use crate::plan::{Finish, Kind, MountStep, Remount, Source, Target, file_system, set_parameters};
+use crate::spec::process::Label;
 use crate::sys::mount::{Attributes, mount_setattr};
 
 /// `PROC_SUPER_MAGIC` of `<linux/magic.h>`.
@@ -193,6 +194,38 @@ pub(super) fn sysctl(path: &CStr, value: &[u8]) -> Result<()> {
     )?;
     rustix::io::write(&file, value).map(drop)
 }
+
+/// Writes a label for the next program to the thread's own attributes (P2):
+/// through a procfs of our own, or where the kernel gives none, the container's,
+/// checked to be whole where we go.
+pub(super) fn label(root: BorrowedFd<'_>, label: &Label) -> Result<()> {
+    let proc = match file_system(c"proc", None, &[], MountAttrFlags::empty()) {
+        Ok(proc) => proc,
+        Err(Errno::PERM) => {
+            let rules = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat2(root, c"proc", flags, Mode::empty(), rules)?
+        }
+        Err(errno) => return Err(errno),
+    };
+    if !is_procfs(proc.as_fd())? || fstat(&proc)?.st_ino != PROC_ROOT_INO {
+        return Err(Errno::XDEV);
+    }
+    let rules = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let open = |path| {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        openat2(&proc, path, flags, Mode::empty(), rules)
+    };
+    let [file, older] = label.files;
+    let file = match open(file) {
+        Err(Errno::NOENT) => open(older)?,
+        opened => opened?,
+    };
+    rustix::io::write(&file, label.text.to_bytes()).map(drop)
+}
+
+/// `PROC_ROOT_INO` of `<linux/proc_fs.h>`.
+const PROC_ROOT_INO: u64 = 1;
 
 /// Hides a path that exists; one that does not needs no hiding.
 pub(super) fn mask(root: BorrowedFd<'_>, target: &Target) -> Result<()> {

@@ -143,7 +143,7 @@ impl Exec {
                 File::open(path)
                     .and_then(|file| file.take(MAX_PROCESS).read_to_end(&mut text))
                     .map_err(|error| format!("read {}: {error}", path.display()))?;
-                serde_json::from_slice(&text)
+                crate::spec::parse(&text)
                     .map_err(|error| format!("parse {}: {error}", path.display()))?
             }
             None => first.clone(),

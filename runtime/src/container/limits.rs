@@ -5,6 +5,10 @@ use std::os::fd::OwnedFd;
 use oci_spec::runtime as oci;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::sched_setaffinity;
+
+use crate::spec::process::{affinity, io_priority, schedule};
+use crate::sys::schedule::{set_io_priority, set_schedule};
 
 use super::Error;
 use super::namespaces::{proc_folder, write_proc};
@@ -24,10 +28,20 @@ pub(super) fn size_terminal(master: &OwnedFd, process: &oci::Process) -> Result<
     tcsetwinsize(master, size).map_err(Error::system("set the terminal's size"))
 }
 
-/// Sets resource limits and OOM score: from outside, because inside a user
-/// namespace no limit can be raised, and after the set-up, which must not run
-/// into them.
-pub(super) fn set(pid: Pid, process: &oci::Process) -> Result<(), Error> {
+/// Sets resource limits, OOM score and how it is scheduled: from outside, because
+/// inside a user namespace none can be raised, and after the set-up, which must
+/// not run into them. CPUs are for `further` processes only.
+pub(super) fn set(pid: Pid, process: &oci::Process, further: bool) -> Result<(), Error> {
+    if let Some(schedule) = schedule(process)? {
+        set_schedule(pid, &schedule).map_err(Error::system("set process.scheduler"))?;
+    }
+    if let Some((class, level)) = io_priority(process)? {
+        set_io_priority(pid, class, level).map_err(Error::system("set process.ioPriority"))?;
+    }
+    if let Some(cpus) = affinity(process)?.in_cgroup.filter(|_| further) {
+        sched_setaffinity(Some(pid), &cpus)
+            .map_err(Error::system("set process.execCPUAffinity.final"))?;
+    }
     for rlimit in process.rlimits().iter().flatten() {
         let value = |value: u64| (value != u64::MAX).then_some(value);
         let limit = Rlimit {

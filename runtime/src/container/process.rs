@@ -14,7 +14,8 @@ use rustix::process::{
     pidfd_send_signal, waitid, waitpid,
 };
 use rustix::thread::{
-    ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
+    CpuSet, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
+    move_into_thread_name_spaces, sched_setaffinity,
 };
 
 use super::namespaces::User;
@@ -23,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
 use crate::plan::Plan;
 use crate::seccomp::Agent;
+use crate::spec::process::affinity;
 use crate::sys;
 
 /// Why a created process could not be started.
@@ -157,6 +159,9 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
         }
         .into(),
         None if step == JOINING => step_error("join its namespaces", errno).into(),
+        None if step == PLACING => {
+            step_error("take the CPUs of process.execCPUAffinity.initial", errno).into()
+        }
         None if step == TIMING => step_error("set the clocks of linux.timeOffsets", errno).into(),
         None if step == CLONING => step_error(CLONE, errno).into(),
         None => {
@@ -180,6 +185,7 @@ fn step_error(step: &str, source: Errno) -> Error {
 const JOINING: usize = u32::MAX as usize;
 const CLONING: usize = JOINING - 1;
 const TIMING: usize = JOINING - 2;
+const PLACING: usize = JOINING - 3;
 
 const CLONE: &str = "clone a process into its cgroup and namespaces";
 
@@ -281,7 +287,7 @@ impl Spawn<'_> {
                 },
                 Report::Ready => {
                     return match self.process {
-                        Some(process) => limits::set(created.pid, process),
+                        Some(process) => limits::set(created.pid, process, self.is_further()),
                         None => Ok(()),
                     };
                 }
@@ -318,6 +324,7 @@ impl Spawn<'_> {
             return child.map_err(|error| step_error(CLONE, errno_of(&error)));
         }
         let flags = self.clone_flags | libc::CLONE_PARENT as u64;
+        let cpus = self.initial_cpus()?;
         let early = self
             .joins
             .iter()
@@ -329,6 +336,12 @@ impl Spawn<'_> {
         };
         let between = sys::process::clone3(0, outer, || {
             receiver.close_copy();
+            if let Some(cpus) = &cpus
+                && let Err(errno) = sched_setaffinity(None, cpus)
+            {
+                reporter.fail(PLACING, errno);
+                sys::process::exit_now(1);
+            }
             Self::enter_v1(&tasks, &reporter);
             self.join_and(|| sys::process::clone3(flags, cgroup, walk), &reporter)
         });
@@ -344,6 +357,19 @@ impl Spawn<'_> {
             },
             _ => Err(Error::Died),
         }
+    }
+
+    /// Whether it is a further process of a container, and not its first.
+    fn is_further(&self) -> bool {
+        let all = |join: &Join<'_>| matches!(join, Join::AllOf(..));
+        self.joins.iter().any(all)
+    }
+
+    /// CPUs that it runs on before it is in its cgroup.
+    fn initial_cpus(&self) -> Result<Option<CpuSet>, Error> {
+        let process = self.process.filter(|_| self.is_further());
+        let affinity = process.map(affinity).transpose()?;
+        Ok(affinity.and_then(|affinity| affinity.initial))
     }
 
     /// Runs in a child with one thread: moves itself into the v1 hierarchies.

@@ -33,6 +33,7 @@ use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
 use crate::seccomp::{self, Filter};
+use crate::spec::process::{labels, memory_policy, personality};
 use crate::spec::{Bundle, SpecError};
 use crate::sys::mount::Attributes;
 
@@ -82,17 +83,9 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         propagation,
     })?;
     let mut steps = first_steps(parts.switches);
-    let terminal = match stdio {
-        Stdio::Terminal => true,
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        } => {
-            steps.push(Step::Stdio([stdin, stdout, stderr]));
-            false
-        }
-    };
+    let streams = stream_step(stdio);
+    let terminal = streams.is_none();
+    steps.extend(streams);
     steps.push(Step::Propagation(propagation.before_root()));
     steps.push(Step::AwaitParent);
     steps.push(Step::AttachRoot {
@@ -111,6 +104,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     steps.extend(name_steps(spec)?);
     steps.extend(tree.steps);
     steps.extend(sysctl_steps(spec)?);
+    steps.extend(labels(process)?.into_iter().map(Step::Label));
     if terminal {
         let console = Target::new(Path::new("/dev/console"), Kind::File)?;
         steps.push(Step::Terminal {
@@ -196,6 +190,7 @@ pub(crate) fn exec_plan(
         } => steps.push(Step::Stdio([stdin, stdout, stderr])),
     }
     steps.extend(notifier_step(bundle)?);
+    steps.extend(labels(process)?.into_iter().map(Step::Label));
     steps.push(Step::AwaitStart);
     steps.extend(last_steps(process, bundle, parts.die_with_parent)?);
     Ok(Plan {
@@ -287,6 +282,18 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
     }
 }
 
+/// The step for standard streams that are not a terminal.
+fn stream_step(stdio: Stdio) -> Option<Step> {
+    match stdio {
+        Stdio::Terminal => None,
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        } => Some(Step::Stdio([stdin, stdout, stderr])),
+    }
+}
+
 fn first_steps(switches: Switches) -> Vec<Step> {
     let mut steps = vec![Step::ResetSignals, Step::NewSession];
     if !switches.no_new_keyring {
@@ -353,6 +360,10 @@ fn last_steps(
         Step::WorkingDirectory(c_path(process.cwd())?),
         Step::CloseOnExec,
     ];
+    if let Some(linux) = bundle.spec().linux() {
+        steps.extend(memory_policy(linux)?.map(Step::MemoryPolicy));
+        steps.extend(personality(linux)?.map(Step::Personality));
+    }
     let filter = seccomp_profile(bundle).map(seccomp_step).transpose()?;
     // A filter needs CAP_SYS_ADMIN or no_new_privs. Without the latter it is
     // loaded while the former is still there, and must allow what follows.

@@ -62,6 +62,9 @@ pub(super) fn tree(parts: &TreeParts<'_>) -> Result<Tree, PlanError> {
     let linux = parts.bundle.spec().linux().as_ref();
     let label = linux.and_then(|linux| linux.mount_label().as_deref());
     let label = label.filter(|label| !label.is_empty()).map(CString::new);
+    if label.is_some() {
+        crate::lsm::need(crate::lsm::Module::SeLinux, "linux.mountLabel")?;
+    }
     let mounts = Mounts {
         bundle: parts.bundle,
         propagation: parts.propagation,

@@ -32,11 +32,9 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
     refuse_first(&[
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
-        (linux.personality().is_some(), "linux.personality"),
         (linux.net_devices().is_some(), "linux.netDevices"),
-        (is_label(linux.mount_label().as_ref()), "linux.mountLabel"),
     ])?;
+    super::process::check_linux(linux)?;
     check_hooks(spec)?;
     for mount in spec.mounts().iter().flatten() {
         for (property, mappings) in [
@@ -158,6 +156,13 @@ pub(crate) fn check_process(process: &Process) -> Result<(), SpecError> {
         ),
     ])?;
     let rlimits = process.rlimits().as_deref().unwrap_or_default();
+    if let Some(limit) = rlimits.iter().find(|limit| limit.soft() > limit.hard()) {
+        return Err(SpecError::Invalid {
+            property: "process.rlimits",
+            value: format!("{} {} {}", limit.typ(), limit.soft(), limit.hard()),
+            expected: "a soft limit that is at most the hard one",
+        });
+    }
     if let Some(twice) = repeated(rlimits, PosixRlimit::typ) {
         return Err(SpecError::Invalid {
             property: "process.rlimits",
@@ -165,22 +170,53 @@ pub(crate) fn check_process(process: &Process) -> Result<(), SpecError> {
             expected: "each type once",
         });
     }
-    refuse_first(&[
-        (
-            is_label(process.apparmor_profile().as_ref()),
-            "process.apparmorProfile",
-        ),
-        (
-            is_label(process.selinux_label().as_ref()),
-            "process.selinuxLabel",
-        ),
-        (process.scheduler().is_some(), "process.scheduler"),
-        (process.io_priority().is_some(), "process.ioPriority"),
-        (
-            process.exec_cpu_affinity().is_some(),
-            "process.execCPUAffinity",
-        ),
-    ])
+    check_user(process)?;
+    check_capabilities(process)?;
+    super::process::check(process)
+}
+
+/// The kernel takes -1 for "as it was": whoever asks for that user would stay root.
+fn check_user(process: &Process) -> Result<(), SpecError> {
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten();
+    let groups = groups.map(|gid| ("process.user.additionalGids", *gid));
+    let ids = [
+        ("process.user.uid", user.uid()),
+        ("process.user.gid", user.gid()),
+    ];
+    for (property, id) in ids.into_iter().chain(groups) {
+        if id == u32::MAX {
+            return Err(SpecError::Invalid {
+                property,
+                value: id.to_string(),
+                expected: "an id, which 4294967295 is not",
+            });
+        }
+    }
+    match user.umask() {
+        Some(umask) if umask > 0o777 => Err(SpecError::Invalid {
+            property: "process.user.umask",
+            value: umask.to_string(),
+            expected: "at most 511, which is 0777",
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_capabilities(process: &Process) -> Result<(), SpecError> {
+    let Some(capabilities) = process.capabilities() else {
+        return Ok(());
+    };
+    let permitted = capabilities.permitted().clone().unwrap_or_default();
+    let mut effective = capabilities.effective().iter().flatten();
+    match effective.find(|capability| !permitted.contains(capability)) {
+        None => Ok(()),
+        Some(capability) => Err(SpecError::Invalid {
+            property: "process.capabilities.effective",
+            value: capability.to_string(),
+            expected: "what is permitted, too",
+        }),
+    }
 }
 
 fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
@@ -361,10 +397,6 @@ fn find(linux: &Linux, kind: Kind) -> Option<&LinuxNamespace> {
     namespaces.iter().find(|namespace| namespace.typ() == kind)
 }
 
-fn is_label(label: Option<&String>) -> bool {
-    label.is_some_and(|label| !label.is_empty())
-}
-
 /// The first kind that more than one of `items` has.
 fn repeated<T, K: PartialEq>(items: &[T], kind: impl Fn(&T) -> K) -> Option<K> {
     let mut rest = items;
@@ -435,9 +467,6 @@ mod tests {
                 json!({"poststart": [{"path": "/x", "timeout": 0}]}),
                 "hooks.timeout",
             ),
-            ("/process/apparmorProfile", json!("x"), "apparmorProfile"),
-            ("/process/selinuxLabel", json!("x"), "selinuxLabel"),
-            ("/linux/mountLabel", json!("x"), "mountLabel"),
             (
                 "/linux/namespaces",
                 json!([{"type": "mount"}, {"type": "uts", "path": "ns/uts"}]),

@@ -15,4 +15,5 @@ mod life;
 mod mounts;
 mod namespaces;
 mod plain;
+mod scheduling;
 mod seccomp;

@@ -1,0 +1,78 @@
+//! When and where a process runs: `sched_setattr(2)`, `ioprio_set(2)`,
+//! `set_mempolicy(2)`, `personality(2)`.
+
+use rustix::io::Result;
+use rustix::process::Pid;
+
+use super::done;
+
+/// What `sched_setattr(2)` sets, `struct sched_attr`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// `SCHED_*`.
+    pub(crate) policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub(crate) flags: u64,
+    /// For the policies that share.
+    pub(crate) nice: i32,
+    /// For the policies of real time.
+    pub(crate) priority: u32,
+    /// Nanoseconds in each period, for `SCHED_DEADLINE`.
+    pub(crate) runtime: u64,
+    /// Nanoseconds from the beginning of a period.
+    pub(crate) deadline: u64,
+    /// Nanoseconds.
+    pub(crate) period: u64,
+}
+
+/// Sets how a process is scheduled.
+pub(crate) fn set_schedule(pid: Pid, schedule: &Schedule) -> Result<()> {
+    let attributes = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or_default(),
+        sched_policy: schedule.policy,
+        sched_flags: schedule.flags,
+        sched_nice: schedule.nice,
+        sched_priority: schedule.priority,
+        sched_runtime: schedule.runtime,
+        sched_deadline: schedule.deadline,
+        sched_period: schedule.period,
+    };
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: the structure is alive during the call and says its own size.
+    done(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attributes, 0) })
+}
+
+/// Sets the I/O priority of a process: a class and a level in it.
+pub(crate) fn set_io_priority(pid: Pid, class: u16, level: u16) -> Result<()> {
+    /// `IOPRIO_WHO_PROCESS` and `IOPRIO_CLASS_SHIFT` of `<linux/ioprio.h>`.
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_SHIFT: u32 = 13;
+    let pid = pid.as_raw_nonzero().get();
+    let priority = libc::c_int::from(class) << CLASS_SHIFT | libc::c_int::from(level);
+    // SAFETY: takes numbers only.
+    done(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, priority) })
+}
+
+/// Memory nodes that a kernel can have at most.
+pub(crate) const NODES_MAX: usize = 1024;
+
+/// A bit for each node.
+pub(crate) type Nodes = [u64; NODES_MAX / 64];
+
+/// Sets where this process' memory comes from; `mode` holds the flags, too.
+pub(crate) fn set_memory_policy(mode: libc::c_int, nodes: Option<&Nodes>) -> Result<()> {
+    let (mask, bits) = match nodes {
+        // The kernel reads one bit less than it is told of.
+        Some(nodes) => (nodes.as_ptr(), NODES_MAX + 1),
+        None => (std::ptr::null(), 0),
+    };
+    // SAFETY: the mask is alive during the call and holds as many bits, but for
+    // the one that is not read.
+    done(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
+}
+
+/// Sets this process' execution domain.
+pub(crate) fn set_personality(persona: libc::c_ulong) -> Result<()> {
+    // SAFETY: takes a number only.
+    done(unsafe { libc::syscall(libc::SYS_personality, persona) })
+}
