@@ -16,6 +16,7 @@
 //! our own.
 
 mod create;
+mod devices;
 mod error;
 mod file;
 mod folders;
@@ -112,10 +113,11 @@ impl Cgroup {
     /// moved by [`Cgroup::add`] instead.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2
-            .as_ref()
-            .filter(|_| !self.killed.get())
-            .map(AsFd::as_fd)
+        self.v2_folder().filter(|_| !self.killed.get())
+    }
+
+    fn v2_folder(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether somebody has to watch [`Cgroup::oom_watch`] and kill the group, since

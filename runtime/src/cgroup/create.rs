@@ -44,8 +44,8 @@ impl Cgroup {
         let available = available(layout)?;
         let version = |controller| version(layout, &available, controller);
         let settings = settings::plan(resources, &version)?;
-        let rules = device_filter::rules(resources.devices().as_deref().unwrap_or_default());
-        let rules = rules.map_err(|source| Error::Devices {
+        let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
+        let devices = devices.map_err(|source| Error::Devices {
             path: path.clone(),
             source,
         })?;
@@ -59,35 +59,13 @@ impl Cgroup {
 
         let mut made = Made::default();
         let result = build(layout, &path, &wanted, &settings, &mut made).and_then(|cgroup| {
-            cgroup.restrict_devices(&rules)?;
+            cgroup.restrict_devices(&devices)?;
             Ok(cgroup)
         });
         if result.is_err() {
             made.undo();
         }
         result
-    }
-
-    fn restrict_devices(&self, rules: &[device_filter::Rule]) -> Result<()> {
-        let path = self.main_folder().to_owned();
-        if let Some(folder) = self.v2_dir_fd() {
-            return device_filter::attach(&device_filter::compile(rules), folder)
-                .map_err(|source| Error::Devices { path, source });
-        }
-        let Some(folder) = self.v1(Controller::Devices) else {
-            let reason = "this host has neither cgroup v2 nor the v1 devices controller";
-            return Err(Error::unenforceable("devices", "rules", reason));
-        };
-        for (name, value) in device_filter::v1_writes(rules) {
-            let file = folder.join(name);
-            file::write(&file, &value).map_err(|source| Error::Refused {
-                field: "devices".into(),
-                value,
-                file,
-                source,
-            })?;
-        }
-        Ok(())
     }
 }
 

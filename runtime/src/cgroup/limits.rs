@@ -12,11 +12,12 @@ use super::settings::{self, Setting, Version};
 use super::{Cgroup, file};
 
 impl Cgroup {
-    /// Changes limits; what `resources` does not mention stays.
+    /// Changes limits; what `resources` does not mention stays. Device rules, if there
+    /// are any, replace all earlier ones but the default devices'; of processes in the
+    /// group none ever meets a moment without rules.
     ///
     /// # Errors
-    /// As [`Cgroup::create`]; a failed update puts back what it had changed. Device
-    /// rules are fixed when the cgroup is made and refused here.
+    /// As [`Cgroup::create`]; a failed update puts back what it had changed.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         let mut v2 = BTreeSet::new();
         if let Some(folder) = &self.record.v2 {
@@ -32,8 +33,15 @@ impl Cgroup {
             let reason = "on cgroup v1 it has to be asked for when the container is created";
             return Err(Error::unenforceable("unified[memory.oom.group]", 1, reason));
         }
+        let devices = match resources.devices().as_deref() {
+            None | Some([]) => None,
+            Some(rules) => Some(self.policy(rules)?),
+        };
         let mut undo = Vec::new();
-        let result = self.apply(&settings.writes, &mut undo);
+        let mut result = self.apply(&settings.writes, &mut undo);
+        if let (Ok(()), Some(devices)) = (&result, devices) {
+            result = self.restrict_devices(&devices).map(drop);
+        }
         if result.is_err() {
             for (file, old) in undo.into_iter().rev() {
                 // The failure being reported is the first one; what the kernel held
@@ -46,11 +54,6 @@ impl Cgroup {
 
     /// Refuses what can be had at creation only, or not at this moment.
     fn check_update(&self, resources: &LinuxResources, cpu: Option<Version>) -> Result<()> {
-        let devices = resources.devices().as_deref().unwrap_or_default();
-        if !devices.is_empty() {
-            let reason = "device rules are fixed when the container is created";
-            return Err(Error::unenforceable("devices", "update", reason));
-        }
         if let (Some(Version::V2), Some(time)) = (cpu, resources.cpu()) {
             let period = time.period().filter(|period| *period != 0);
             let quota = time.quota().filter(|quota| *quota != 0);

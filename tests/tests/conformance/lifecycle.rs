@@ -133,7 +133,10 @@ fn another_version_of_the_spec_is_refused() {
 #[test]
 fn no_descriptor_but_its_streams_reaches_it() {
     // By a child of the shell, and without a pipe: both would have more open.
-    assert_eq!(Container::script("ls /proc/1/fd; true").output(), "0\n1\n2\n");
+    assert_eq!(
+        Container::script("ls /proc/1/fd; true").output(),
+        "0\n1\n2\n"
+    );
 }
 
 #[test]
