@@ -42,6 +42,7 @@ pub use error::{Error, Result};
 pub use inner::InnerMount;
 pub use layout::{Controller, Layout, detect, detect_of};
 pub use oom::OomWatch;
+pub use settings::ignored;
 pub use stats::Stats;
 
 /// A container's cgroup: one folder in each hierarchy that is used for it.

@@ -19,8 +19,9 @@ use super::{Cgroup, Record, file, open_folder};
 use crate::device_filter;
 
 /// Always used where they exist: they account, and a limit may come later.
-const USUAL: [Controller; 4] = [
+const USUAL: [Controller; 5] = [
     Controller::Cpu,
+    Controller::Cpuset,
     Controller::Memory,
     Controller::Pids,
     Controller::Io,
@@ -43,7 +44,7 @@ impl Cgroup {
         let path = relative(path)?;
         let available = available(layout)?;
         let version = |controller| version(layout, &available, controller);
-        let settings = settings::plan(resources, &version)?;
+        let settings = settings::plan(resources, &version, None)?;
         let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
         let devices = devices.map_err(|source| Error::Devices {
             path: path.clone(),
@@ -51,7 +52,12 @@ impl Cgroup {
         })?;
 
         let mut wanted: BTreeSet<Controller> = USUAL.into_iter().collect();
-        wanted.extend(settings.writes.iter().map(|setting| setting.controller));
+        wanted.extend(
+            settings
+                .writes
+                .iter()
+                .filter_map(|setting| setting.controller),
+        );
         if matches!(layout, Layout::Legacy { .. }) {
             wanted.extend(LEGACY);
         }
