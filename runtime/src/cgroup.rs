@@ -7,7 +7,8 @@
 //!  create    folders, limits, device rules; undone on failure
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
-//!  stats     usage                inner  what the container mounts
+//!  stats     what a monitor wants to know; usage: all that is counted, as runc has it
+//!  inner     what the container mounts
 //! ```
 //!
 //! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
@@ -28,6 +29,7 @@ mod oom;
 mod processes;
 mod settings;
 mod stats;
+pub mod usage;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -301,3 +301,43 @@ fn a_refused_update_leaves_every_file_as_it_was() {
     group.cgroup.update(&parse(update)).unwrap();
     assert_ne!(content(), before, "the control: without it all is taken");
 }
+
+#[test]
+fn all_that_is_counted_is_read_whichever_version_counts_it() {
+    let limit = 64 << 20;
+    let group = Group::new(json!({
+        "memory": { "limit": limit, "swap": limit },
+        "cpu": { "quota": 10_000, "period": 100_000, "cpus": "0" },
+        "pids": { "limit": 7 },
+    }));
+    let _busy = group.run("x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do x=$x$x; done; while :; do :; done");
+    let usage = || group.cgroup.usage().unwrap();
+    eventually("it was throttled", || {
+        let cpu = usage().cpu;
+        cpu.throttling.throttled_time > 0
+            && cpu.throttling.throttled_periods > 0
+            && cpu.throttling.periods >= cpu.throttling.throttled_periods
+    });
+    eventually("its memory is counted", || usage().memory.usage.usage > 0);
+    let seen = usage();
+    let few = group.cgroup.stats().unwrap();
+    assert!(seen.cpu.usage.total > 1_000_000, "{:?}", seen.cpu);
+    assert!(
+        seen.cpu.usage.user + seen.cpu.usage.kernel > 0,
+        "{:?}",
+        seen.cpu
+    );
+    assert_eq!((seen.pids.current, seen.pids.limit), (1, 7));
+    assert_eq!(Some(seen.memory.usage.limit), few.memory_max_bytes);
+    assert_eq!(seen.memory.swap.limit, limit, "memory and swap together");
+    assert!(seen.memory.raw.contains_key("pgfault"));
+    let v2 = group.cgroup.record().v2.clone().unwrap();
+    assert_eq!(seen.cpu.psi.is_some(), v2.join("cpu.pressure").exists());
+    if group.cgroup.record().v1.contains_key(&Controller::Cpuset) {
+        assert_eq!(seen.cpuset.cpus, [0]);
+    }
+    group.cgroup.kill().unwrap();
+    group.cgroup.wait_empty(LONG).unwrap();
+    group.cgroup.remove(LONG).unwrap();
+    assert_eq!(usage(), dyno_runtime::cgroup::usage::Usage::default());
+}
