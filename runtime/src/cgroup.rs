@@ -7,7 +7,8 @@
 //!  create    folders, limits, device rules; undone on failure
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
-//!  stats     usage                inner  what the container mounts
+//!  stats     what a monitor wants to know; usage: all that is counted, as runc has it
+//!  inner     what the container mounts
 //! ```
 //!
 //! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
@@ -16,6 +17,7 @@
 //! our own.
 
 mod create;
+mod devices;
 mod error;
 mod file;
 mod folders;
@@ -27,6 +29,7 @@ mod oom;
 mod processes;
 mod settings;
 mod stats;
+pub mod usage;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -41,6 +44,7 @@ pub use error::{Error, Result};
 pub use inner::InnerMount;
 pub use layout::{Controller, Layout, detect, detect_for, detect_of};
 pub use oom::OomWatch;
+pub use settings::ignored;
 pub use stats::Stats;
 
 /// A container's cgroup: one folder in each hierarchy that is used for it.
@@ -112,10 +116,11 @@ impl Cgroup {
     /// moved by [`Cgroup::add`] instead.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2
-            .as_ref()
-            .filter(|_| !self.killed.get())
-            .map(AsFd::as_fd)
+        self.v2_folder().filter(|_| !self.killed.get())
+    }
+
+    fn v2_folder(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether somebody has to watch [`Cgroup::oom_watch`] and kill the group, since

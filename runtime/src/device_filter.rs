@@ -1,26 +1,26 @@
-//! `linux.resources.devices` as a program of the kernel's cgroup device hook.
-//!
-//! P16: everything is denied unless a rule allows it. For each kind of access the
-//! *last* rule that mentions it decides, as in the v1 devices controller and in
-//! every OCI runtime. The devices that the spec promises to each container come
-//! last and are always allowed.
-//!
-//! The program walks the rules backwards and strikes out what is allowed until
-//! nothing is left of the request (allow) or a rule forbids some of it (deny):
+//! `linux.resources.devices` in force: as a program of the kernel's cgroup device hook,
+//! or as the lists of the v1 devices controller.
 //!
 //! ```text
-//!  r2 = kind, r3 = access asked for, r4 = major, r5 = minor
-//!  rule:  kind, major, minor differ?  → next rule
-//!         allow: r3 &= ~access; r3 == 0 → return 1
-//!         deny:  r3 & access != 0       → return 0
-//!  end:   return 0
+//!  rules    the configuration's, then the default devices
+//!  policy   what they amount to: a default and the exceptions from it
+//!  program  the policy as eBPF            v1 writes are a walk from policy to policy
 //! ```
+//!
+//! P16: everything is denied unless a rule allows it. The rules have the meaning that
+//! the v1 devices controller gives them, on v2 too, which is what every OCI runtime
+//! does: see [`Policy`].
+
+mod policy;
+mod program;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
+pub use self::policy::Policy;
+pub use self::program::compile;
 use crate::sys::bpf;
 pub use crate::sys::bpf::Insn;
 
@@ -37,6 +37,26 @@ pub enum Error {
         /// The part's value.
         value: String,
     },
+    /// A rule takes some devices out of a wildcard, which the kernel would ignore.
+    #[error(
+        "rule {rule:?} makes a hole in {wildcard:?}, which no cgroup can have: \
+         name the devices one by one, or change the whole wildcard"
+    )]
+    Hole {
+        /// The rule.
+        rule: String,
+        /// The earlier one that it would make a hole in.
+        wildcard: String,
+    },
+    /// `devices.list` has a line that is none.
+    #[error("devices.list has the line {line:?}")]
+    List {
+        /// The line.
+        line: String,
+    },
+    /// The kernel did not take the rules as they were written.
+    #[error("devices.list does not show the rules that were written")]
+    NotInForce,
     /// bpf(2) refused.
     #[error("cannot {action} the device program")]
     Bpf {
@@ -61,96 +81,147 @@ impl Access {
     pub const WRITE: Self = Self(4);
     /// All three.
     pub const ALL: Self = Self(7);
+    const NONE: Self = Self(0);
 
     /// The set from its letters `r`, `w`, `m`.
     fn parse(letters: &str) -> Option<Self> {
-        letters.chars().try_fold(Self(0), |set, letter| {
+        letters.chars().try_fold(Self::NONE, |set, letter| {
             let one = match letter {
                 'm' => Self::MKNOD,
                 'r' => Self::READ,
                 'w' => Self::WRITE,
                 _ => return None,
             };
-            Some(Self(set.0 | one.0))
+            Some(set.with(one))
         })
     }
 
-    fn letters(self) -> String {
+    /// The set as its letters, in the order of the kernel.
+    #[must_use]
+    pub fn letters(self) -> String {
         let all = [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MKNOD, 'm')];
         all.into_iter()
             .filter(|(one, _)| self.0 & one.0 != 0)
             .map(|(_, letter)| letter)
             .collect()
     }
+
+    const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    const fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
-/// Which nodes a rule speaks of.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Block or character devices.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Kind {
-    /// Both.
-    All,
-    /// Block devices.
     Block,
-    /// Character devices.
     Char,
 }
 
-/// One rule; `None` stands for every number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rule {
-    /// Allow or deny.
-    pub allow: bool,
-    /// Of which kind.
-    pub kind: Kind,
+/// Some device nodes; `None` stands for every number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Nodes {
     /// With which major number.
     pub major: Option<u32>,
     /// With which minor number.
     pub minor: Option<u32>,
+    /// Of which kind.
+    pub kind: Kind,
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rule {
+    /// Allow or deny.
+    pub allow: bool,
+    /// Of which nodes; none for type `a`, which is all of them, whatever numbers and
+    /// access it has beside.
+    pub nodes: Option<Nodes>,
     /// Which accesses.
     pub access: Access,
 }
 
-/// What every container has, runtime-spec `config-linux.md` "Default Devices": null,
-/// zero, full, random, urandom, tty, the pts slaves, ptmx.
-const DEFAULTS: [(u32, Option<u32>); 8] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (136, None),
-    (5, Some(2)),
+impl Rule {
+    /// The rule as the v1 controller writes it: `c 1:3 rwm`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Some(nodes) = self.nodes else {
+            return "a".to_owned();
+        };
+        let number = |number: Option<u32>| number.map_or("*".into(), |number| number.to_string());
+        let kind = match nodes.kind {
+            Kind::Block => 'b',
+            Kind::Char => 'c',
+        };
+        let (major, minor) = (number(nodes.major), number(nodes.minor));
+        format!("{kind} {major}:{minor} {}", self.access.letters())
+    }
+
+    /// The file of the v1 controller that takes this rule.
+    #[must_use]
+    pub fn v1_file(&self) -> &'static str {
+        if self.allow {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        }
+    }
+}
+
+/// What every container has. Opening: runtime-spec `config-linux.md` "Default Devices",
+/// with null, zero, full, random, urandom, tty, ptmx and the terminals. Making: any
+/// node, as in runc and crun, or images with nodes in them could not be unpacked;
+/// it takes `CAP_MKNOD` of the host, and what is made still cannot be opened.
+const DEFAULTS: [(Kind, Option<u32>, Option<u32>, Access); 10] = [
+    (Kind::Char, None, None, Access::MKNOD),
+    (Kind::Block, None, None, Access::MKNOD),
+    (Kind::Char, Some(1), Some(3), Access::ALL),
+    (Kind::Char, Some(1), Some(5), Access::ALL),
+    (Kind::Char, Some(1), Some(7), Access::ALL),
+    (Kind::Char, Some(1), Some(8), Access::ALL),
+    (Kind::Char, Some(1), Some(9), Access::ALL),
+    (Kind::Char, Some(5), Some(0), Access::ALL),
+    (Kind::Char, Some(5), Some(2), Access::ALL),
+    (Kind::Char, Some(136), None, Access::ALL),
 ];
 
-/// The rules in force for a container: the spec's, then those of the default devices.
+/// What a container may do with devices: by the configuration's rules, then by those
+/// of the default devices.
 ///
 /// # Errors
-/// [`Error::Rule`] for a kind, number or access that does not exist.
-pub fn rules(devices: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, Error> {
-    let asked = devices
-        .iter()
-        .enumerate()
-        .map(|(index, device)| parse(index, device));
-    let defaults = DEFAULTS.into_iter().map(|(major, minor)| {
-        Ok(Rule {
+/// [`Error::Rule`] for a kind, number or access that does not exist, [`Error::Hole`].
+pub fn policy(devices: &[LinuxDeviceCgroup]) -> Result<Policy, Error> {
+    let mut policy = Policy::default();
+    for (index, device) in devices.iter().enumerate() {
+        policy.apply(&parse(index, device)?)?;
+    }
+    for (kind, major, minor, access) in DEFAULTS {
+        policy.apply(&Rule {
             allow: true,
-            kind: Kind::Char,
-            major: Some(major),
-            minor,
-            access: Access::ALL,
-        })
-    });
-    asked.chain(defaults).collect()
+            nodes: Some(Nodes { major, minor, kind }),
+            access,
+        })?;
+    }
+    Ok(policy)
 }
 
 fn parse(index: usize, device: &LinuxDeviceCgroup) -> Result<Rule, Error> {
     let unknown = |what, value: String| Error::Rule { index, what, value };
     let kind = match device.typ().unwrap_or_default() {
-        LinuxDeviceType::A => Kind::All,
-        LinuxDeviceType::B => Kind::Block,
-        LinuxDeviceType::C | LinuxDeviceType::U => Kind::Char,
-        // mknod(2) asks nobody about a fifo.
+        LinuxDeviceType::A => None,
+        LinuxDeviceType::B => Some(Kind::Block),
+        LinuxDeviceType::C => Some(Kind::Char),
+        // A node may be of these types, a rule may not: config-linux.md.
+        LinuxDeviceType::U => return Err(unknown("type", "u".into())),
         LinuxDeviceType::P => return Err(unknown("type", "p".into())),
     };
     let number = |what, value: Option<i64>| match value {
@@ -174,129 +245,35 @@ fn parse(index: usize, device: &LinuxDeviceCgroup) -> Result<Rule, Error> {
     );
     Ok(Rule {
         allow: device.allow(),
-        kind,
-        major,
-        minor,
+        nodes: kind.map(|kind| Nodes { major, minor, kind }),
         access,
     })
 }
 
-/// `enum { BPF_DEVCG_DEV_BLOCK = 1, BPF_DEVCG_DEV_CHAR = 2 }`
-const DEV_BLOCK: i32 = 1;
-const DEV_CHAR: i32 = 2;
-
-const CTX: u8 = 1;
-const KIND: u8 = 2;
-const ACCESS: u8 = 3;
-const MAJOR: u8 = 4;
-const MINOR: u8 = 5;
-const SCRATCH: u8 = 6;
-const RESULT: u8 = 0;
-
-/// Compiles rules to a program for `BPF_PROG_TYPE_CGROUP_DEVICE`.
-#[must_use]
-pub fn compile(rules: &[Rule]) -> Vec<Insn> {
-    // struct bpf_cgroup_dev_ctx { u32 access_type; /* access << 16 | kind */ u32 major, minor; }
-    let mut program = vec![
-        Insn::load_u32(KIND, CTX, 0),
-        Insn::mov(ACCESS, KIND),
-        Insn::and_imm(KIND, 0xffff),
-        Insn::shift_right_imm(ACCESS, 16),
-        Insn::load_u32(MAJOR, CTX, 4),
-        Insn::load_u32(MINOR, CTX, 8),
-    ];
-    for rule in rules.iter().rev() {
-        let decides_all = block(rule, &mut program);
-        if decides_all {
-            // The verifier refuses what can never be reached.
-            return program;
-        }
-    }
-    program.extend([Insn::mov_imm(RESULT, 0), Insn::exit()]);
-    program
-}
-
-/// Appends one rule; true if it leaves nothing to decide for earlier ones.
-fn block(rule: &Rule, program: &mut Vec<Insn>) -> bool {
-    let access = i32::from(rule.access.0);
-    let everything = rule.access == Access::ALL;
-    let act: Vec<Insn> = match (rule.allow, everything) {
-        (allow, true) => vec![Insn::mov_imm(RESULT, i32::from(allow)), Insn::exit()],
-        (true, false) => vec![
-            Insn::and_imm(ACCESS, !access),
-            Insn::jump_ne_imm(ACCESS, 0, 2),
-            Insn::mov_imm(RESULT, 1),
-            Insn::exit(),
-        ],
-        (false, false) => vec![
-            Insn::mov(SCRATCH, ACCESS),
-            Insn::and_imm(SCRATCH, access),
-            Insn::jump_eq_imm(SCRATCH, 0, 2),
-            Insn::mov_imm(RESULT, 0),
-            Insn::exit(),
-        ],
-    };
-    let kind = match rule.kind {
-        Kind::All => None,
-        Kind::Block => Some((KIND, DEV_BLOCK)),
-        Kind::Char => Some((KIND, DEV_CHAR)),
-    };
-    let major = rule.major.map(|major| (MAJOR, major.cast_signed()));
-    let minor = rule.minor.map(|minor| (MINOR, minor.cast_signed()));
-    let tests: Vec<(u8, i32)> = [kind, major, minor].into_iter().flatten().collect();
-    // At most three tests and five instructions: the offsets are single digits.
-    let mut skip = i16::try_from(tests.len() + act.len()).unwrap_or(i16::MAX);
-    for (register, value) in &tests {
-        skip -= 1;
-        program.push(Insn::jump_ne_imm(*register, *value, skip));
-    }
-    program.extend(act);
-    tests.is_empty() && everything
-}
-
 /// Puts a program in force for a cgroup of the v2 tree and everything below it,
-/// besides programs that others have put there: each must allow.
+/// besides programs that others have put there: each must allow. One that this
+/// function has put there before is replaced in one step, so that at every moment
+/// one of the two decides (`BPF_F_REPLACE`, Linux 5.6). Returns that one.
 ///
 /// # Errors
 /// [`Error::Bpf`] when bpf(2) refuses.
-pub fn attach(program: &[Insn], cgroup: BorrowedFd<'_>) -> Result<(), Error> {
+pub fn attach(program: &[Insn], cgroup: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
     let failed = |action| move |source| Error::Bpf { action, source };
+    let old = bpf::own_cgroup_device_prog(cgroup).map_err(failed("find"))?;
     let loaded = bpf::prog_load_cgroup_device(program).map_err(failed("load"))?;
     // From here on the cgroup holds the program, until it is removed.
-    bpf::prog_attach_cgroup_device(&loaded, cgroup).map_err(failed("attach"))
+    bpf::prog_attach_cgroup_device(&loaded, old.as_ref(), cgroup).map_err(failed("attach"))?;
+    Ok(old)
 }
 
-/// The same rules for the v1 devices controller: file names and what to write there,
-/// in order. The kernel lets later writes win by itself.
-#[must_use]
-pub fn v1_writes(rules: &[Rule]) -> Vec<(&'static str, String)> {
-    let mut writes = vec![("devices.deny", "a".to_owned())];
-    for rule in rules {
-        let file = if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        };
-        let number = |number: Option<u32>| number.map_or("*".into(), |number| number.to_string());
-        let (major, minor) = (number(rule.major), number(rule.minor));
-        if rule.kind == Kind::All && major == "*" && minor == "*" && rule.access == Access::ALL {
-            writes.push((file, "a".into()));
-            continue;
-        }
-        // `a` with numbers would be read as `a` alone: say both kinds.
-        let kinds = match rule.kind {
-            Kind::All => ["b", "c"].as_slice(),
-            Kind::Block => &["b"],
-            Kind::Char => &["c"],
-        };
-        for kind in kinds {
-            writes.push((
-                file,
-                format!("{kind} {major}:{minor} {}", rule.access.letters()),
-            ));
-        }
-    }
-    writes
+/// Puts back what [`attach`] has replaced.
+///
+/// # Errors
+/// As [`attach`].
+pub fn reattach(program: &OwnedFd, cgroup: BorrowedFd<'_>) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Bpf { action, source };
+    let current = bpf::own_cgroup_device_prog(cgroup).map_err(failed("find"))?;
+    bpf::prog_attach_cgroup_device(program, current.as_ref(), cgroup).map_err(failed("attach"))
 }
 
 #[cfg(test)]

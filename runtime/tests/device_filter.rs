@@ -89,17 +89,19 @@ fn assert_confined(fixture: &Fixture) {
         "null is"
     );
     let make = |name: &str, numbers: &str| format!("mknod {name} c {numbers} && rm {name}");
+    let made = "mknod x c 1 11 && { exec 3<x; s=$?; rm x; exit $s; }";
     assert_eq!(
         fixture.succeeds(&make("x", "1 11")),
-        (true, false),
-        "nor may it be made"
+        (true, true),
+        "it may be made, as under runc"
     );
+    assert_eq!(fixture.succeeds(made), (true, false), "which opens nothing");
     assert_eq!(fixture.succeeds(&make("y", "1 3")), (true, true));
 }
 
 // P16: deny all, then the list.
 #[test]
-fn a_device_that_no_rule_allows_can_be_neither_opened_nor_made() {
+fn a_device_that_no_rule_allows_cannot_be_opened() {
     let layout = detect().unwrap();
     assert!(layout.v2().is_some(), "this test needs a v2 tree");
     let fixture = Fixture::new("none", layout, json!([]));
@@ -122,6 +124,58 @@ fn an_allowed_access_works_and_no_other() {
     );
 }
 
+/// `BPF_F_REPLACE`, or on v1 only what differs: a program that opens an allowed device
+/// all the time sees nothing of it.
+fn assert_updated_without_a_gap(fixture: &Fixture) {
+    let allow = |minor: u32| json!({ "allow": true, "type": "c", "major": 1, "minor": minor });
+    let update = |devices: Value| {
+        let resources = serde_json::from_value(json!({ "devices": devices })).unwrap();
+        fixture.cgroup.update(&resources)
+    };
+    let mut child = Command::new("/bin/sh")
+        .args([
+            "-c",
+            "read go; while exec 3<null; do [ -e stop ] && exit 7; done",
+        ])
+        .current_dir(&fixture.nodes)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fixture.cgroup.add(Pid::from_child(&child)).unwrap();
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    for round in 0..50 {
+        update(json!([allow(11), allow(round)])).unwrap();
+        assert_eq!(fixture.succeeds("exec 3<kmsg"), (true, true));
+        update(json!([allow(round + 300)])).unwrap();
+        assert_eq!(fixture.succeeds("exec 3<kmsg"), (true, false));
+    }
+    std::fs::File::create(fixture.nodes.join("stop")).unwrap();
+    assert_eq!(
+        child.wait().unwrap().code(),
+        Some(7),
+        "null could be opened all the time"
+    );
+
+    update(json!([allow(11)])).unwrap();
+    let hole = json!({ "allow": false, "type": "c", "major": 5, "minor": 0, "access": "m" });
+    assert!(update(json!([{ "allow": true, "type": "c", "major": 5 }, hole])).is_err());
+    assert_eq!(
+        fixture.succeeds("exec 3<kmsg"),
+        (true, true),
+        "a refusal changes nothing"
+    );
+    update(json!([{ "allow": true, "access": "rwm" }])).unwrap();
+    assert_eq!(fixture.succeeds("exec 3<kmsg && exec 3>kmsg"), (true, true));
+    update(json!([allow(300)])).unwrap();
+    assert_confined(fixture);
+}
+
+#[test]
+fn an_update_replaces_the_rules_without_a_gap() {
+    let fixture = Fixture::new("update", detect().unwrap(), json!([]));
+    assert_updated_without_a_gap(&fixture);
+}
+
 #[test]
 fn hundreds_of_rules_still_load() {
     let rules: Vec<Value> = (0..500)
@@ -131,28 +185,37 @@ fn hundreds_of_rules_still_load() {
     assert_confined(&fixture);
 }
 
-#[test]
-fn the_v1_controller_confines_where_there_is_no_v2() {
-    let mount = |name: &str| -> OwnedFd {
-        let context = fsopen("cgroup", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        fsconfig_set_flag(&context, name).unwrap();
-        fsconfig_create(&context).unwrap();
-        fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )
-        .unwrap()
-    };
-    let (devices, freezer) = (mount("devices"), mount("freezer"));
+/// The v1 devices controller, which v2 does not have, on a mount of our own.
+fn v1_fixture(name: &str, mounts: &[OwnedFd; 2]) -> Fixture {
     let base = |fd: &OwnedFd| Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string());
     let controllers = [
-        (Controller::Devices, base(&devices)),
-        (Controller::Freezer, base(&freezer)),
+        (Controller::Devices, base(&mounts[0])),
+        (Controller::Freezer, base(&mounts[1])),
     ];
     let layout = Layout::Legacy {
         controllers: controllers.into(),
     };
-    let fixture = Fixture::new("v1", layout, json!([]));
-    assert_confined(&fixture);
+    Fixture::new(name, layout, json!([]))
+}
+
+fn v1_mounts() -> [OwnedFd; 2] {
+    ["devices", "freezer"].map(|name| {
+        let context = fsopen("cgroup", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_set_flag(&context, name).unwrap();
+        fsconfig_create(&context).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        fsmount(&context, flags, MountAttrFlags::empty()).unwrap()
+    })
+}
+
+#[test]
+fn the_v1_controller_confines_where_there_is_no_v2() {
+    let mounts = v1_mounts();
+    assert_confined(&v1_fixture("v1", &mounts));
+}
+
+#[test]
+fn the_v1_controller_is_updated_without_a_gap() {
+    let mounts = v1_mounts();
+    assert_updated_without_a_gap(&v1_fixture("v1-update", &mounts));
 }

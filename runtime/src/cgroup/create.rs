@@ -19,8 +19,9 @@ use super::{Cgroup, Record, file, open_folder};
 use crate::device_filter;
 
 /// Always used where they exist: they account, and a limit may come later.
-const USUAL: [Controller; 4] = [
+const USUAL: [Controller; 5] = [
     Controller::Cpu,
+    Controller::Cpuset,
     Controller::Memory,
     Controller::Pids,
     Controller::Io,
@@ -43,15 +44,20 @@ impl Cgroup {
         let path = relative(path)?;
         let available = available(layout)?;
         let version = |controller| version(layout, &available, controller);
-        let settings = settings::plan(resources, &version)?;
-        let rules = device_filter::rules(resources.devices().as_deref().unwrap_or_default());
-        let rules = rules.map_err(|source| Error::Devices {
+        let settings = settings::plan(resources, &version, None)?;
+        let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
+        let devices = devices.map_err(|source| Error::Devices {
             path: path.clone(),
             source,
         })?;
 
         let mut wanted: BTreeSet<Controller> = USUAL.into_iter().collect();
-        wanted.extend(settings.writes.iter().map(|setting| setting.controller));
+        wanted.extend(
+            settings
+                .writes
+                .iter()
+                .filter_map(|setting| setting.controller),
+        );
         if matches!(layout, Layout::Legacy { .. }) {
             wanted.extend(LEGACY);
         }
@@ -59,35 +65,13 @@ impl Cgroup {
 
         let mut made = Made::default();
         let result = build(layout, &path, &wanted, &settings, &mut made).and_then(|cgroup| {
-            cgroup.restrict_devices(&rules)?;
+            cgroup.restrict_devices(&devices)?;
             Ok(cgroup)
         });
         if result.is_err() {
             made.undo();
         }
         result
-    }
-
-    fn restrict_devices(&self, rules: &[device_filter::Rule]) -> Result<()> {
-        let path = self.main_folder().to_owned();
-        if let Some(folder) = self.v2_dir_fd() {
-            return device_filter::attach(&device_filter::compile(rules), folder)
-                .map_err(|source| Error::Devices { path, source });
-        }
-        let Some(folder) = self.v1(Controller::Devices) else {
-            let reason = "this host has neither cgroup v2 nor the v1 devices controller";
-            return Err(Error::unenforceable("devices", "rules", reason));
-        };
-        for (name, value) in device_filter::v1_writes(rules) {
-            let file = folder.join(name);
-            file::write(&file, &value).map_err(|source| Error::Refused {
-                field: "devices".into(),
-                value,
-                file,
-                source,
-            })?;
-        }
-        Ok(())
     }
 }
 

@@ -38,10 +38,16 @@ pub enum Controller {
     Devices,
     Freezer,
     Hugetlb,
+    Rdma,
+    Misc,
+    #[serde(rename = "net_cls")]
+    NetCls,
+    #[serde(rename = "net_prio")]
+    NetPrio,
 }
 
 impl Controller {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Cpu,
         Self::Cpuacct,
         Self::Cpuset,
@@ -51,6 +57,10 @@ impl Controller {
         Self::Devices,
         Self::Freezer,
         Self::Hugetlb,
+        Self::Rdma,
+        Self::Misc,
+        Self::NetCls,
+        Self::NetPrio,
     ];
 
     /// The name of its mount option on v1.
@@ -75,6 +85,10 @@ impl Controller {
             Self::Devices => "devices",
             Self::Freezer => "freezer",
             Self::Hugetlb => "hugetlb",
+            Self::Rdma => "rdma",
+            Self::Misc => "misc",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
         }
     }
 }

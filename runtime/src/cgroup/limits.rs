@@ -1,22 +1,22 @@
 //! Writing limits, all or none of them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
 use super::create::controllers;
 use super::error::{Error, Result};
-use super::layout::Controller;
-use super::settings::{self, Setting, Version};
+use super::settings::{self, Absent, Current, Setting, Shows, Version};
 use super::{Cgroup, file};
 
 impl Cgroup {
-    /// Changes limits; what `resources` does not mention stays.
+    /// Changes limits; what `resources` does not mention stays. Device rules, if there
+    /// are any, replace all earlier ones but the default devices'; of processes in the
+    /// group none ever meets a moment without rules.
     ///
     /// # Errors
-    /// As [`Cgroup::create`]; a failed update puts back what it had changed. Device
-    /// rules are fixed when the cgroup is made and refused here.
+    /// As [`Cgroup::create`]; a failed update puts back what it had changed.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         let mut v2 = BTreeSet::new();
         if let Some(folder) = &self.record.v2 {
@@ -26,14 +26,21 @@ impl Cgroup {
             true => Some(Version::V1),
             false => v2.contains(&controller).then_some(Version::V2),
         };
-        self.check_update(resources, version(Controller::Cpu))?;
-        let settings = settings::plan(resources, &version)?;
+        self.check_memory(resources)?;
+        let settings = settings::plan(resources, &version, Some(&self.current()))?;
         if settings.monitor_kills_on_oom && !self.record.monitor_kills_on_oom {
             let reason = "on cgroup v1 it has to be asked for when the container is created";
             return Err(Error::unenforceable("unified[memory.oom.group]", 1, reason));
         }
+        let devices = match resources.devices().as_deref() {
+            None | Some([]) => None,
+            Some(rules) => Some(self.policy(rules)?),
+        };
         let mut undo = Vec::new();
-        let result = self.apply(&settings.writes, &mut undo);
+        let mut result = self.apply(&settings.writes, &mut undo);
+        if let (Ok(()), Some(devices)) = (&result, devices) {
+            result = self.restrict_devices(&devices).map(drop);
+        }
         if result.is_err() {
             for (file, old) in undo.into_iter().rev() {
                 // The failure being reported is the first one; what the kernel held
@@ -44,30 +51,26 @@ impl Cgroup {
         result
     }
 
-    /// Refuses what can be had at creation only, or not at this moment.
-    fn check_update(&self, resources: &LinuxResources, cpu: Option<Version>) -> Result<()> {
-        let devices = resources.devices().as_deref().unwrap_or_default();
-        if !devices.is_empty() {
-            let reason = "device rules are fixed when the container is created";
-            return Err(Error::unenforceable("devices", "update", reason));
-        }
-        if let (Some(Version::V2), Some(time)) = (cpu, resources.cpu()) {
-            let period = time.period().filter(|period| *period != 0);
-            let quota = time.quota().filter(|quota| *quota != 0);
-            if let (Some(period), None) = (period, quota) {
-                let reason = "on cgroup v2 both are one value: give cpu.quota too";
-                return Err(Error::unenforceable("cpu.period", period, reason));
-            }
-        }
+    /// `memory.checkBeforeUpdate`: v2 would kill to get below a new limit. The bounds
+    /// are those of runc's `CheckMemoryUsage`.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<()> {
         let memory = resources
             .memory()
             .filter(|memory| memory.check_before_update() == Some(true));
-        let limit = memory.and_then(|memory| u64::try_from(memory.limit()?).ok());
-        if let Some(limit) = limit {
-            let used = self.stats()?.memory_bytes.unwrap_or(0);
-            if limit < used {
+        let Some(memory) = memory else {
+            return Ok(());
+        };
+        let Some(used) = self.stats()?.memory_bytes else {
+            return Ok(());
+        };
+        for (field, limit) in [
+            ("memory.swap", memory.swap()),
+            ("memory.limit", memory.limit()),
+        ] {
+            let limit = limit.and_then(|limit| u64::try_from(limit).ok());
+            if let Some(limit) = limit.filter(|limit| *limit != 0 && *limit <= used) {
                 let reason = format!("{used} bytes are in use");
-                return Err(Error::unenforceable("memory.limit", limit, reason));
+                return Err(Error::unenforceable(field, limit, reason));
             }
         }
         Ok(())
@@ -101,32 +104,22 @@ impl Cgroup {
     }
 
     fn set(&self, setting: &Setting, undo: &mut Vec<(PathBuf, String)>) -> Result<()> {
-        let folder = match setting.version {
-            Version::V1 => self.v1(setting.controller),
-            Version::V2 => self.record.v2.as_deref(),
+        let folder = match (setting.version, setting.controller) {
+            (Version::V1, Some(controller)) => self.v1(controller),
+            _ => self.record.v2.as_deref(),
         };
-        let unenforceable =
-            |reason| Error::unenforceable(setting.field.as_str(), &setting.value, reason);
-        let mut files = setting
-            .files
-            .iter()
-            .filter_map(|name| Some(folder?.join(name)));
-        let Some(file) = files.find(|file| file.exists()) else {
-            return Err(unenforceable(format!(
-                "the kernel has no {}",
-                setting.files.join(" or ")
-            )));
+        let Some((file, value)) = existing(folder, setting) else {
+            return absent(setting);
         };
         // What cannot be read back cannot be put back either.
-        let old = file::read(&file)
-            .ok()
-            .map(|old| match &setting.device_reset {
-                Some(reset) => device_line(&old, reset),
-                None => old,
-            });
-        file::write(&file, &setting.value).map_err(|source| Error::Refused {
+        let old = file::read(&file).ok().and_then(|old| match &setting.shows {
+            Shows::TheValue => Some(old),
+            Shows::Lines(reset) => Some(device_line(&old, reset)),
+            Shows::Number(name) => Some(file::keyed(&old, name)?.to_string()),
+        });
+        file::write(&file, value).map_err(|source| Error::Refused {
             field: setting.field.clone(),
-            value: setting.value.clone(),
+            value: value.to_owned(),
             file: file.clone(),
             source,
         })?;
@@ -134,12 +127,57 @@ impl Cgroup {
         if let (Some(name), Some(folder)) = (setting.effective, folder) {
             let shown = folder.join(name);
             let effective = file::read(&shown).map_err(Error::file("read", &shown))?;
-            if !covers(&setting.value, &effective) {
-                return Err(unenforceable(format!("only {effective} can be had here")));
+            if !covers(value, &effective) {
+                let reason = format!("only {effective} can be had here");
+                return Err(Error::unenforceable(&setting.field, value, reason));
             }
         }
         Ok(())
     }
+
+    /// What an update of v2 depends on beside what it is given.
+    fn current(&self) -> Current {
+        let read = |name: &str| file::read(&self.record.v2.as_ref()?.join(name)).ok();
+        let limit = |name: &str| match read(name)?.as_str() {
+            "max" => Some(None),
+            number => number.parse().ok().map(Some),
+        };
+        let quota = read("cpu.max");
+        let quota = quota.as_deref().and_then(|both| both.split(' ').next());
+        Current {
+            quota: quota.map(str::to_owned),
+            memory: limit("memory.max"),
+            swap: limit("memory.swap.max"),
+        }
+    }
+}
+
+/// The first of a setting's files that the kernel has.
+fn existing<'a>(folder: Option<&Path>, setting: &'a Setting) -> Option<(PathBuf, &'a str)> {
+    let folder = folder?;
+    let mut files = setting.choices.iter();
+    files.find_map(|(name, value)| {
+        let file = folder.join(name);
+        file.exists().then_some((file, value.as_str()))
+    })
+}
+
+fn absent(setting: &Setting) -> Result<()> {
+    let names: Vec<&str> = setting.choices.iter().map(|(name, _)| &**name).collect();
+    let value = setting.choices.first().map_or("", |(_, value)| value);
+    let hint = match setting.absent {
+        Absent::Harmless => return Ok(()),
+        Absent::HarmlessWithoutSwap if !has_swap() => return Ok(()),
+        Absent::HarmlessWithoutSwap => "; boot with swapaccount=1",
+        Absent::Refused => "",
+    };
+    let reason = format!("the kernel has no {}{hint}", names.join(" or "));
+    Err(Error::unenforceable(&setting.field, value, reason))
+}
+
+/// `/proc/swaps` has a heading.
+fn has_swap() -> bool {
+    file::read(Path::new("/proc/swaps")).is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 
 /// The line that `MAJ:MIN` of `reset` has in a file, or else `reset` itself.

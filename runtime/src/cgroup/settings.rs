@@ -1,12 +1,14 @@
 //! `linux.resources` as values for the files of either version: pure.
 //!
-//! The OCI fields are named after v1; on v2 they are converted as the field
-//! does it. Whatever has no counterpart on this host is an error here, before
-//! anything was made.
+//! The OCI fields are named after v1; on v2 they are converted as runc does it
+//! (`libcontainer/cgroups/utils.go`, `fs2/*.go`): zero is "not set" wherever zero is no
+//! limit that could be meant. Whatever has no counterpart on this host is an error
+//! here, before anything was made.
 
 mod cpu;
 mod io;
 mod memory;
+mod rest;
 
 use std::borrow::Cow;
 
@@ -25,18 +27,39 @@ pub(super) enum Version {
 /// One write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Setting {
-    pub(super) controller: Controller,
+    /// None for a file that every group of the v2 tree has.
+    pub(super) controller: Option<Controller>,
     pub(super) version: Version,
     /// The item of `linux.resources` that asks for it, for error messages.
     pub(super) field: String,
-    /// The first of these that exists takes the value.
-    pub(super) files: Vec<String>,
-    pub(super) value: String,
-    /// A file keeps one line per device: what removes this one's.
-    pub(super) device_reset: Option<String>,
+    /// Files and what they take; the first that exists is used.
+    pub(super) choices: Vec<(String, String)>,
+    pub(super) shows: Shows,
     /// The kernel takes any list here and silently uses what it can: the list is
     /// enforced only if this file then shows nothing beyond it.
     pub(super) effective: Option<&'static str>,
+    pub(super) absent: Absent,
+}
+
+/// What the file reads as, from which the value before is put back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Shows {
+    TheValue,
+    /// One line per device, this one's perhaps; what is written takes it away.
+    Lines(String),
+    /// Several numbers, this one among them.
+    Number(&'static str),
+}
+
+/// What it means if the kernel has none of the files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Absent {
+    /// The setting cannot be had.
+    Refused,
+    /// Nothing is lost.
+    Harmless,
+    /// Nothing is lost on a machine without swap.
+    HarmlessWithoutSwap,
 }
 
 /// What `resources` ask for.
@@ -47,16 +70,35 @@ pub(super) struct Settings {
     pub(super) monitor_kills_on_oom: bool,
 }
 
+/// What is in force in a group that is updated, where one value depends on another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Current {
+    /// `cpu.max`, its first number.
+    pub(super) quota: Option<String>,
+    /// `memory.max`; `None` inside for no limit.
+    pub(super) memory: Option<Option<i64>>,
+    /// `memory.swap.max`; `None` inside for no limit.
+    pub(super) swap: Option<Option<i64>>,
+}
+
 /// A file, or several by preference with `|` between them, and its value. `None`
 /// where a version lacks the setting.
-type Place = Option<(Cow<'static, str>, String)>;
+type Place = Option<Vec<(String, String)>>;
 
 fn at(files: impl Into<Cow<'static, str>>, value: impl ToString) -> Place {
-    Some((files.into(), value.to_string()))
+    let (files, value) = (files.into(), value.to_string());
+    let choices = files.split('|');
+    Some(
+        choices
+            .map(|file| (file.to_owned(), value.clone()))
+            .collect(),
+    )
 }
 
 struct Sheet<'a> {
     version: &'a dyn Fn(Controller) -> Option<Version>,
+    /// Of a group that exists already.
+    current: Option<&'a Current>,
     out: Settings,
 }
 
@@ -67,9 +109,11 @@ struct Sheet<'a> {
 pub(super) fn plan(
     resources: &LinuxResources,
     version: &dyn Fn(Controller) -> Option<Version>,
+    current: Option<&Current>,
 ) -> Result<Settings> {
     let mut sheet = Sheet {
         version,
+        current,
         out: Settings::default(),
     };
     if let Some(memory) = resources.memory() {
@@ -80,9 +124,7 @@ pub(super) fn plan(
         sheet.cpuset(cpu)?;
     }
     if let Some(pids) = resources.pids() {
-        let field = "pids.limit";
-        let limit = amount(field, pids.limit(), 1)?;
-        sheet.both(Controller::Pids, field, "pids.max", "pids.max", limit)?;
+        sheet.pids(pids.limit())?;
     }
     if let Some(io) = resources.block_io() {
         sheet.io(io)?;
@@ -90,6 +132,17 @@ pub(super) fn plan(
     for page in resources.hugepage_limits().iter().flatten() {
         sheet.hugepages(page.page_size(), page.limit())?;
     }
+    if let Some(network) = resources.network() {
+        sheet.network(network)?;
+    }
+    if let Some(rdma) = resources.rdma() {
+        let mut sorted: Vec<_> = rdma.iter().collect();
+        sorted.sort_by_key(|(device, _)| *device);
+        for (device, limits) in sorted {
+            sheet.rdma(device, limits)?;
+        }
+    }
+    // Last: what is given by its file's name overrides what was converted.
     if let Some(unified) = resources.unified() {
         let mut sorted: Vec<_> = unified.iter().collect();
         sorted.sort();
@@ -97,27 +150,28 @@ pub(super) fn plan(
             sheet.unified(file, value)?;
         }
     }
-    let network = resources.network().as_ref();
-    if network.is_some_and(|n| n.class_id().is_some() || n.priorities().is_some()) {
-        let reason = "cgroup v2 has neither net_cls nor net_prio; use nftables";
-        return Err(Error::unenforceable(
-            "network",
-            "classID/priorities",
-            reason,
-        ));
-    }
-    if resources
-        .rdma()
-        .as_ref()
-        .is_some_and(|rdma| !rdma.is_empty())
-    {
-        return Err(Error::unenforceable(
-            "rdma",
-            "limits",
-            "the rdma controller is not supported",
-        ));
-    }
     Ok(sheet.out)
+}
+
+/// What of `resources` is not applied, as the kernel does it by another limit: a warning
+/// for each. It has had no limit on kernel memory alone since 5.16 on v1, and never had
+/// one on v2; runc has ignored both fields since 1.0.
+#[must_use]
+pub fn ignored(resources: &LinuxResources) -> Vec<String> {
+    let Some(memory) = resources.memory() else {
+        return Vec::new();
+    };
+    let fields = [
+        ("memory.kernel", memory.kernel()),
+        ("memory.kernelTCP", memory.kernel_tcp()),
+    ];
+    let warning = |(field, value): (&str, Option<i64>)| {
+        let value = value.filter(|value| !matches!(value, -1 | 0))?;
+        Some(format!(
+            "{field} {value} is ignored: the kernel counts that memory in memory.limit"
+        ))
+    };
+    fields.into_iter().filter_map(warning).collect()
 }
 
 /// `-1` is "no limit"; anything else must be at least `least`.
@@ -150,9 +204,15 @@ impl Sheet<'_> {
         v2: Place,
         adjust: impl FnOnce(&mut Setting),
     ) -> Result<()> {
+        let value = |place: Place| {
+            let first = place.and_then(|choices| choices.into_iter().next());
+            first.map(|(_, value)| value).unwrap_or_default()
+        };
         let Some(version) = (self.version)(controller) else {
-            let value = v2.or(v1).map(|(_, value)| value).unwrap_or_default();
-            let reason = format!("this host has no {controller} controller");
+            let value = value(v2.or(v1));
+            let reason = format!(
+                "this host has no {controller} controller; mount or enable it, or leave the limit out"
+            );
             return Err(Error::unenforceable(field, value, reason));
         };
         let (here, other) = if version == Version::V1 {
@@ -160,20 +220,19 @@ impl Sheet<'_> {
         } else {
             (v2, v1)
         };
-        let Some((files, value)) = here else {
-            let value = other.map(|(_, value)| value).unwrap_or_default();
+        let Some(choices) = here else {
             let which = if version == Version::V1 { "v1" } else { "v2" };
-            let reason = format!("cgroup {which} has no such setting");
-            return Err(Error::unenforceable(field, value, reason));
+            let reason = format!("cgroup {which} has no such setting; leave it out here");
+            return Err(Error::unenforceable(field, value(other), reason));
         };
         let mut setting = Setting {
-            controller,
+            controller: Some(controller),
             version,
             field: field.to_owned(),
-            files: files.split('|').map(str::to_owned).collect(),
-            value,
-            device_reset: None,
+            choices,
+            shows: Shows::TheValue,
             effective: None,
+            absent: Absent::Refused,
         };
         adjust(&mut setting);
         self.out.writes.push(setting);
@@ -196,56 +255,6 @@ impl Sheet<'_> {
         };
         let old = limit.map_or_else(|| unlimited.to_owned(), |limit| limit.to_string());
         self.put(controller, field, at(v1, old), at(v2, max(limit)))
-    }
-
-    fn hugepages(&mut self, page_size: &str, limit: i64) -> Result<()> {
-        let field = format!("hugepageLimits[{page_size}]");
-        let digits = page_size.trim_end_matches(|c: char| c.is_ascii_uppercase());
-        let unit = &page_size[digits.len()..];
-        let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        // The size becomes part of a file's name.
-        if !number || !matches!(unit, "KB" | "MB" | "GB") {
-            return Err(Error::unenforceable(
-                field,
-                limit,
-                "a page size looks like 2MB",
-            ));
-        }
-        let limit = amount(&field, limit, 0)?;
-        let v1 = at(
-            format!("hugetlb.{page_size}.limit_in_bytes"),
-            limit.unwrap_or(-1),
-        );
-        let v2 = at(format!("hugetlb.{page_size}.max"), max(limit));
-        self.put(Controller::Hugetlb, &field, v1, v2)
-    }
-
-    /// A v2 file by its own name. The exception on v1 is `memory.oom.group`,
-    /// which the monitor sees to.
-    fn unified(&mut self, file: &str, value: &str) -> Result<()> {
-        let field = format!("unified[{file}]");
-        let refused = |reason: &str| Err(Error::unenforceable(field.as_str(), value, reason));
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_';
-        let known = Controller::ALL.into_iter().find(|controller| {
-            file.strip_prefix(controller.name())
-                .is_some_and(|rest| rest.starts_with('.'))
-        });
-        let Some(controller) = known.filter(|_| file.bytes().all(plain)) else {
-            return refused("only files of a resource controller can be set");
-        };
-        match (self.version)(controller) {
-            Some(Version::V2) => {}
-            Some(Version::V1) if file == "memory.oom.group" => {
-                self.out.monitor_kills_on_oom = value.trim() == "1";
-                return Ok(());
-            }
-            Some(Version::V1) => return refused("it needs cgroup v2; here the controller is v1"),
-            None => return refused("this host has no such controller"),
-        }
-        for line in value.lines() {
-            self.put(controller, &field, None, at(file.to_owned(), line))?;
-        }
-        Ok(())
     }
 }
 

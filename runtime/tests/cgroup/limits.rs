@@ -103,15 +103,14 @@ fn a_cpu_quota_holds_a_busy_loop_back() {
 fn what_cannot_be_enforced_is_refused_and_nothing_is_left() {
     let layout = detect().unwrap();
     let refused = [
-        (json!({ "memory": { "limit": 0 } }), "memory.limit 0"),
         (json!({ "memory": { "limit": 1024 } }), "memory.limit 1024"),
         (
             json!({ "memory": { "limit": 1 << 30, "swap": 1 << 20 } }),
             "memory.swap 1048576",
         ),
         (
-            json!({ "memory": { "kernel": 1 << 20 } }),
-            "memory.kernel 1048576",
+            json!({ "memory": { "swappiness": 200 } }),
+            "memory.swappiness 200",
         ),
         (
             json!({ "memory": { "limit": 1 << 30, "useHierarchy": false } }),
@@ -191,10 +190,6 @@ fn an_update_refuses_what_only_creation_can_have() {
     let group = Group::new(json!({ "cpu": { "quota": 50_000, "period": 100_000 } }));
     let _fat = group.run("x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do x=$x$x; done; sleep 60");
     let update = |resources| group.cgroup.update(&parse(resources));
-    let device = json!({ "devices": [{ "allow": true, "type": "c", "major": 1, "minor": 11 }] });
-    let error = update(device).unwrap_err().to_string();
-    assert!(error.contains("device rules are fixed"), "{error}");
-
     let tiny = json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } });
     eventually("it uses memory", || {
         group.cgroup.stats().unwrap().memory_bytes > Some(4096)
@@ -202,9 +197,7 @@ fn an_update_refuses_what_only_creation_can_have() {
     let error = update(tiny).unwrap_err().to_string();
     assert!(error.contains("bytes are in use"), "{error}");
 
-    let on_v1 = group.cgroup.record().v1.contains_key(&Controller::Cpu);
-    let period = update(json!({ "cpu": { "period": 200_000 } }));
-    assert_eq!(period.is_ok(), on_v1, "v2 would drop the quota: {period:?}");
+    let on_v1 = group.cgroup.record().v1.contains_key(&Controller::Memory);
     let group_kill = update(json!({ "unified": { "memory.oom.group": "1" } }));
     assert_eq!(
         group_kill.is_ok(),
@@ -224,4 +217,127 @@ fn memory_and_swap_limits_can_move_up_and_down_together() {
             u64::try_from(limit).ok()
         );
     }
+}
+
+/// A file of the group, by its v1 and its v2 name.
+fn file(group: &Group, controller: Controller, v1: &str, v2: &str) -> String {
+    let record = group.cgroup.record();
+    let path = match record.v1.get(&controller) {
+        Some(folder) => folder.join(v1),
+        None => record.v2.as_ref().unwrap().join(v2),
+    };
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
+#[test]
+fn an_update_of_the_period_keeps_the_quota() {
+    let group = Group::new(json!({ "cpu": { "quota": 50_000, "period": 100_000 } }));
+    let both = || {
+        let quota = file(&group, Controller::Cpu, "cpu.cfs_quota_us", "cpu.max");
+        let period = file(&group, Controller::Cpu, "cpu.cfs_period_us", "cpu.max");
+        let first = |text: &str| text.split(' ').next().unwrap().to_owned();
+        (
+            first(&quota),
+            period.split(' ').next_back().unwrap().to_owned(),
+        )
+    };
+    let update = |cpu| group.cgroup.update(&parse(json!({ "cpu": cpu }))).unwrap();
+    update(json!({ "period": 200_000 }));
+    assert_eq!(both(), ("50000".into(), "200000".into()));
+    update(json!({ "quota": 30_000 }));
+    assert_eq!(both(), ("30000".into(), "200000".into()));
+    update(json!({ "quota": 400_000, "period": 400_000, "burst": 1000 }));
+    assert_eq!(both(), ("400000".into(), "400000".into()));
+}
+
+/// Each value is one that the kernel takes; the last is not, so that all are put back,
+/// whichever version holds them.
+#[test]
+fn a_refused_update_leaves_every_file_as_it_was() {
+    let limit = 64_i64 << 20;
+    let group = Group::new(json!({
+        "memory": { "limit": limit, "swap": limit, "reservation": limit / 2 },
+        "cpu": { "shares": 512, "quota": 50_000, "period": 100_000 },
+        "pids": { "limit": 10 },
+    }));
+    let content = || {
+        let mut all = Vec::new();
+        for folder in group.folders() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                let limits = [
+                    "max",
+                    "limit_in_bytes",
+                    "low",
+                    "weight",
+                    "shares",
+                    "_us",
+                    "oom_control",
+                ];
+                if limits.iter().any(|end| name.ends_with(end)) {
+                    all.push((name, std::fs::read_to_string(&path).unwrap()));
+                }
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = content();
+    assert!(before.len() > 5, "{before:?}");
+    let on_v1 = group.cgroup.record().v1.contains_key(&Controller::Memory);
+    let mut update = json!({
+        "memory": { "limit": 4 * limit, "swap": 5 * limit, "reservation": limit },
+        "cpu": { "shares": 2048, "quota": 80_000, "period": 200_000, "cpus": "4000" },
+        "pids": { "limit": 20 },
+    });
+    if on_v1 {
+        update["memory"]["disableOOMKiller"] = json!(true);
+    }
+    let error = group.cgroup.update(&parse(update.clone())).unwrap_err();
+    assert!(error.to_string().contains("cpu.cpus"), "{error}");
+    assert_eq!(content(), before);
+    update["cpu"]["cpus"] = json!("0");
+    group.cgroup.update(&parse(update)).unwrap();
+    assert_ne!(content(), before, "the control: without it all is taken");
+}
+
+#[test]
+fn all_that_is_counted_is_read_whichever_version_counts_it() {
+    let limit = 64 << 20;
+    let group = Group::new(json!({
+        "memory": { "limit": limit, "swap": limit },
+        "cpu": { "quota": 10_000, "period": 100_000, "cpus": "0" },
+        "pids": { "limit": 7 },
+    }));
+    let _busy = group.run("x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do x=$x$x; done; while :; do :; done");
+    let usage = || group.cgroup.usage().unwrap();
+    eventually("it was throttled", || {
+        let cpu = usage().cpu;
+        cpu.throttling.throttled_time > 0
+            && cpu.throttling.throttled_periods > 0
+            && cpu.throttling.periods >= cpu.throttling.throttled_periods
+    });
+    eventually("its memory is counted", || usage().memory.usage.usage > 0);
+    let seen = usage();
+    let few = group.cgroup.stats().unwrap();
+    assert!(seen.cpu.usage.total > 1_000_000, "{:?}", seen.cpu);
+    assert!(
+        seen.cpu.usage.user + seen.cpu.usage.kernel > 0,
+        "{:?}",
+        seen.cpu
+    );
+    assert_eq!((seen.pids.current, seen.pids.limit), (1, 7));
+    assert_eq!(Some(seen.memory.usage.limit), few.memory_max_bytes);
+    assert_eq!(seen.memory.swap.limit, limit, "memory and swap together");
+    assert!(seen.memory.raw.contains_key("pgfault"));
+    let v2 = group.cgroup.record().v2.clone().unwrap();
+    assert_eq!(seen.cpu.psi.is_some(), v2.join("cpu.pressure").exists());
+    if group.cgroup.record().v1.contains_key(&Controller::Cpuset) {
+        assert_eq!(seen.cpuset.cpus, [0]);
+    }
+    group.cgroup.kill().unwrap();
+    group.cgroup.wait_empty(LONG).unwrap();
+    group.cgroup.remove(LONG).unwrap();
+    assert_eq!(usage(), dyno_runtime::cgroup::usage::Usage::default());
 }

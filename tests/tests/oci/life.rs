@@ -89,7 +89,7 @@ fn a_failed_create_says_what_it_was_about_and_leaves_nothing() {
         ),
         (
             "/linux/resources",
-            json!({"memory": {"limit": 0}}),
+            json!({"memory": {"limit": 1024}}),
             "memory",
         ),
         (

@@ -12,17 +12,31 @@ fn v2(_: Controller) -> Option<Version> {
     Some(Version::V2)
 }
 
+fn settle(
+    resources: Value,
+    version: &dyn Fn(Controller) -> Option<Version>,
+    current: Option<&Current>,
+) -> Result<Vec<(String, String)>> {
+    let resources = serde_json::from_value(resources).unwrap();
+    let settings = plan(&resources, version, current)?;
+    let text = |setting: Setting| {
+        let (files, values): (Vec<_>, Vec<_>) = setting.choices.into_iter().unzip();
+        let same = values.iter().all(|value| *value == values[0]);
+        let value = if same {
+            values[0].clone()
+        } else {
+            values.join("|")
+        };
+        (files.join("|"), value)
+    };
+    Ok(settings.writes.into_iter().map(text).collect())
+}
+
 fn writes(
     resources: Value,
     version: &dyn Fn(Controller) -> Option<Version>,
 ) -> Result<Vec<(String, String)>> {
-    let resources = serde_json::from_value(resources).unwrap();
-    let settings = plan(&resources, version)?;
-    Ok(settings
-        .writes
-        .into_iter()
-        .map(|w| (w.files.join("|"), w.value))
-        .collect())
+    settle(resources, version, None)
 }
 
 fn all(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -95,15 +109,18 @@ fn table() -> Vec<(Value, Pairs, Pairs)> {
                 ("blkio.throttle.write_iops_device", "8:0 0"),
             ],
             &[
-                ("io.bfq.weight|io.weight", "1"),
+                ("io.bfq.weight|io.weight", "10|1"),
                 ("io.max", "8:0 rbps=1000"),
                 ("io.max", "8:0 wiops=max"),
             ],
         ),
         (
             json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }] }),
-            &[("hugetlb.2MB.limit_in_bytes", "0")],
-            &[("hugetlb.2MB.max", "0")],
+            &[
+                ("hugetlb.2MB.limit_in_bytes", "0"),
+                ("hugetlb.2MB.rsvd.limit_in_bytes", "0"),
+            ],
+            &[("hugetlb.2MB.max", "0"), ("hugetlb.2MB.rsvd.max", "0")],
         ),
     ]
 }
@@ -129,15 +146,14 @@ fn what_a_version_lacks_is_refused_there_and_only_there() {
     let only_v1 = [
         json!({ "memory": { "swappiness": 1 } }),
         json!({ "memory": { "disableOOMKiller": true } }),
-        json!({ "memory": { "kernelTCP": 4096 } }),
+        json!({ "network": { "classID": 1 } }),
+        json!({ "network": { "priorities": [{ "name": "eth0", "priority": 5 }] } }),
+        json!({ "blockIO": { "leafWeight": 10 } }),
         json!({ "cpu": { "realtimeRuntime": 1000 } }),
     ];
     for resources in only_v1 {
         let error = writes(resources.clone(), &v2).unwrap_err();
-        assert!(
-            error.to_string().contains("cgroup v2 has no such setting"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("cgroup v2 has no "), "{error}");
         assert_eq!(writes(resources, &v1).unwrap().len(), 1);
     }
     let only_v2 = json!({ "unified": { "io.max": "8:0 rbps=1\n8:16 rbps=2" } });
@@ -157,9 +173,9 @@ fn what_a_version_lacks_is_refused_there_and_only_there() {
 fn killing_the_group_is_the_kernels_on_v2_and_the_monitors_on_v1() {
     let resources = serde_json::from_value(json!({ "unified": { "memory.oom.group": "1" } }));
     let resources = resources.unwrap();
-    let on_v2 = plan(&resources, &v2).unwrap();
+    let on_v2 = plan(&resources, &v2, None).unwrap();
     assert_eq!((on_v2.writes.len(), on_v2.monitor_kills_on_oom), (1, false));
-    let on_v1 = plan(&resources, &v1).unwrap();
+    let on_v1 = plan(&resources, &v1, None).unwrap();
     assert_eq!((on_v1.writes.len(), on_v1.monitor_kills_on_oom), (0, true));
 }
 
@@ -168,7 +184,8 @@ fn a_limit_without_its_controller_is_refused_by_name() {
     let error = writes(json!({ "pids": { "limit": 5 } }), &|_| None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "pids.limit 5 cannot be enforced: this host has no pids controller"
+        "pids.limit 5 cannot be enforced: this host has no pids controller; \
+         mount or enable it, or leave the limit out"
     );
 }
 
@@ -202,4 +219,142 @@ fn io_weights_keep_their_ends() {
     assert_eq!(io::io_weight("f", 1000).unwrap(), 10_000);
     assert!(io::io_weight("f", 9).is_err());
     assert!(io::io_weight("f", 1001).is_err());
+}
+
+/// runc's `TestConvertMemorySwapToCgroupV2Value`, and what its own update makes of the
+/// half that is not given.
+#[test]
+fn swap_is_converted_as_in_runc() {
+    const NO: Option<&str> = None;
+    let gib = 1_i64 << 30;
+    let cases = [
+        // limit, swap, what memory.swap.max gets
+        (Some(gib), Some(2 * gib), Some("1073741824")),
+        (Some(gib), Some(gib), Some("0")),
+        (Some(gib), Some(-1), Some("max")),
+        (Some(-1), None, Some("max")),
+        (Some(-1), Some(gib), Some("1073741824")),
+        (Some(gib), None, NO),
+        (Some(gib), Some(0), NO),
+        (Some(0), Some(0), NO),
+    ];
+    for (limit, swap, expected) in cases {
+        let resources = json!({ "memory": { "limit": limit, "swap": swap } });
+        let swap = writes(resources.clone(), &v2).unwrap();
+        let swap = swap.iter().find(|(file, _)| file == "memory.swap.max");
+        assert_eq!(swap.map(|(_, value)| &**value), expected, "{resources}");
+    }
+    let unlimited = writes(json!({ "memory": { "limit": -1 } }), &v1).unwrap();
+    let expected = [
+        ("memory.limit_in_bytes", "-1"),
+        ("memory.memsw.limit_in_bytes", "-1"),
+    ];
+    assert_eq!(unlimited, all(&expected));
+}
+
+#[test]
+fn an_update_of_a_half_keeps_the_other() {
+    let current = Current {
+        quota: Some("50000".into()),
+        memory: Some(Some(64 << 20)),
+        swap: Some(Some(64 << 20)),
+    };
+    let update = |resources| settle(resources, &v2, Some(&current));
+    let period = update(json!({ "cpu": { "period": 200_000 } })).unwrap();
+    assert_eq!(period, all(&[("cpu.max", "50000 200000")]));
+    let quota = update(json!({ "cpu": { "quota": 20_000 } })).unwrap();
+    assert_eq!(
+        quota,
+        all(&[("cpu.max", "20000")]),
+        "the kernel keeps the period"
+    );
+
+    let swap = update(json!({ "memory": { "swap": 96 << 20 } })).unwrap();
+    assert_eq!(swap, all(&[("memory.swap.max", "33554432")]));
+    let limit = update(json!({ "memory": { "limit": 96 << 20 } })).unwrap();
+    let expected = [("memory.max", "100663296"), ("memory.swap.max", "33554432")];
+    assert_eq!(
+        limit,
+        all(&expected),
+        "memory and swap together stay as they were"
+    );
+    let above = update(json!({ "memory": { "limit": 256 << 20 } })).unwrap_err();
+    assert!(
+        above.to_string().contains("give memory.swap too"),
+        "{above}"
+    );
+}
+
+#[test]
+fn what_is_zero_is_not_set() {
+    let nothing = json!({
+        "memory": { "limit": 0, "swap": 0, "reservation": 0, "kernel": 0 },
+        "cpu": { "shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": "" },
+        "blockIO": { "weight": 0 },
+        "network": { "classID": 0 },
+    });
+    assert_eq!(writes(nothing.clone(), &v1).unwrap(), []);
+    assert_eq!(writes(nothing, &v2).unwrap(), []);
+}
+
+#[test]
+fn a_limit_that_the_kernel_has_merged_into_another_is_ignored_with_the_reason() {
+    let resources = json!({ "memory": { "kernel": 4096, "kernelTCP": 8192 } });
+    let resources = serde_json::from_value(resources).unwrap();
+    for version in [v1, v2] {
+        assert_eq!(plan(&resources, &version, None).unwrap().writes, []);
+    }
+    let warnings = ignored(&resources);
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].starts_with("memory.kernel 4096 is ignored"));
+    let nothing = json!({ "memory": { "kernel": -1, "kernelTCP": 0 } });
+    assert_eq!(ignored(&serde_json::from_value(nothing).unwrap()).len(), 0);
+}
+
+#[test]
+fn the_rest_has_its_files() {
+    let network = json!({ "network": {
+        "classID": 1_048_577,
+        "priorities": [{ "name": "eth0", "priority": 5 }],
+    } });
+    let expected = [
+        ("net_cls.classid", "1048577"),
+        ("net_prio.ifpriomap", "eth0 5"),
+    ];
+    assert_eq!(writes(network, &v1).unwrap(), all(&expected));
+    let rdma = json!({ "rdma": { "mlx5_1": { "hcaHandles": 3, "hcaObjects": 10_000 } } });
+    let expected = [("rdma.max", "mlx5_1 hca_handle=3 hca_object=10000")];
+    assert_eq!(writes(rdma.clone(), &v1).unwrap(), all(&expected));
+    assert_eq!(writes(rdma, &v2).unwrap(), all(&expected));
+    let misc = json!({ "unified": { "misc.max": "sev 3", "cgroup.max.descendants": "9" } });
+    let expected = [("cgroup.max.descendants", "9"), ("misc.max", "sev 3")];
+    assert_eq!(writes(misc, &v2).unwrap(), all(&expected));
+    let device =
+        json!({ "blockIO": { "weightDevice": [{ "major": 8, "minor": 0, "weight": 500 }] } });
+    let expected = [("io.bfq.weight|io.weight", "8:0 500|8:0 4950")];
+    assert_eq!(writes(device, &v2).unwrap(), all(&expected));
+}
+
+#[test]
+fn what_could_mean_two_things_or_another_file_is_refused() {
+    let refused = [
+        json!({ "unified": { "cgroup.procs": "1" } }),
+        json!({ "unified": { "cgroup.kill": "1" } }),
+        json!({ "unified": { "memory/../x": "1" } }),
+        json!({ "unified": { "memory": "1" } }),
+        json!({ "unified": { "memory.": "1", "": "" } }),
+        json!({ "network": { "priorities": [{ "name": "a b", "priority": 5 }] } }),
+        json!({ "network": { "priorities": [{ "name": "", "priority": 5 }] } }),
+        json!({ "rdma": { "a b": { "hcaHandles": 3 } } }),
+        json!({ "rdma": { "mlx5_1": {} } }),
+        json!({ "cpu": { "idle": 2 } }),
+        json!({ "cpu": { "shares": 1 } }),
+        json!({ "memory": { "swappiness": 101 } }),
+        json!({ "pids": { "limit": 0 } }),
+        json!({ "blockIO": { "weightDevice": [{ "major": 8, "minor": 0 }] } }),
+        json!({ "hugepageLimits": [{ "pageSize": "2/MB", "limit": 0 }] }),
+    ];
+    for resources in refused {
+        assert!(writes(resources.clone(), &v1).is_err(), "{resources}");
+    }
 }
