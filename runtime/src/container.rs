@@ -32,6 +32,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::host_mounts;
+use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
 use crate::spec::{Bundle, SpecError, check_process};
@@ -70,6 +71,9 @@ pub enum Error {
         /// The kernel's answer.
         source: rustix::io::Errno,
     },
+    /// A device of the host's could not be moved.
+    #[error(transparent)]
+    NetDevice(#[from] NetDeviceError),
     /// A hook of the configuration failed.
     #[error(transparent)]
     Hook(#[from] hooks::HookError),

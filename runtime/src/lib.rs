@@ -36,5 +36,6 @@ pub mod state;
 mod child;
 mod host_mounts;
 mod lsm;
+mod net_devices;
 mod plan;
 mod sys;

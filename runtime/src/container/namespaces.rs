@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
@@ -18,6 +18,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::Error;
 use super::process::Join;
 use super::user_namespace::mappings_of;
+use crate::net_devices::{Moved, NetDevice, move_into};
 use crate::plan::{Late, PlanError};
 use crate::spec::{Bundle, SpecError};
 
@@ -58,8 +59,8 @@ impl Namespaces {
                         return Err(SpecError::Invalid {
                             property: "linux.namespaces.path",
                             value: path.display().to_string(),
-                            expected: "another than the host's where hostname, domainname or \
-                                sysctls are set",
+                            expected: "another than the host's where hostname, domainname, \
+                                sysctls or netDevices are set",
                         }
                         .into());
                     }
@@ -249,8 +250,10 @@ fn sets_names_of(kind: Kind, bundle: &Bundle) -> bool {
     let given = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     let names = kind == Kind::Uts && (given(spec.hostname()) || given(spec.domainname()));
     let linux = spec.linux().as_ref();
+    let devices = |linux: &Linux| linux.net_devices().iter().flatten().next().is_some();
+    let devices = kind == Kind::Network && linux.is_some_and(devices);
     let mut sysctls = linux.into_iter().flat_map(|linux| linux.sysctl()).flatten();
-    names || sysctls.any(|(key, _)| crate::spec::sysctl_namespace(key) == Some(kind))
+    names || devices || sysctls.any(|(key, _)| crate::spec::sysctl_namespace(key) == Some(kind))
 }
 
 /// Whether a namespace is the one that we are in ourselves.
@@ -278,6 +281,15 @@ fn is_ours(namespace: &Option<OwnedFd>, kind: Kind) -> Result<bool, Error> {
     let pair = ours.and_then(|ours| Ok((fstat(&ours)?, fstat(namespace)?)));
     let (ours, other) = pair.map_err(look)?;
     Ok((ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// Moves devices of the host's into the network namespace of this process.
+pub(super) fn move_devices(child: Pid, devices: &[NetDevice]) -> Result<Option<Moved>, Error> {
+    if devices.is_empty() {
+        return Ok(None);
+    }
+    let namespace = open_namespace(&proc_folder(child)?, "ns/net")?;
+    Ok(Some(move_into(namespace.as_fd(), devices)?))
 }
 
 /// The user namespace of a process to be cloned.

@@ -18,7 +18,7 @@ use rustix::thread::{
     move_into_thread_name_spaces, sched_setaffinity,
 };
 
-use super::namespaces::User;
+use super::namespaces::{User, move_devices};
 use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
@@ -260,6 +260,16 @@ impl Spawn<'_> {
     }
 
     fn prepare(&self, created: &mut Created) -> Result<(), Error> {
+        let moved = move_devices(created.pid, &created.plan.late.devices)?;
+        let done = self.set_up(created);
+        if let (Err(_), Some(moved)) = (&done, moved) {
+            // Else the kernel would destroy them with the namespace.
+            moved.give_back();
+        }
+        done
+    }
+
+    fn set_up(&self, created: &mut Created) -> Result<(), Error> {
         let root = self.user.complete(created.pid, &created.plan.late)?;
         created
             .receiver

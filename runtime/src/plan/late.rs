@@ -1,5 +1,6 @@
-//! What the parent can prepare only once the user namespace exists, which is
-//! born with the child: mounts that show their owners through its mappings.
+//! What the parent can prepare only once the child's namespaces exist, which are
+//! born with it: mounts that show their owners through the mappings of its user
+//! namespace, and devices that move into its network namespace.
 //!
 //! The child waits meanwhile. So one clone makes all its namespaces; a process
 //! that did nothing but hold a user namespace would cost another.
@@ -8,15 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::PlanError;
 use super::rootfs::Overlay;
+use crate::net_devices::NetDevice;
 use crate::sys::mount::mount_idmap;
 
-/// Everything that waits for a user namespace; of a container without one, nothing.
+/// Everything that waits for the namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Late {
     /// The root, where it is an overlay of mapped layers.
     pub(super) root: Option<Overlay>,
     /// Mounts that are complete but for their mapping.
     pub(super) mapped: Vec<Mapped>,
+    /// Devices of the host's that go into its network namespace.
+    pub(crate) devices: Vec<NetDevice>,
 }
 
 /// A detached mount whose owners are to be mapped. The child has it, too, and

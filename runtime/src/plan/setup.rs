@@ -22,7 +22,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxNetDevice, LinuxSeccomp, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -32,9 +32,10 @@ use super::tree::{TreeParts, tree};
 use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
+use crate::net_devices::NetDevice;
 use crate::seccomp::{self, Filter};
 use crate::spec::process::{labels, memory_policy, personality};
-use crate::spec::{Bundle, SpecError};
+use crate::spec::{Bundle, SpecError, inside_name};
 use crate::sys::mount::Attributes;
 
 /// What an init's plan is made from.
@@ -138,7 +139,10 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         steps,
         program,
         preserved: parts.preserved,
-        late: tree.late,
+        late: Late {
+            devices: net_devices(parts.bundle),
+            ..tree.late
+        },
     })
 }
 
@@ -278,8 +282,19 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
         late: Late {
             root: None,
             mapped: vec![jail.mapped],
+            devices: Vec::new(),
         },
     }
+}
+
+fn net_devices(bundle: &Bundle) -> Vec<NetDevice> {
+    let linux = bundle.spec().linux().as_ref();
+    let devices = linux.and_then(|linux| linux.net_devices().as_ref());
+    let device = |(host, device): (&String, &LinuxNetDevice)| NetDevice {
+        host: host.clone(),
+        inside: inside_name(host, device).to_owned(),
+    };
+    devices.into_iter().flatten().map(device).collect()
 }
 
 /// The step for standard streams that are not a terminal.

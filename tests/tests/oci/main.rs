@@ -14,6 +14,7 @@ mod inside;
 mod life;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod plain;
 mod scheduling;
 mod seccomp;
