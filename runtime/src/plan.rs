@@ -19,7 +19,7 @@ mod target;
 mod tree;
 
 pub(crate) use devices::DeviceStep;
-pub(crate) use identity::Capabilities;
+pub(crate) use identity::{Capabilities, KNOWN_CAPABILITIES};
 pub(crate) use late::{Late, Mapped};
 pub(crate) use mounts::{Finish, MountStep, Remount, Source};
 pub(crate) use options::known as known_mount_options;

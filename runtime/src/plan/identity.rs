@@ -103,6 +103,51 @@ fn bit(capability: Capability) -> CapabilitySet {
     }
 }
 
+/// All capabilities, by the kernel's number.
+pub(crate) const KNOWN_CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -133,6 +178,14 @@ mod tests {
             ambient(both.clone()),
             CapabilitySet::KILL | CapabilitySet::CHOWN
         );
+    }
+
+    #[test]
+    fn the_known_capabilities_are_in_the_kernels_order() {
+        for (number, name) in KNOWN_CAPABILITIES.into_iter().enumerate() {
+            let found = of(json!({"bounding": [name]})).bounding;
+            assert_eq!(found.bits(), 1 << number, "{name}");
+        }
     }
 
     #[test]

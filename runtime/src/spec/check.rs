@@ -31,7 +31,9 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         .ok_or(SpecError::Missing("process"))?;
     check_process(process)?;
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
-    refuse_first(&[(linux.intel_rdt().is_some(), "linux.intelRdt")])?;
+    if linux.intel_rdt().is_some() {
+        return Err(intel_rdt());
+    }
     super::process::check_linux(linux)?;
     check_net_devices(linux)?;
     check_hooks(spec)?;
@@ -274,6 +276,18 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
     Ok(())
 }
 
+/// Classes of cache and memory bandwidth are not made, wherever they could be.
+fn intel_rdt() -> SpecError {
+    let property = "linux.intelRdt";
+    match Path::new("/sys/fs/resctrl/schemata").exists() {
+        true => SpecError::Unsupported(property),
+        false => SpecError::Host {
+            property,
+            needed: "a resctrl file system on /sys/fs/resctrl",
+        },
+    }
+}
+
 /// The name of a device in the container; without one it keeps the host's.
 pub(crate) fn inside_name<'a>(host: &'a str, device: &'a LinuxNetDevice) -> &'a str {
     let name = device.name().as_deref().filter(|name| !name.is_empty());
@@ -512,6 +526,7 @@ mod tests {
                 json!([{"type": "mount"}, {"type": "uts", "path": "ns/uts"}]),
                 "linux.namespaces.path",
             ),
+            ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
             (
                 "/linux/timeOffsets",
                 json!({"monotonic": {"secs": 1}}),
