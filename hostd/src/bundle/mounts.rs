@@ -142,7 +142,8 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
             } => {
                 let mut options = vec!["rbind", "rprivate", "nosuid", "nodev", access(*read_only)];
                 if inputs.idmapped.contains(source) {
-                    options.push("idmap");
+                    // With the mounts below it, which come along.
+                    options.push("ridmap");
                 }
                 bind(source, target, &options)?
             }

@@ -330,7 +330,7 @@ fn mounts_come_parents_first_and_volumes_are_idmapped() {
         "/var/lib/dyno/volumes/pg"
     );
     assert!(options("/data").contains("\"idmap\""));
-    assert!(options("/www").contains("\"idmap\"") && options("/www").contains("\"ro\""));
+    assert!(options("/www").contains("\"ridmap\"") && options("/www").contains("\"ro\""));
     assert!(!options("/nfs").contains("idmap"));
     assert!(options("/data/deep/tmp").contains("size=4096"));
 }
