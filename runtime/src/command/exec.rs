@@ -41,7 +41,7 @@ pub(super) struct Exec {
     #[arg(long, short = 'g', value_name = "GID")]
     additional_gids: Vec<u32>,
     /// The process as a file, config.json's `process` alone
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["cwd", "env", "tty", "user", "cap"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "cap"])]
     process: Option<PathBuf>,
     /// Return once the process runs
     #[arg(long, short)]
@@ -151,7 +151,8 @@ impl Exec {
         if self.process.is_none() || !self.command.is_empty() {
             process.set_args(Some(self.command.clone()));
         }
-        if self.process.is_none() {
+        // Podman says it in both ways.
+        if self.process.is_none() || self.tty {
             process.set_terminal(Some(self.tty));
         }
         if let Some(cwd) = &self.cwd {

@@ -195,8 +195,12 @@ fn exec_takes_a_process_from_a_file() {
     let process = json!({"args": ["sh", "-c", "echo $A; id -u"], "env": ["PATH=/bin", "A=b"],
         "cwd": "/", "user": {"uid": 5, "gid": 5}});
     dyno_tests::write_file(&path, &process.to_string());
-    let output = bundle.call(&["exec", "--process", &path.to_string_lossy(), bundle.id()]);
+    let path = path.to_string_lossy();
+    let output = bundle.call(&["exec", "--process", &path, bundle.id()]);
     assert_eq!(stdout(&output), "b\n5\n", "{output:?}");
+    // As Podman has it: the terminal is said a second time.
+    let output = bundle.call(&["exec", "--tty", "--process", &path, bundle.id()]);
+    assert_eq!(stdout(&output), "b\r\n5\r\n", "{output:?}");
 }
 
 #[test]

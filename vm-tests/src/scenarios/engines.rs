@@ -122,8 +122,8 @@ const WITH_CONTAINERD: &[(&str, &str)] = &[
         "out\n3",
     ),
     (
-        "script -qec \"$RUN --rm --tty $BOX a tty\" /dev/null",
-        "/dev/pts/0\r",
+        "script -qec \"$RUN --rm --tty $BOX a tty\" /dev/null | grep -o /dev/pts/0",
+        "/dev/pts/0",
     ),
     (
         "$RUN --detach --memory-limit 67108864 $BOX one sleep 1000 && ctr task ls | tail -1 | tr -s ' ' | cut -d' ' -f3",
