@@ -89,7 +89,7 @@ impl Drop for Running {
 pub(crate) fn outer() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
-        "/dyno-test-{}-{}",
+        "/dyno-test-cgroup-{}-{}",
         std::process::id(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
