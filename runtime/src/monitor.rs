@@ -85,6 +85,7 @@ pub fn run(dir: &Path) -> ExitCode {
     let Ok((monitor, _)) = monitor else {
         return ExitCode::FAILURE;
     };
+    sys::alloc::give_back();
     match monitor.serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

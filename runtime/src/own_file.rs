@@ -7,6 +7,9 @@
 //! file. The copy is attached nowhere: with its descriptor closed by execve no
 //! path leads to it, and `mount_setattr(2)` does not take it any more, so that
 //! nobody makes it writable again.
+//!
+//! `dyno-runtime` has done so before its C library began, in `sys::entry`. What is
+//! here makes sure of it, and says why where it could not be.
 
 use std::ffi::CString;
 use std::io;

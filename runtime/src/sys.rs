@@ -3,8 +3,10 @@
 //! The only module of the project with unsafe code.
 #![expect(unsafe_code, reason = "raw system calls live here and nowhere else")]
 
-mod alloc;
+pub(crate) mod alloc;
 pub(crate) mod bpf;
+#[cfg(target_arch = "x86_64")]
+mod entry;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod network;
