@@ -85,7 +85,6 @@ pub fn run(dir: &Path) -> ExitCode {
     let Ok((monitor, _)) = monitor else {
         return ExitCode::FAILURE;
     };
-    sys::alloc::give_back();
     match monitor.serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -136,7 +135,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         execs: Vec::new(),
         next_client: 0,
         start_failure: None,
-        buffer: driver::buffer(),
+        buffer: Vec::new(),
     });
     match open_to_clients(&mut monitor, dir) {
         Ok(()) => Ok((monitor, pid)),

@@ -31,6 +31,7 @@ use super::protocol::{Config, Failure};
 use super::record::Recorder;
 use crate::cgroup::OomWatch;
 use crate::container::Container;
+use crate::sys;
 
 /// Bytes of one read.
 const READ: usize = 64 * 1024;
@@ -53,6 +54,7 @@ pub(super) struct Monitor {
     pub(super) execs: Vec<Exec>,
     pub(super) next_client: u64,
     pub(super) start_failure: Option<Failure>,
+    /// For what is read; empty until it serves.
     pub(super) buffer: Vec<u8>,
 }
 
@@ -71,17 +73,15 @@ enum Source {
     ExecInput(u64),
 }
 
-/// A buffer for [`Monitor::buffer`].
-pub(super) fn buffer() -> Vec<u8> {
-    vec![0; READ]
-}
-
 impl Monitor {
     /// Runs until the dyno has ended for good and everybody was told.
     ///
     /// # Errors
     /// When `poll(2)` fails, which it does only for want of memory.
     pub(super) fn serve(mut self) -> rustix::io::Result<()> {
+        sys::alloc::give_back();
+        // Memory that is new takes no space until something is read into it.
+        self.buffer = vec![0; READ];
         while !self.is_over() {
             for (source, flags) in self.wait()? {
                 self.handle(source, flags);
