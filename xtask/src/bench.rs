@@ -11,6 +11,7 @@
 //! what, and why, is in docs/benchmarks.md.
 
 mod contest;
+mod crowd;
 mod floor;
 mod host;
 mod latency;

@@ -46,7 +46,7 @@ pub(super) fn measure(host: &Host, rounds: usize) -> Result<Vec<(&'static str, S
 }
 
 /// One HTTP request on a connection of its own.
-fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Result<Value> {
+pub(super) fn call(socket: &Path, method: &str, path: &str, body: &Value) -> Result<Value> {
     let body = if body.is_null() {
         Vec::new()
     } else {

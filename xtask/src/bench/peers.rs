@@ -54,6 +54,11 @@ impl<'a> Peers<'a> {
         ])
     }
 
+    /// Our runtime's `run`, to be completed by a container's name.
+    pub(super) fn run_unnamed(&self) -> Vec<String> {
+        self.runtime.run_unnamed()
+    }
+
     fn container(&self) -> Comparison {
         let run = |name, shown, oci: &Oci| Contestant::new(name, shown, vec![oci.run()]);
         let floor = Contestant::new("floor", "the kernel's part alone", vec![self.floor.clone()]);
@@ -172,7 +177,11 @@ impl Oci {
     }
 
     fn run(&self) -> Vec<String> {
-        with(&self.words, &["run", "--bundle", &self.bundle, NAME])
+        with(&self.run_unnamed(), &[NAME])
+    }
+
+    fn run_unnamed(&self) -> Vec<String> {
+        with(&self.words, &["run", "--bundle", &self.bundle])
     }
 
     /// A container's whole life. The payload may still run when it is deleted:

@@ -12,7 +12,7 @@ use super::leftovers::Leftovers;
 use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
-use super::{Bench, latency, table};
+use super::{Bench, crowd, latency, table};
 use crate::nested;
 
 /// The packages of our programs.
@@ -112,7 +112,8 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
     let mut plain = Runner::start(runner(None)?)?;
     let mut unified = Runner::start(runner(v2_tree())?)?;
     let mut results = Vec::new();
-    for mut comparison in Peers::new(programs, &root, host.as_ref())?.comparisons()? {
+    let peers = Peers::new(programs, &root, host.as_ref())?;
+    for mut comparison in peers.comparisons()? {
         comparison
             .contestants
             .retain(|contestant| takes_part(contestant.name));
@@ -134,7 +135,11 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
         table::print(&comparison, &samples);
         results.push((comparison, samples));
     }
+    if takes_part("dyno-runtime") {
+        table::print_starts(&crowd::starts(&peers.run_unnamed())?);
+    }
     if let Some(host) = &host {
+        table::print_memory(crowd::memory(host)?);
         table::print_latency(&latency::measure(host, bench.rounds)?);
     }
     if let Some(file) = &bench.json {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::contest::{Comparison, Contestant};
+use super::crowd::{CROWD, Starts};
 use super::statistics::Samples;
 
 /// One table: each contestant's times, and ours as a share of each peer's.
@@ -45,11 +46,39 @@ pub(super) fn print(comparison: &Comparison, samples: &[Samples]) {
 fn verdict(comparison: &Comparison, contestant: &Contestant, ratio: Option<f64>) -> String {
     match (comparison.target, ratio) {
         (Some((peer, most)), Some(ratio)) if peer == contestant.name => {
-            let met = if ratio <= most { "met" } else { "missed" };
-            format!("  target {most:.2} × {met}")
+            format!("  target {most:.2} × {}", met(ratio <= most))
         }
         _ => String::new(),
     }
+}
+
+/// How starts share the machine.
+pub(super) fn print_starts(starts: &Starts) {
+    let ratio = starts.at_once.as_secs_f64() / starts.one_by_one.as_secs_f64();
+    println!("\n{CROWD} containers, for each of them");
+    let one_by_one = milliseconds(starts.one_by_one);
+    let at_once = milliseconds(starts.at_once);
+    println!("  {:<44} {one_by_one:>9}", "one after the other");
+    println!(
+        "  {:<44} {at_once:>9}  {ratio:.2} ×  target 1.20 × {}",
+        "all at once",
+        met(ratio <= 1.2)
+    );
+}
+
+/// What a dyno's monitor takes while it waits.
+pub(super) fn print_memory(share: u64) {
+    println!("\na monitor's share of the memory, with {CROWD} dynos");
+    println!(
+        "  {:<44} {:>5} KiB  target 512 KiB {}",
+        "proportional set size",
+        share / 1024,
+        met(share <= 512 * 1024)
+    );
+}
+
+fn met(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "missed" }
 }
 
 /// Our own figures that no peer has.
