@@ -160,3 +160,26 @@ fn no_container_leaves_a_mount_a_cgroup_or_a_process() {
         .collect();
     assert!(ours.is_empty(), "{ours:?}");
 }
+
+/// Also where the caller blocks the signal that tells of a child's end.
+#[test]
+fn start_after_start_comes_to_its_end() {
+    let soak = std::env::var_os("DYNO_SOAK").is_some();
+    let rounds = if soak { 10_000 } else { 100 };
+    let bundle = Bundle::new(&["true"]);
+    for round in 0..rounds {
+        let run = bundle.command(&["run"]);
+        let mut command = std::process::Command::new("env");
+        if round % 2 == 1 {
+            command.arg("--block-signal=CHLD,TERM");
+        }
+        command.arg(run.get_program()).args(run.get_args());
+        let mut run = command.spawn().unwrap();
+        let mut code = None;
+        until(&format!("container {round} has ended"), || {
+            code = run.try_wait().unwrap();
+            code.is_some()
+        });
+        assert!(code.unwrap().success(), "round {round}: {code:?}");
+    }
+}

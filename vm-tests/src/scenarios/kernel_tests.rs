@@ -62,50 +62,6 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::oci mounts::idmap_is_for_one_mount_and_ridmap_for_those_below",
         "6.1 maps the owners of no tmpfs",
     ),
-    (
-        "dyno-tests::host faults::a_monitor_that_hangs_keeps_no_client_waiting",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-tests::host faults::a_dyno_that_goes_with_its_end",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-tests::host network::an_address_that_something_leads_to",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-tests::oci hostile::",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-tests::oci scheduling::",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-tests::oci net_devices::",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-runtime::cgroup limits::an_update_of_the_period",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-runtime::cgroup limits::a_refused_update",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-runtime::cgroup limits::all_that_is_counted",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-runtime::device_filter ",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
-    (
-        "dyno-runtime::seccomp ",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
     ("dyno-edge::it control::", "what the edge answers"),
     ("dyno-edge::it forwarding::", "what the edge answers"),
     ("dyno-edge::it names::", "what the edge answers"),
