@@ -309,6 +309,8 @@ pub struct AttachRequest {
     pub stdin: bool,
     /// Terminal size, rows and columns.
     pub size: Option<(u16, u16)>,
+    /// Start the dyno once its streams are joined: nothing of it is missed.
+    pub start: bool,
 }
 
 /// `POST /v1/dynos/{id}/exec`, before the upgrade.

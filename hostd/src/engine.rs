@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyno_api::dyno::{Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase};
+use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_api::name::{DynoId, DynoName};
@@ -287,18 +287,21 @@ pub async fn wait(host: &Host, wanted: &str, removed: bool) -> Result<ExitStatus
 /// what is to be kept as long as it is used.
 ///
 /// # Errors
-/// Conflict when there is nothing to attach to.
+/// Conflict when there is nothing to attach to; why it cannot be started, where
+/// that is asked for.
 pub async fn attach(
     host: &Host,
     wanted: &str,
-    stdin: bool,
-    size: Option<(u16, u16)>,
+    AttachRequest { stdin, size, start }: AttachRequest,
 ) -> Result<(Connection, Presence), ApiError> {
     let handle = find(host, wanted)?;
     let presence = handle.be_present();
     handle.ask(Ask::Prepare).await?;
     let socket = host.paths.dyno(&handle.dyno().id).monitor_socket();
     let (_, connection) = monitor::open(&socket, &Request::Attach { stdin, size }).await?;
+    if start {
+        handle.ask(Ask::Start).await?;
+    }
     Ok((connection, presence))
 }
 

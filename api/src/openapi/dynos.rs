@@ -112,8 +112,8 @@ fn logs() {}
 fn stats() {}
 
 /// Join a dyno's standard streams. A dyno that is created and not started may
-/// be attached to: nothing of its output is missed. The connection becomes a
-/// stream of frames.
+/// be attached to, and be started by the same request: nothing of its output is
+/// missed. The connection becomes a stream of frames.
 #[utoipa::path(post, path = "/v1/dynos/{dyno}/attach", tag = "dynos",
     params(("dyno" = String, Path, description = "Id or name")),
     request_body = AttachRequest,

@@ -46,6 +46,7 @@ impl Attach {
         let request = AttachRequest {
             stdin: streams.stdin,
             size: streams.size(),
+            start: false,
         };
         let mut input = Input::listen()?;
         let attached = client.attach(dyno.id.as_str(), &request).await?;

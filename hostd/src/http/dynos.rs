@@ -161,7 +161,7 @@ pub(super) async fn attach(
     upgrade: Upgrade,
     JsonBody(request): JsonBody<AttachRequest>,
 ) -> Answer<Response> {
-    let (connection, presence) = engine::attach(&host, &dyno, request.stdin, request.size).await?;
+    let (connection, presence) = engine::attach(&host, &dyno, request).await?;
     Ok(upgrade::frames(upgrade, connection, presence))
 }
 

@@ -44,15 +44,14 @@ async fn start(
     input: &mut Input,
 ) -> Result<Attached, Failure> {
     let id = dyno.id.as_str();
-    let starting = async {
-        let attached = client.attach(id, &request(streams)).await?;
-        match client.start(id).await {
-            Ok(_) => Ok(attached),
-            Err(error) => Err(Failure::from(error).not_executed()),
-        }
+    let request = AttachRequest {
+        start: true,
+        ..request(streams)
     };
     tokio::select! {
-        started = starting => started,
+        started = client.attach(id, &request) => {
+            started.map_err(|error| Failure::from(error).not_executed())
+        }
         () = input.impatience() => Err(Failure::new("interrupted before it was started")),
     }
 }
@@ -61,6 +60,7 @@ fn request(streams: &Streams) -> AttachRequest {
     AttachRequest {
         stdin: streams.stdin,
         size: streams.size(),
+        start: false,
     }
 }
 
