@@ -34,23 +34,32 @@ pub fn teardown(options: &Serve) -> Result<(), DaemonError> {
         return Err(DaemonError::Dynos(records.len() + damaged.len()));
     }
     let mut identity = identity::load_or_create(&paths)?;
-    if let Err(error) = Edge::new(Path::new(""), &paths.edge(), 0).stop() {
-        tracing::warn!(error = %durable::chain(&error), "dyno-edge runs on");
-    }
+    let edge = Edge::new(Path::new(""), &paths.edge(), 0);
+    let stop = || {
+        if let Err(error) = edge.stop() {
+            tracing::warn!(error = %durable::chain(&error), "dyno-edge runs on");
+        }
+    };
+    stop();
     let closed = network_config(&paths, &mut identity)
         .and_then(|config| Ok(Network::open(config)?.close()?));
-    let pruned = prune(&identity.id);
+    let pruned = prune(&identity.id, stop);
     let removed = durable::remove_tree(&paths.run_dir).map_err(failed("remove", &paths.run_dir));
     let left = UidPool::leave(Path::new(uids::CLAIMS), &identity).map_err(DaemonError::from);
     closed.and(pruned).and(removed).and(left)
 }
 
-fn prune(host: &str) -> Result<(), DaemonError> {
+/// A hostd that was killed may have left an edge that does not listen yet: it is
+/// told again while its cgroup is in use.
+fn prune(host: &str, stop: impl Fn()) -> Result<(), DaemonError> {
     let layout = cgroup::detect()?;
     let deadline = Instant::now() + LEAVING;
     loop {
         match cgroup::prune(&layout, &format!("/dyno-{host}")) {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) if Instant::now() < deadline => {
+                stop();
+                std::thread::sleep(Duration::from_millis(20));
+            }
             done => return Ok(done?),
         }
     }
