@@ -222,6 +222,9 @@ pub(super) fn remove(
     } else {
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         kill_all(&cgroup, record)?;
+        if cgroup.is_absent() && record.pid == 0 {
+            kill_unrecorded(&state)?;
+        }
         if !cgroup.is_absent() {
             cgroup.wait_empty(GONE)?;
         }
@@ -262,6 +265,38 @@ fn kill_all(cgroup: &Cgroup, record: &Record) -> Result<(), Failure> {
     }
 }
 
+/// Kills a first process that waits to be started and is not on record, as `create`
+/// was killed just before. No group names it: it is known by the FIFO that it waits for.
+fn kill_unrecorded(state: &StateDir) -> Result<(), Failure> {
+    let fifo = state.start_fifo().canonicalize();
+    let Ok(fifo) = fifo else {
+        return Ok(());
+    };
+    for (pid, process) in processes()? {
+        // Of strangers nothing is shown.
+        let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+        let mut open = open.into_iter().flatten().flatten();
+        if open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == fifo)) {
+            match pidfd_send_signal(&process, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            ends_within(&process, GONE)?;
+        }
+    }
+    Ok(())
+}
+
+/// All processes, each held by a descriptor that was opened before it is looked at,
+/// so that a later one of its number is not taken for it.
+fn processes() -> Result<impl Iterator<Item = (Pid, OwnedFd)>, Failure> {
+    // Who has ended meanwhile has no number any more.
+    Ok(std::fs::read_dir("/proc")?.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?;
+        Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))
+    }))
+}
+
 /// A pidfd is readable once all threads have ended; of the first process of a pid
 /// namespace, once all others there have.
 fn ends_within(process: &OwnedFd, timeout: Duration) -> Result<bool, Failure> {
@@ -279,8 +314,7 @@ pub(super) fn members(state: &StateDir, record: &Record) -> Result<Vec<Pid>, Fai
 }
 
 /// The processes of a container without a cgroup: those of its pid namespace, where
-/// it has one of its own. Each is held by a descriptor that was opened before it was
-/// looked at, so that a later process of its number is not taken for it.
+/// it has one of its own.
 fn members_held(state: &StateDir, record: &Record) -> Result<Vec<(Pid, OwnedFd)>, Failure> {
     let own = bundle(state, record)?.namespace(LinuxNamespaceType::Pid) == Some(None);
     if !own {
@@ -297,22 +331,9 @@ fn members_held(state: &StateDir, record: &Record) -> Result<Vec<(Pid, OwnedFd)>
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let of_init = namespace(record.pid);
     let of_init = of_init.ok_or("look at the container's pid namespace: it is not yours")?;
-    let mut members = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name
-            .to_str()
-            .and_then(|name| Pid::from_raw(name.parse().ok()?))
-        else {
-            continue;
-        };
-        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-            && namespace(pid.as_raw_nonzero().get()).as_ref() == Some(&of_init)
-        {
-            members.push((pid, process));
-        }
-    }
-    Ok(members)
+    let members = processes()?
+        .filter(|(pid, _)| namespace(pid.as_raw_nonzero().get()).as_ref() == Some(&of_init));
+    Ok(members.collect())
 }
 
 fn kill_members(state: &StateDir, record: &Record, signal: Signal) -> Result<(), Failure> {

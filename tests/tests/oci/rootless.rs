@@ -296,6 +296,66 @@ fn one_that_runs_is_deleted_by_force() {
 }
 
 #[test]
+fn a_create_that_is_killed_at_any_moment_leaves_nothing_behind_a_forced_delete() {
+    let user = User::with("sleep 1000");
+    user.detached(&["create"]);
+    user.must(&["delete", "--force", &user.id()]);
+    let before = user.machine();
+    let mut killed = 0;
+    for delay in (0..30).map(|step| step * 2000) {
+        let words = user.on_bundle(&["create"]);
+        let mut create = user.command("timeout");
+        let seconds = format!("0.{delay:06}");
+        create.args(["--signal=KILL", &seconds, &user.text("dyno-runtime")]);
+        let output = std::fs::File::create(user.path("output")).unwrap();
+        create
+            .args(words)
+            .stderr(output.try_clone().unwrap())
+            .stdout(output);
+        killed += usize::from(!create.status().unwrap().success());
+        user.must(&["delete", "--force", &user.id()]);
+        user.nothing_is_left_since(&before);
+    }
+    assert!(killed > 3, "only {killed} were killed: this proves nothing");
+}
+
+#[test]
+fn one_that_waits_and_is_not_on_record_is_found_by_what_it_waits_for() {
+    // As a `create` leaves it that is killed between the two.
+    let user = User::with("sleep 1000");
+    let before = user.machine();
+    user.detached(&["create"]);
+    let pid = user.state()["pid"].to_string();
+    let record = user
+        .path("run/dyno-runtime")
+        .join(user.id())
+        .join("state.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    state["pid"] = json!(0);
+    state["startTime"] = json!(0);
+    write_file(&record, &state.to_string());
+    assert!(Path::new("/proc").join(&pid).exists());
+    user.must(&["delete", "--force", &user.id()]);
+    until("it ends", || !Path::new("/proc").join(&pid).exists());
+    user.nothing_is_left_since(&before);
+}
+
+#[test]
+fn it_has_a_terminal_and_what_may_be_worse_than_the_callers() {
+    let mut user = User::with("tty; cat /proc/self/oom_score_adj; test -w /dev/tty && echo owned");
+    user.config["process"]["terminal"] = json!(true);
+    user.config["process"]["oomScoreAdj"] = json!(777);
+    assert_eq!(user.output(), "/dev/pts/0\r\n777\r\nowned\r\n");
+    // To be spared is not his to have; as with runc he is not refused for asking.
+    user.config["process"]["oomScoreAdj"] = json!(-777);
+    let output = user.output();
+    assert!(
+        !output.contains("-777") && output.ends_with("owned\r\n"),
+        "{output}"
+    );
+}
+
+#[test]
 fn it_is_as_confined_as_any_other() {
     let script = "grep -E '^(NoNewPrivs|CapBnd)' /proc/self/status | tr -d '\\t'; \
                   cat /proc/keys | wc -c; echo 1 2>/dev/null >/proc/sys/kernel/hostname || echo refused";
@@ -383,6 +443,15 @@ fn a_helper_that_is_not_installed_is_named() {
         None::<&str>,
     )
     .unwrap();
+    // Nor is another taken for it that is in his PATH.
+    let other = user.path("run/newuidmap");
+    write_file(&other, "#!/bin/sh\ntouch $0.called\n");
+    std::fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
+    let words = user.on_bundle(&["run"]);
+    let mut run = user.runtime(&[]);
+    run.args(words).env("PATH", user.path("run"));
+    assert!(!run.output().unwrap().status.success());
+    assert!(!user.path("run/newuidmap.called").exists());
     let message = user.refusal();
     for word in [
         "linux.uidMappings",
