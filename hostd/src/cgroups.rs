@@ -29,7 +29,7 @@ pub fn open(layout: &Layout, host: &str, id: &DynoId) -> cgroup::Result<Cgroup> 
     Cgroup::open(Record {
         v2,
         v1,
-        monitor_kills_on_oom: false,
+        ..Record::default()
     })
 }
 

@@ -5,6 +5,7 @@
 //!  layout    which hierarchies there are, and our base in each; mounts  as found
 //!  settings  linux.resources → values for files (pure)
 //!  create    folders, limits, device rules; undone on failure
+//!  rootless  the same below what is delegated; or none at all
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
 //!  stats     what a monitor wants to know; usage: all that is counted, as runc has it
@@ -27,6 +28,7 @@ mod limits;
 mod mounts;
 mod oom;
 mod processes;
+mod rootless;
 mod settings;
 mod stats;
 pub mod usage;
@@ -42,6 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use create::{join, prune};
 pub use error::{Error, Result};
 pub use inner::InnerMount;
+pub(crate) use layout::own_v2_folder;
 pub use layout::{Controller, Layout, detect, detect_for, detect_of};
 pub use oom::OomWatch;
 pub use settings::ignored;
@@ -68,6 +71,9 @@ pub struct Record {
     pub v1: BTreeMap<Controller, PathBuf>,
     /// `memory.oom.group` was asked for where only v1 limits memory.
     pub monitor_kills_on_oom: bool,
+    /// There is none: its maker may make none, and no limit needs one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
 }
 
 impl Record {
@@ -121,6 +127,12 @@ impl Cgroup {
 
     fn v2_folder(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether there is none: its processes are known by other means then.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.record.absent
     }
 
     /// Whether somebody has to watch [`Cgroup::oom_watch`] and kill the group, since

@@ -87,7 +87,7 @@ impl Walk<'_> {
                 self.root = Some(mount::attach_root(mount.as_fd(), at)?);
                 Ok(())
             }
-            Step::BecomeRoot => identity::become_root(),
+            Step::BecomeRoot { keep_groups } => identity::become_root(*keep_groups),
             Step::JoinCgroupNamespace(namespace) => {
                 let kind = rustix::thread::LinkNameSpaceType::ControlGroup;
                 rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
@@ -141,7 +141,7 @@ impl Walk<'_> {
                 gid,
                 groups,
                 capabilities,
-            } => identity::assume(*uid, *gid, groups, capabilities),
+            } => identity::assume(*uid, *gid, groups.as_deref(), capabilities),
             Step::DieWithParent => {
                 let kill = rustix::process::Signal::KILL;
                 rustix::process::set_parent_process_death_signal(Some(kill))?;

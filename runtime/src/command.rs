@@ -20,6 +20,7 @@ use crate::container::{Exit, StartError};
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
+use crate::rootless;
 use crate::state::StateRoot;
 
 /// A container runtime for Linux (OCI runtime spec 1.3).
@@ -43,6 +44,19 @@ struct Cli {
     /// Tell more
     #[arg(long, global = true)]
     debug: bool,
+    /// Whether a cgroup may be missing that nobody may make and no limit needs: by default where we are not root of the host
+    // Not global: `spec` has one of this name.
+    #[arg(
+        id = "when",
+        long = "rootless",
+        value_enum,
+        default_value_t = Rootless::Auto,
+        value_name = "WHEN"
+    )]
+    rootless: Rootless,
+    /// Who the caller is on the host: given by this program to itself
+    #[arg(long, value_name = "UID:GID", hide = true)]
+    ordinary_user: Option<rootless::Ids>,
     /// Print the version
     #[arg(long, short, action = clap::ArgAction::Version)]
     version: (),
@@ -157,6 +171,46 @@ impl Command {
                 | Self::Monitor { .. }
         )
     }
+
+    /// Lets an ordinary user go on as root of a user namespace of his own, where
+    /// the command needs one: in this program, executed anew.
+    fn become_root(&self, states: &StateRoot) -> Result<(), Failure> {
+        let ids = match self {
+            Self::Create(creation) => Some(creation.become_root()?),
+            Self::Run(run) => Some(run.become_root()?),
+            Self::Exec(exec) => lifecycle::become_root_beside(states, exec.id())?,
+            Self::Start { id } if lifecycle::has_start_hooks(states, id)? => {
+                lifecycle::become_root_beside(states, id)?
+            }
+            _ => None,
+        };
+        let Some(ids) = ids else {
+            return Ok(());
+        };
+        let again = own_file::execute_again(ids.argument());
+        again.map_err(|error| format!("execute its own program again: {error}").into())
+    }
+}
+
+/// Whether a container may do without a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Rootless {
+    /// Where we are not root of the host
+    Auto,
+    /// Anywhere
+    True,
+    /// Nowhere
+    False,
+}
+
+impl Rootless {
+    fn is_so(self) -> bool {
+        match self {
+            Self::Auto => rootless::in_user_namespace(),
+            Self::True => true,
+            Self::False => false,
+        }
+    }
 }
 
 /// How long a killed container may take to be gone.
@@ -172,6 +226,19 @@ pub fn main() -> ExitCode {
         eprintln!("dyno-runtime: open the log: {error}");
         return ExitCode::FAILURE;
     }
+    if let Some(ids) = cli.ordinary_user {
+        ids.remember();
+    }
+    let states = StateRoot::new(cli.root.clone().unwrap_or_else(default_root));
+    if !rustix::process::geteuid().is_root()
+        && let Err(error) = cli.command.become_root(&states)
+    {
+        let code = match cli.command {
+            Command::Exec(_) => exec::code_of(&error),
+            _ => 1,
+        };
+        return ended(Err(error), |_| code);
+    }
     if cli.command.makes_processes()
         && let Err(error) = own_file::put_out_of_reach()
     {
@@ -181,10 +248,9 @@ pub fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    let states = StateRoot::new(cli.root.unwrap_or_else(default_root));
     let done = match cli.command {
-        Command::Create(args) => create::create(&states, &args),
-        Command::Run(args) => return ended(run::run(&states, &args), |_| 1),
+        Command::Create(args) => create::create(&states, &args, cli.rootless),
+        Command::Run(args) => return ended(run::run(&states, &args, cli.rootless), |_| 1),
         Command::Start { id } => lifecycle::start(&states, &id),
         Command::Exec(args) => return ended(exec::exec(&states, &args), exec::code_of),
         Command::State { id } => lifecycle::state(&states, &id),
@@ -219,7 +285,7 @@ fn ended(done: Result<ExitCode, Failure>, code: impl Fn(&Failure) -> u8) -> Exit
 /// runc's rule: root's containers are below /run, a user's below his own run folder.
 fn default_root() -> PathBuf {
     let own = std::env::var_os("XDG_RUNTIME_DIR")
-        .filter(|folder| !folder.is_empty() && !rustix::process::geteuid().is_root());
+        .filter(|folder| !folder.is_empty() && rootless::has_own_run_folder());
     own.map_or_else(|| PathBuf::from("/run"), PathBuf::from)
         .join("dyno-runtime")
 }

@@ -25,7 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use oci_spec::runtime::{self as oci, Hook, Hooks};
+use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxResources};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
@@ -154,6 +154,24 @@ impl Container {
     /// # Errors
     /// [`Error`]; the cgroup is removed again.
     pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
+        Self::with(bundle, |path, resources| {
+            Cgroup::create(layout, path, resources)
+        })
+    }
+
+    /// The same for somebody who is not root of the host: its cgroup is made where
+    /// he may, and none is where he may not and no limit needs it.
+    ///
+    /// # Errors
+    /// As [`Container::new`].
+    pub fn rootless(bundle: Bundle) -> Result<Self, Error> {
+        Self::with(bundle, Cgroup::create_where_allowed)
+    }
+
+    fn with(
+        bundle: Bundle,
+        cgroup: impl FnOnce(&str, &LinuxResources) -> cgroup::Result<Cgroup>,
+    ) -> Result<Self, Error> {
         confine_caller()?;
         let bundle = namespaces::with_joined_mappings(bundle)?;
         let linux = bundle.spec().linux().as_ref();
@@ -163,7 +181,7 @@ impl Container {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
         let path = path.map(|path| path.to_string_lossy().into_owned());
         let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
-        let cgroup = Cgroup::create(layout, &path, &resources)?;
+        let cgroup = cgroup(&path, &resources)?;
         match Namespaces::new(&bundle) {
             Ok(namespaces) => Ok(Self {
                 id: String::new(),

@@ -9,6 +9,7 @@
 //!  seccomp   profile → BPF            device_filter  rules → eBPF
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
+//!  rootless  an ordinary user becomes root of a user namespace of his own
 //!  own_file  keeps the file that we run from out of a container's reach
 //!  features  what is supported, for callers that ask
 //!  signal    names and numbers
@@ -38,4 +39,5 @@ mod host_mounts;
 mod lsm;
 mod net_devices;
 mod plan;
+mod rootless;
 mod sys;

@@ -10,14 +10,22 @@
 //!
 //! `dyno-runtime` has done so before its C library began, in `sys::entry`. What is
 //! here makes sure of it, and says why where it could not be.
+//!
+//! An ordinary user can't make such a copy. He executes a copy of the *file*, in
+//! memory and sealed (`memfd_create(2)`): it costs a millisecond or two.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fcntl_get_seals,
+    fstatvfs, memfd_create, openat,
+};
+use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::sys::mount::{Attributes, mount_setattr};
@@ -32,17 +40,38 @@ use crate::sys::process::{CStringArray, fexecve};
 pub(crate) fn put_out_of_reach() -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = openat(CWD, "/proc/self/exe", flags, Mode::empty())?;
-    if is_read_only(&file)? {
+    if is_read_only(&file)? || is_sealed()? {
         // Executed by descriptor, we would be called by its number.
         return Ok(rustix::thread::set_name(c"dyno-runtime")?);
     }
-    let copy = read_only_copy(&file)?;
-    let arguments = strings(std::env::args_os().map(OsStringExt::into_vec))?;
+    match read_only_copy(&file) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            execute(&sealed_copy()?, None)
+        }
+        copy => execute(&copy?, None),
+    }
+}
+
+/// Executes a sealed copy of this program, with one more argument: for a process
+/// that has entered a user namespace since it was executed. From then on its memory
+/// belongs to that namespace, whose owner may look into it and whose children may not.
+///
+/// # Errors
+/// When there is no such copy to be had.
+pub(crate) fn execute_again(argument: String) -> io::Result<()> {
+    execute(&sealed_copy()?, Some(argument))
+}
+
+fn execute(program: &OwnedFd, more: Option<String>) -> io::Result<()> {
+    let mut arguments = std::env::args_os().map(OsStringExt::into_vec);
+    let name = arguments.next();
+    let more = more.map(String::into_bytes);
+    let arguments = strings(name.into_iter().chain(more).chain(arguments))?;
     let environment = strings(std::env::vars_os().map(|(name, value)| {
         let name = name.into_vec();
         [&name[..], b"=", &value.into_vec()].concat()
     }))?;
-    Err(fexecve(copy.as_fd(), &arguments, &environment).into())
+    Err(fexecve(program.as_fd(), &arguments, &environment).into())
 }
 
 /// The program at `path`, to be executed by descriptor: what runs from it need
@@ -69,6 +98,38 @@ fn read_only_copy(file: &OwnedFd) -> io::Result<OwnedFd> {
     match is_read_only(&copy)? {
         true => Ok(copy),
         false => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// What keeps a file in memory as it is, for ever.
+const SEALS: SealFlags = SealFlags::SEAL
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW)
+    .union(SealFlags::WRITE);
+
+fn sealed_copy() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Linux 6.3 wants to be told that it will be executed; 6.1 does not know the flag.
+    let copy = match memfd_create(c"dyno-runtime", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => memfd_create(c"dyno-runtime", flags)?,
+        made => made?,
+    };
+    let mut copy = File::from(copy);
+    io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+    fcntl_add_seals(&copy, SEALS)?;
+    // The kernel executes nothing that is open for writing.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Whether we run from such a copy.
+fn is_sealed() -> io::Result<bool> {
+    let file = File::open("/proc/self/exe")?;
+    match fcntl_get_seals(&file) {
+        Ok(seals) => Ok(seals.contains(SEALS)),
+        Err(Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -120,8 +120,12 @@ pub(crate) enum Step {
         /// The host folder it is attached to.
         at: CString,
     },
-    /// Become uid 0 and gid 0 of the user namespace, with no other group.
-    BecomeRoot,
+    /// Become uid 0 and gid 0 of the user namespace, with no other group but
+    /// those that cannot be given up.
+    BecomeRoot {
+        /// `setgroups(2)` is denied there.
+        keep_groups: bool,
+    },
     /// `unshare(CLONE_NEWCGROUP)`: the cgroup that the child is in now becomes the root it sees.
     NewCgroupNamespace,
     /// Join the cgroup namespace of a running container. Not together with its
@@ -206,8 +210,8 @@ pub(crate) enum Step {
         uid: Uid,
         /// Group id.
         gid: Gid,
-        /// All the supplementary groups.
-        groups: Vec<Gid>,
+        /// All the supplementary groups; `None` where they can't be set.
+        groups: Option<Vec<Gid>>,
         /// What is left of the capabilities.
         capabilities: Capabilities,
     },
@@ -229,7 +233,7 @@ impl fmt::Display for Step {
             Self::Stdio(_) => f.write_str("set up standard input and output"),
             Self::Propagation(_) => f.write_str("stop mounts from propagating"),
             Self::AttachRoot { at, .. } => write!(f, "mount the root file system on {at:?}"),
-            Self::BecomeRoot => f.write_str("become root of its user namespace"),
+            Self::BecomeRoot { .. } => f.write_str("become root of its user namespace"),
             Self::NewCgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::JoinCgroupNamespace(_) => f.write_str("join the cgroup namespace"),
             Self::LoopbackUp => f.write_str("bring the loopback link up"),

@@ -5,9 +5,9 @@
 //! container's life.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::rootless;
 use crate::spec::Bundle;
 
 /// Why a container's state cannot be used.
@@ -38,6 +39,14 @@ pub enum StateError {
         /// The operation.
         what: &'static str,
         /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// This user may not make the folder.
+    #[error("make {path}: set XDG_RUNTIME_DIR, or give another folder with --root")]
+    Forbidden {
+        /// The folder.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -125,13 +134,18 @@ impl StateRoot {
         let path = self.path_of(id)?;
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        let made = builder.recursive(true).create(&self.0);
-        made.map_err(io_error("make", &self.0))?;
+        if !self.0.is_dir() {
+            let made = builder.recursive(true).create(&self.0);
+            made.map_err(not_made(&self.0))?;
+            // XDG: in a user's run folder what is not sticky may be cleaned away.
+            let sticky = fs::set_permissions(&self.0, Permissions::from_mode(0o1700));
+            sticky.map_err(io_error("make", &self.0))?;
+        }
         match builder.recursive(false).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StateError::Exists(id.to_owned()));
             }
-            made => made.map_err(io_error("make", &path))?,
+            made => made.map_err(not_made(&path))?,
         }
         StateDir::lock(path, id)
     }
@@ -272,7 +286,7 @@ impl Record {
             rootfs: bundle.rootfs(),
             oci_version: bundle.spec().version().clone(),
             created: Timestamp::now(),
-            owner: rustix::process::getuid().as_raw(),
+            owner: rootless::caller(),
             annotations: bundle.spec().annotations().clone().unwrap_or_default(),
             pid: 0,
             start_time: 0,
@@ -376,6 +390,16 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
         what,
         path: path.to_owned(),
         source,
+    }
+}
+
+fn not_made(path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    move |source| match source.kind() {
+        io::ErrorKind::PermissionDenied => StateError::Forbidden {
+            path: path.to_owned(),
+            source,
+        },
+        _ => io_error("make", path)(source),
     }
 }
 

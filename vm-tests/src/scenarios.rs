@@ -52,6 +52,10 @@ pub const SCENARIOS: &[Scenario] = &[
         run: engines::podman,
     },
     Scenario {
+        name: "podman_runs_an_ordinary_users_containers_on_our_runtime",
+        run: engines::rootless_podman,
+    },
+    Scenario {
         name: "containerd_runs_its_containers_on_our_runtime",
         run: engines::containerd,
     },

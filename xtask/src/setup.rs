@@ -29,6 +29,7 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("mmdebstrap", "mmdebstrap"),
     ("modprobe", "kmod"),
     ("nc", "netcat-openbsd"),
+    ("newuidmap", "uidmap"),
     ("nft", "nftables"),
     ("ps", "procps"),
     ("qemu-img", "qemu-utils"),

@@ -33,6 +33,19 @@ const LEGACY: [Controller; 3] = [
     Controller::Freezer,
 ];
 
+/// The folder of the v2 tree that begins what is delegated to the caller.
+#[derive(Debug)]
+pub(super) struct Delegated(pub(super) PathBuf);
+
+/// Which controllers a group has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wanted {
+    /// The usual ones, and what is needed.
+    Usual,
+    /// Those alone that a limit needs.
+    Needed,
+}
+
 impl Cgroup {
     /// Makes the cgroup `path` (`linux.cgroupsPath`), below the layout's base in
     /// every hierarchy, with all of `resources` in force. Outer folders are made
@@ -41,8 +54,21 @@ impl Cgroup {
     /// # Errors
     /// Whatever cannot be enforced is refused, and nothing is left behind.
     pub fn create(layout: &Layout, path: &str, resources: &LinuxResources) -> Result<Self> {
+        Self::create_with(layout, path, resources, None, Wanted::Usual)
+    }
+
+    pub(super) fn create_with(
+        layout: &Layout,
+        path: &str,
+        resources: &LinuxResources,
+        delegated: Option<&Delegated>,
+        wanted_for: Wanted,
+    ) -> Result<Self> {
         let path = relative(path)?;
-        let available = available(layout)?;
+        let available = match (delegated, layout.v2()) {
+            (Some(Delegated(folder)), Some(_)) => controllers(folder)?,
+            _ => available(layout)?,
+        };
         let version = |controller| version(layout, &available, controller);
         let settings = settings::plan(resources, &version, None)?;
         let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
@@ -51,7 +77,10 @@ impl Cgroup {
             source,
         })?;
 
-        let mut wanted: BTreeSet<Controller> = USUAL.into_iter().collect();
+        let mut wanted: BTreeSet<Controller> = match wanted_for {
+            Wanted::Usual => USUAL.into_iter().collect(),
+            Wanted::Needed => BTreeSet::new(),
+        };
         wanted.extend(
             settings
                 .writes
@@ -64,10 +93,12 @@ impl Cgroup {
         wanted.retain(|controller| version(*controller).is_some());
 
         let mut made = Made::default();
-        let result = build(layout, &path, &wanted, &settings, &mut made).and_then(|cgroup| {
-            cgroup.restrict_devices(&devices)?;
-            Ok(cgroup)
-        });
+        let begin = delegated.map_or(Path::new(""), |Delegated(folder)| folder);
+        let result =
+            build(layout, (&path, begin), &wanted, &settings, &mut made).and_then(|cgroup| {
+                cgroup.restrict_devices(&devices)?;
+                Ok(cgroup)
+            });
         if result.is_err() {
             made.undo();
         }
@@ -138,7 +169,7 @@ fn version(
 /// Makes the folders and sets the limits.
 fn build(
     layout: &Layout,
-    path: &Path,
+    (path, begin): (&Path, &Path),
     wanted: &BTreeSet<Controller>,
     settings: &Settings,
     made: &mut Made,
@@ -150,7 +181,11 @@ fn build(
     if let Some(base) = layout.v2() {
         let here = |controller: &&Controller| layout.v1(**controller).is_none();
         let enable: Vec<Controller> = wanted.iter().filter(here).copied().collect();
-        let hand_down = |folder: &Path| enable_controllers(folder, &enable);
+        let hand_down = |folder: &Path| match folder.starts_with(begin) {
+            true => enable_controllers(folder, &enable),
+            // Somebody else has decided what is handed down to us.
+            false => Ok(()),
+        };
         record.v2 = Some(made.path(base, path, hand_down, |_| Ok(()))?);
     }
     let mut done: BTreeMap<&Path, PathBuf> = BTreeMap::new();

@@ -161,6 +161,14 @@ pub fn detect_of(pid: Pid) -> Result<Layout> {
     detect_in(&proc, Base::Delegated)
 }
 
+/// The folder of the v2 tree that we are in ourselves, if it is mounted.
+pub(crate) fn own_v2_folder() -> Option<PathBuf> {
+    let read = |name| file::read(&Path::new("/proc/self").join(name)).ok();
+    let found = Found::parse(&read("mountinfo")?, &read("cgroup")?);
+    let place = found.v2?;
+    Some(place.verified(CGROUP2_SUPER_MAGIC).ok()?.own())
+}
+
 fn detect_in(proc: &Path, base: Base) -> Result<Layout> {
     let mountinfo = proc.join("mountinfo");
     let mountinfo = file::read(&mountinfo).map_err(Error::file("read", &mountinfo))?;

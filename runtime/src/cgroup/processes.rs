@@ -58,8 +58,11 @@ impl Cgroup {
     /// # Errors
     /// When the lists cannot be read.
     pub fn procs(&self) -> Result<Vec<Pid>> {
-        let folder = self.main_folder();
         let mut pids = Vec::new();
+        if self.record.absent {
+            return Ok(pids);
+        }
+        let folder = self.main_folder();
         collect(folder, &mut pids).map_err(Error::file("list processes of", folder))?;
         Ok(pids)
     }
@@ -84,8 +87,12 @@ impl Cgroup {
     /// dying when this returns; [`Cgroup::wait_empty`] waits until they are gone.
     ///
     /// # Errors
-    /// When the kernel refuses. A group that is gone is not an error.
+    /// When the kernel refuses. A group that is gone is not an error, nor is one that
+    /// never was ([`Cgroup::is_absent`]), of which no member is known here.
     pub fn kill(&self) -> Result<()> {
+        if self.record.absent {
+            return Ok(());
+        }
         let Some(folder) = &self.record.v2 else {
             return self.kill_one_by_one();
         };
@@ -178,6 +185,10 @@ impl Cgroup {
                 folder.join("freezer.state"),
                 if frozen { "FROZEN" } else { "THAWED" },
             ),
+            (None, None) if self.record.absent => {
+                let reason = "the container has no cgroup, as none was delegated to its maker";
+                return Err(Error::unenforceable("freezer", frozen, reason));
+            }
             (None, None) => {
                 let reason = "this host has neither cgroup v2 nor the v1 freezer";
                 return Err(Error::unenforceable("freezer", frozen, reason));

@@ -10,9 +10,12 @@ use rustix::thread::{
 
 use crate::plan::Capabilities;
 
-/// Becomes uid 0, gid 0 of the user namespace, with no supplementary group.
-pub(super) fn become_root() -> Result<()> {
-    set_thread_groups(&[])?;
+/// Becomes uid 0, gid 0 of the user namespace, with no supplementary group unless
+/// they can't be given up.
+pub(super) fn become_root(keep_groups: bool) -> Result<()> {
+    if !keep_groups {
+        set_thread_groups(&[])?;
+    }
     set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
@@ -21,13 +24,15 @@ pub(super) fn become_root() -> Result<()> {
 pub(super) fn assume(
     uid: Uid,
     gid: Gid,
-    groups: &[Gid],
+    groups: Option<&[Gid]>,
     capabilities: &Capabilities,
 ) -> Result<()> {
     drop_from_bounding(capabilities.bounding)?;
     // A change to another user clears the permitted set unless it is to be kept.
     set_keep_capabilities(true)?;
-    set_thread_groups(groups)?;
+    if let Some(groups) = groups {
+        set_thread_groups(groups)?;
+    }
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     set_capabilities(

@@ -11,9 +11,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 
-use super::{Failure, GONE, words};
-use crate::cgroup::{self, Cgroup};
+use super::{Failure, GONE, Rootless, lifecycle, words};
+use crate::cgroup;
 use crate::container::{Container, Created, Parent, Stdio};
+use crate::rootless;
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot};
 
@@ -46,9 +47,20 @@ pub(super) struct Outlets {
     pub(super) preserve_fds: u32,
 }
 
+impl Creation {
+    /// Makes an ordinary user root of a namespace that holds the container's ids.
+    pub(super) fn become_root(&self) -> Result<rootless::Ids, Failure> {
+        Ok(rootless::enter_new(&Bundle::load(&self.bundle)?)?)
+    }
+}
+
 /// Creates a container; whatever fails, nothing of it is left.
-pub(super) fn create(states: &StateRoot, args: &Creation) -> Result<(), Failure> {
-    let new = New::begin(states, args)?;
+pub(super) fn create(
+    states: &StateRoot,
+    args: &Creation,
+    rootless: Rootless,
+) -> Result<(), Failure> {
+    let new = New::begin(states, args, rootless)?;
     if new.wants_terminal() && args.outlets.console_socket.is_none() {
         return Err(new.after("process.terminal is true: give --console-socket".into()));
     }
@@ -67,6 +79,8 @@ pub(super) struct New {
     record: Record,
     bundle: Bundle,
     preserved: u32,
+    /// It may do without a cgroup.
+    rootless: bool,
 }
 
 /// A container that was made.
@@ -81,16 +95,24 @@ pub(super) struct Made {
 
 impl New {
     /// Reads the bundle and takes the name.
-    pub(super) fn begin(states: &StateRoot, args: &Creation) -> Result<Self, Failure> {
+    pub(super) fn begin(
+        states: &StateRoot,
+        args: &Creation,
+        rootless: Rootless,
+    ) -> Result<Self, Failure> {
         let preserved = args.outlets.preserved()?;
-        let bundle = Bundle::load(&args.bundle)?;
-        let bundle = bundle.default_cgroups_path(&format!("/dyno-runtime/{}", args.id));
+        let bundle = rootless::as_counted_here(Bundle::load(&args.bundle)?);
+        let rootless = rootless.is_so();
+        // Relative: below what is delegated to the user, if anything is.
+        let outer = if rootless { "" } else { "/" };
+        let bundle = bundle.default_cgroups_path(&format!("{outer}dyno-runtime/{}", args.id));
         let record = Record::new(&args.id, &bundle);
         Ok(Self {
             state: states.create(&args.id)?,
             record,
             bundle,
             preserved,
+            rootless,
         })
     }
 
@@ -116,8 +138,9 @@ impl New {
             record,
             bundle,
             preserved,
+            rootless,
         } = self;
-        let container = match container(&state, &record, bundle) {
+        let container = match container(&state, &record, bundle, rootless) {
             Ok(container) => container,
             Err(error) => {
                 // Where descriptors have run out, removing needs this one.
@@ -138,13 +161,24 @@ impl New {
     }
 }
 
-fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Container, Failure> {
+fn container(
+    state: &StateDir,
+    record: &Record,
+    bundle: Bundle,
+    rootless: bool,
+) -> Result<Container, Failure> {
     File::create(state.config())?.write_all(bundle.text())?;
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
     state.write(record)?;
-    let layout = cgroup::detect_for(&record.cgroups_path.to_string_lossy())?;
-    Ok(Container::new(bundle, &layout)?.named(&record.id))
+    let container = match rootless {
+        true => Container::rootless(bundle)?,
+        false => {
+            let path = record.cgroups_path.to_string_lossy();
+            Container::new(bundle, &cgroup::detect_for(&path)?)?
+        }
+    };
+    Ok(container.named(&record.id))
 }
 
 impl Made {
@@ -177,17 +211,12 @@ impl Made {
 
     /// Takes down whatever there is of it.
     pub(super) fn clear(self) -> Result<(), Failure> {
-        let cleared = clear(self.container.cgroup());
+        let cleared = lifecycle::end(self.container.cgroup(), &self.record, GONE);
         let removed = self.state.remove();
         let record = &self.record;
-        super::lifecycle::run_poststop(self.container.bundle(), record);
+        lifecycle::run_poststop(self.container.bundle(), record);
         cleared.and(removed.map_err(Failure::from))
     }
-}
-
-fn clear(cgroup: &Cgroup) -> Result<(), Failure> {
-    cgroup.kill()?;
-    Ok(cgroup.remove(GONE)?)
 }
 
 /// The failure that counts, with the one to clean up where there is one, too.

@@ -135,6 +135,11 @@ pub(super) fn code_of(error: &Failure) -> u8 {
 }
 
 impl Exec {
+    /// The container.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The process that is asked for, by a file or as the container's own with changes.
     fn process(&self, first: &Process) -> Result<Process, Failure> {
         let mut process = match &self.process {

@@ -3,14 +3,18 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Failure, GONE, warn, words};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, hooks};
+use crate::rootless;
 use crate::signal;
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateError, StateRoot, Status};
@@ -36,7 +40,7 @@ pub(super) fn start(states: &StateRoot, id: &str) -> Result<(), Failure> {
         let container = Container::adopt(bundle, record.cgroup.clone())?;
         let hooked = run_start_hooks(&container, &record, init);
         if let Err(error) = hooked {
-            container.cgroup().kill()?;
+            kill_all(container.cgroup(), &record)?;
             return Err(error);
         }
         send_start(&state)?;
@@ -117,8 +121,11 @@ pub(super) fn state(states: &StateRoot, id: &str) -> Result<(), Failure> {
 /// Sends a signal to the first process, or to all.
 pub(super) fn kill(states: &StateRoot, id: &str, signal: &str, all: bool) -> Result<(), Failure> {
     let signal = signal::parse(signal)?;
-    let record = states.open(id)?.read()?;
+    let (dir, record) = opened(states, id)?;
     if all {
+        if record.cgroup.absent {
+            return kill_members(&dir, &record, signal);
+        }
         let cgroup = Cgroup::open(record.cgroup)?;
         return match signal {
             Signal::KILL => Ok(cgroup.kill()?),
@@ -139,7 +146,9 @@ pub(super) fn pause(states: &StateRoot, id: &str) -> Result<(), Failure> {
         Status::Running | Status::Created => {
             let cgroup = Cgroup::open(record.cgroup)?;
             if let Err(error) = cgroup.freeze(FREEZE) {
-                cgroup.thaw()?;
+                if !cgroup.is_absent() {
+                    cgroup.thaw()?;
+                }
                 return Err(error.into());
             }
             Ok(())
@@ -204,16 +213,162 @@ pub(super) fn remove(
     if record.cgroup == cgroup::Record::default() {
         // A `create` was killed while it made the folders, all of them empty.
         let path = record.cgroups_path.to_string_lossy();
-        cgroup::prune(&cgroup::detect_for(&path)?, &path)?;
+        match cgroup::detect_for(&path) {
+            Ok(layout) => cgroup::prune(&layout, &path)?,
+            // Nor was there anything to make them in.
+            Err(cgroup::Error::Layout { .. }) if rootless::is_ordinary() => {}
+            Err(error) => return Err(error.into()),
+        }
     } else {
         let cgroup = Cgroup::open(record.cgroup.clone())?;
-        cgroup.kill()?;
-        cgroup.wait_empty(GONE)?;
-        cgroup.remove(GONE)?;
+        kill_all(&cgroup, record)?;
+        if cgroup.is_absent() && record.pid == 0 {
+            kill_unrecorded(&state)?;
+        }
+        if !cgroup.is_absent() {
+            cgroup.wait_empty(GONE)?;
+        }
+        end(&cgroup, record, GONE)?;
     }
     state.remove()?;
     if let Some(bundle) = bundle {
         run_poststop(bundle, record);
     }
     Ok(())
+}
+
+/// Kills all of a container's processes and removes its cgroup. Where it has none,
+/// its first process takes those of its pid namespace with it.
+pub(super) fn end(cgroup: &Cgroup, record: &Record, timeout: Duration) -> Result<(), Failure> {
+    kill_all(cgroup, record)?;
+    if !cgroup.is_absent() {
+        return Ok(cgroup.remove(timeout)?);
+    }
+    let Some(init) = record.init()? else {
+        return Ok(());
+    };
+    match ends_within(&init, timeout)? {
+        true => Ok(()),
+        false => Err(format!(
+            "container {:?} does not end, though it was killed",
+            record.id
+        )
+        .into()),
+    }
+}
+
+fn kill_all(cgroup: &Cgroup, record: &Record) -> Result<(), Failure> {
+    cgroup.kill()?;
+    match record.init()?.filter(|_| cgroup.is_absent()) {
+        Some(init) => Ok(pidfd_send_signal(init, Signal::KILL)?),
+        None => Ok(()),
+    }
+}
+
+/// Kills a first process that waits to be started and is not on record, as `create`
+/// was killed just before. No group names it: it is known by the FIFO that it waits for.
+fn kill_unrecorded(state: &StateDir) -> Result<(), Failure> {
+    let fifo = state.start_fifo().canonicalize();
+    let Ok(fifo) = fifo else {
+        return Ok(());
+    };
+    for (pid, process) in processes()? {
+        // Of strangers nothing is shown.
+        let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+        let mut open = open.into_iter().flatten().flatten();
+        if open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == fifo)) {
+            match pidfd_send_signal(&process, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            ends_within(&process, GONE)?;
+        }
+    }
+    Ok(())
+}
+
+/// All processes, each held by a descriptor that was opened before it is looked at,
+/// so that a later one of its number is not taken for it.
+fn processes() -> Result<impl Iterator<Item = (Pid, OwnedFd)>, Failure> {
+    // Who has ended meanwhile has no number any more.
+    Ok(std::fs::read_dir("/proc")?.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?;
+        Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))
+    }))
+}
+
+/// A pidfd is readable once all threads have ended; of the first process of a pid
+/// namespace, once all others there have.
+fn ends_within(process: &OwnedFd, timeout: Duration) -> Result<bool, Failure> {
+    let timeout = Timespec::try_from(timeout)?;
+    let polled = rustix::io::retry_on_intr(|| {
+        poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout))
+    });
+    Ok(polled? > 0)
+}
+
+/// The ids of the processes of a container without a cgroup.
+pub(super) fn members(state: &StateDir, record: &Record) -> Result<Vec<Pid>, Failure> {
+    let members = members_held(state, record)?;
+    Ok(members.into_iter().map(|(pid, _)| pid).collect())
+}
+
+/// The processes of a container without a cgroup: those of its pid namespace, where
+/// it has one of its own.
+fn members_held(state: &StateDir, record: &Record) -> Result<Vec<(Pid, OwnedFd)>, Failure> {
+    let own = bundle(state, record)?.namespace(LinuxNamespaceType::Pid) == Some(None);
+    if !own {
+        return Err(format!(
+            "container {:?} has neither a cgroup nor a pid namespace of its own: \
+             nobody knows which processes are its",
+            record.id
+        )
+        .into());
+    }
+    let Some(_init) = record.init()? else {
+        return Ok(Vec::new());
+    };
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let of_init = namespace(record.pid);
+    let of_init = of_init.ok_or("look at the container's pid namespace: it is not yours")?;
+    let members = processes()?
+        .filter(|(pid, _)| namespace(pid.as_raw_nonzero().get()).as_ref() == Some(&of_init));
+    Ok(members.collect())
+}
+
+fn kill_members(state: &StateDir, record: &Record, signal: Signal) -> Result<(), Failure> {
+    if signal == Signal::KILL {
+        // With the first all go, and none is born meanwhile.
+        return kill_all(&Cgroup::open(record.cgroup.clone())?, record);
+    }
+    for (pid, process) in members_held(state, record)? {
+        match pidfd_send_signal(process, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => {
+                return Err(format!("signal process {}: {errno}", pid.as_raw_nonzero()).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether something of the container is done between its creation and its program.
+pub(super) fn has_start_hooks(states: &StateRoot, id: &str) -> Result<bool, Failure> {
+    let (state, record) = opened(states, id)?;
+    Ok(bundle(&state, &record)?.has_start_hooks())
+}
+
+/// Makes an ordinary user root of the namespace that his container was made in; not
+/// where that has stopped, as is told later.
+pub(super) fn become_root_beside(
+    states: &StateRoot,
+    id: &str,
+) -> Result<Option<rootless::Ids>, Failure> {
+    let (_state, record) = opened(states, id)?;
+    // The descriptor keeps the number from being another's.
+    let Some(_init) = record.init()? else {
+        return Ok(None);
+    };
+    let init = Pid::from_raw(record.pid).ok_or("the container has no first process")?;
+    Ok(Some(rootless::enter_parent_of(init)?))
 }

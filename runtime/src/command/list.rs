@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, lifecycle};
 use crate::cgroup::Cgroup;
 use crate::state::{StateDir, StateRoot};
 
@@ -99,8 +99,11 @@ pub(super) fn ps(
     format: Format,
     options: &[String],
 ) -> Result<(), Failure> {
-    let record = states.open(id)?.read()?;
-    let pids = Cgroup::open(record.cgroup)?.procs()?;
+    let (state, record) = lifecycle::opened(states, id)?;
+    let pids = match record.cgroup.absent {
+        true => lifecycle::members(&state, &record)?,
+        false => Cgroup::open(record.cgroup)?.procs()?,
+    };
     let mut pids: Vec<i32> = pids.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
     pids.sort_unstable();
     let mut out = std::io::stdout().lock();

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use super::create::{Creation, Made, New};
 use super::foreground::{Signals, attend};
-use super::{Failure, lifecycle};
+use super::{Failure, Rootless, lifecycle};
 use crate::container::Parent;
+use crate::rootless;
 use crate::state::{StateError, StateRoot};
 
 /// Arguments of `run`.
@@ -24,10 +25,17 @@ pub(super) struct Run {
     no_subreaper: bool,
 }
 
+impl Run {
+    /// As for `create`.
+    pub(super) fn become_root(&self) -> Result<rootless::Ids, Failure> {
+        self.creation.become_root()
+    }
+}
+
 /// Runs a container; the exit code of its program, unless it is left alone.
-pub(super) fn run(states: &StateRoot, args: &Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(states: &StateRoot, args: &Run, rootless: Rootless) -> Result<ExitCode, Failure> {
     let outlets = &args.creation.outlets;
-    let new = New::begin(states, &args.creation)?;
+    let new = New::begin(states, &args.creation, rootless)?;
     if args.detach && new.wants_terminal() && outlets.console_socket.is_none() {
         let error = "process.terminal is true and nobody stays to pass it on: \
                      give --console-socket";

@@ -22,13 +22,17 @@ pub(super) struct Template {
 /// Writes `config.json`, unless there is one.
 pub(super) fn write(args: &Template) -> Result<(), Failure> {
     let path = args.bundle.join("config.json");
-    let spec = match args.rootless {
+    let mut spec = match args.rootless {
         false => Spec::default(),
         true => {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
             Spec::rootless(uid.as_raw(), gid.as_raw())
         }
     };
+    spec.set_hostname(Some("dyno".to_owned()));
+    if let Some(process) = spec.process_mut() {
+        process.set_terminal(Some(true));
+    }
     let mut text = serde_json::to_vec_pretty(&spec)?;
     text.push(b'\n');
     let file = OpenOptions::new().write(true).create_new(true).open(&path);

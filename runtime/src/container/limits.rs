@@ -7,6 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::sched_setaffinity;
 
+use crate::rootless;
 use crate::spec::process::{affinity, io_priority, schedule};
 use crate::sys::schedule::{set_io_priority, set_schedule};
 
@@ -52,8 +53,14 @@ pub(super) fn set(pid: Pid, process: &oci::Process, further: bool) -> Result<(),
             .map_err(Error::system("set a resource limit"))?;
     }
     if let Some(score) = process.oom_score_adj() {
-        write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string())
-            .map_err(Error::system("set the OOM score"))?;
+        match write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string()) {
+            // To be spared more than one's own is for the host's root to grant. As
+            // with runc nobody else is refused for asking.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::PermissionDenied
+                    && rootless::is_ordinary() => {}
+            set => set.map_err(Error::system("set the OOM score"))?,
+        }
     }
     Ok(())
 }

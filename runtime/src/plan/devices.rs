@@ -8,14 +8,15 @@
 //! ```
 //!
 //! In a user namespace nothing is made but bound: from a tmpfs of the parent's
-//! that is attached nowhere.
+//! that is attached nowhere. Where the parent may make no nodes either, as an
+//! ordinary user, the host's own are bound, with the permissions that they have.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fstat, makedev};
 use rustix::io::Errno;
 use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
@@ -27,7 +28,9 @@ use super::options::Options;
 use super::rootfs::file_system;
 use super::target::{Kind, Target};
 use super::{PlanError, SpecError, Step};
+use crate::rootless;
 use crate::spec::Bundle;
+use crate::sys::mount::{Attributes, mount_setattr};
 
 /// Devices that every container has (OCI config-linux.md, "Default Devices").
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -54,8 +57,9 @@ pub(super) fn dev_tmpfs(
     attributes: MountAttrFlags,
     devices: &[LinuxDevice],
     ids: &impl HostIds,
-) -> Result<OwnedFd, PlanError> {
+) -> Result<(OwnedFd, Vec<Step>), PlanError> {
     let root = (ids.uid(0), ids.gid(0));
+    let mut bound = Vec::new();
     let in_the_way = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let attributes = attributes - in_the_way;
     let dev = file_system(c"tmpfs", None, &options.parameters(), attributes)
@@ -63,8 +67,10 @@ pub(super) fn dev_tmpfs(
     rustix::fs::chownat(&dev, c"", root.0, root.1, AtFlags::EMPTY_PATH)
         .map_err(|source| prepare("hand over", Path::new("/dev"), source))?;
     for (name, node) in default_nodes(root) {
-        node.make(dev.as_fd(), name)
-            .map_err(|source| prepare("make", Path::new(name), source))?;
+        match node.make(dev.as_fd(), name) {
+            Err(Errno::PERM) => bound.push((Path::new("/dev").join(name), node)),
+            made => made.map_err(|source| prepare("make", Path::new(name), source))?,
+        }
     }
     for (name, target) in LINKS {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
@@ -77,11 +83,57 @@ pub(super) fn dev_tmpfs(
             continue;
         };
         let node = Node::from_spec(device, ids)?;
-        make_parents(dev.as_fd(), name)
-            .and_then(|()| node.make(dev.as_fd(), name))
-            .map_err(|source| prepare("make", device.path(), source))?;
+        let made = make_parents(dev.as_fd(), name).and_then(|()| node.make(dev.as_fd(), name));
+        match made {
+            Err(Errno::PERM) => {
+                bound.retain(|(path, _)| path != device.path());
+                bound.push((device.path().clone(), node));
+            }
+            made => made.map_err(|source| prepare("make", device.path(), source))?,
+        }
     }
-    Ok(dev)
+    let bound = bound.iter().map(|(path, node)| {
+        let mount = hosts_own(path, node)?;
+        bind_step(mount, path)
+    });
+    let bound = bound.collect::<Result<_, PlanError>>()?;
+    Ok((dev, bound))
+}
+
+/// A copy of the mount of the host's device of that path, if it is that device.
+fn hosts_own(path: &Path, node: &Node) -> Result<OwnedFd, PlanError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let failed = |source| {
+        prepare(
+            "take the host's device (none can be made here)",
+            path,
+            source,
+        )
+    };
+    let mount = open_tree(CWD, path, flags).map_err(failed)?;
+    let stat = fstat(&mount).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != node.kind || stat.st_rdev != node.number() {
+        return Err(SpecError::Invalid {
+            property: "linux.devices",
+            value: path.display().to_string(),
+            expected: "what the host has under that path, as devices can't be made here",
+        }
+        .into());
+    }
+    let attributes = Attributes {
+        set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+        propagation: libc::MS_PRIVATE,
+        ..Attributes::default()
+    };
+    mount_setattr(mount.as_fd(), c"", false, attributes).map_err(failed)?;
+    Ok(mount)
+}
+
+fn bind_step(mount: OwnedFd, path: &Path) -> Result<Step, PlanError> {
+    Ok(Step::Mount(Box::new(MountStep {
+        source: Source::Detached(mount),
+        target: Target::new(path, Kind::File)?,
+    })))
 }
 
 /// A device node that the child makes in the root.
@@ -126,7 +178,8 @@ pub(super) fn steps(
         nodes.retain(|(other, _)| other != path);
         nodes.push((path.clone(), node));
     }
-    let mut steps = if bundle.namespace(LinuxNamespaceType::User).is_some() {
+    let user = bundle.namespace(LinuxNamespaceType::User).is_some();
+    let mut steps = if user || (!nodes.is_empty() && rootless::in_user_namespace()) {
         bound_nodes(&nodes, scratch)?
     } else {
         let step = |(path, node): (PathBuf, Node)| {
@@ -165,14 +218,12 @@ fn bound_nodes(nodes: &[(PathBuf, Node)], scratch: &Path) -> Result<Vec<Step>, P
     let bound = |(index, (path, node)): (usize, &(PathBuf, Node))| {
         let name = index.to_string();
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let mount = node
-            .make(store.as_fd(), &name)
-            .and_then(|()| open_tree(&store, name, flags))
-            .map_err(|source| prepare("make", path, source))?;
-        Ok(Step::Mount(Box::new(MountStep {
-            source: Source::Detached(mount),
-            target: Target::new(path, Kind::File)?,
-        })))
+        let made = node.make(store.as_fd(), &name);
+        let mount = match made.and_then(|()| open_tree(&store, name, flags)) {
+            Err(Errno::PERM) => hosts_own(path, node)?,
+            made => made.map_err(|source| prepare("make", path, source))?,
+        };
+        bind_step(mount, path)
     };
     let steps = nodes.iter().enumerate().map(bound).collect();
     unmount(scratch, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)

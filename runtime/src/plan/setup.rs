@@ -33,6 +33,7 @@ use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
 use crate::net_devices::NetDevice;
+use crate::rootless;
 use crate::seccomp::{self, Filter};
 use crate::spec::process::{labels, memory_policy, personality};
 use crate::spec::{Bundle, SpecError, inside_name};
@@ -93,9 +94,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         mount: tree.root,
         at: c_path(&at)?,
     });
-    if parts.bundle.namespace(LinuxNamespaceType::User).is_some() {
-        steps.push(Step::BecomeRoot);
-    }
+    steps.extend(become_root_step(parts.bundle));
     if new(LinuxNamespaceType::Network) {
         steps.push(Step::LoopbackUp);
     }
@@ -176,9 +175,7 @@ pub(crate) fn exec_plan(
     steps.extend(cgroup_namespace.map(Step::JoinCgroupNamespace));
     // Before the terminal is made: it belongs to whoever opens it, and the
     // host's root, whom nobody inside stands for, could not give it away.
-    if bundle.namespace(LinuxNamespaceType::User).is_some() {
-        steps.push(Step::BecomeRoot);
-    }
+    steps.extend(become_root_step(bundle));
     match stdio {
         Stdio::Terminal => {
             let console = Target::new(Path::new("/"), Kind::Folder)?;
@@ -217,9 +214,7 @@ pub(crate) fn hook_plan(hook: &Hook, bundle: &Bundle, stdio: Stdio) -> Result<Pl
         steps.push(Step::Stdio([stdin, stdout, stderr]));
     }
     steps.push(Step::AwaitParent);
-    if bundle.namespace(LinuxNamespaceType::User).is_some() {
-        steps.push(Step::BecomeRoot);
-    }
+    steps.extend(become_root_step(bundle));
     steps.extend([Step::AwaitStart, Step::CloseOnExec]);
     let name = hook.path().display().to_string();
     let args = hook.args().clone().filter(|args| !args.is_empty());
@@ -260,7 +255,7 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
             mount: Some(jail.root),
             at: jail.at,
         },
-        Step::BecomeRoot,
+        Step::BecomeRoot { keep_groups: false },
         Step::PivotRoot,
         Step::AwaitStart,
         Step::WorkingDirectory(c"/".to_owned()),
@@ -268,7 +263,7 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
         Step::Identity {
             uid: root.0,
             gid: root.1,
-            groups: Vec::new(),
+            groups: Some(Vec::new()),
             capabilities: jail.capabilities,
         },
         Step::DieWithParent,
@@ -295,6 +290,13 @@ fn net_devices(bundle: &Bundle) -> Vec<NetDevice> {
         inside: inside_name(host, device).to_owned(),
     };
     devices.into_iter().flatten().map(device).collect()
+}
+
+/// In a user namespace: whoever is root in there sets the rest up.
+fn become_root_step(bundle: &Bundle) -> Option<Step> {
+    bundle.namespace(LinuxNamespaceType::User)?;
+    let keep_groups = rootless::keeps_groups();
+    Some(Step::BecomeRoot { keep_groups })
 }
 
 /// The step for standard streams that are not a terminal.
@@ -358,12 +360,21 @@ fn last_steps(
     die_with_parent: bool,
 ) -> Result<Vec<Step>, PlanError> {
     let user = process.user();
-    let groups = user
-        .additional_gids()
-        .iter()
-        .flatten()
-        .map(|&gid| Gid::from_raw(gid))
-        .collect();
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    let groups = if rootless::keeps_groups() {
+        // P11: what cannot be given must not be left out either.
+        if !groups.is_empty() {
+            return Err(SpecError::Invalid {
+                property: "process.user.additionalGids",
+                value: format!("{groups:?}"),
+                expected: "none: in a user namespace with but one's own gid groups can't be set",
+            }
+            .into());
+        }
+        None
+    } else {
+        Some(groups.iter().map(|&gid| Gid::from_raw(gid)).collect())
+    };
     let identity = Step::Identity {
         uid: Uid::from_raw(user.uid()),
         gid: Gid::from_raw(user.gid()),

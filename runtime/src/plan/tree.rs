@@ -23,7 +23,7 @@ use super::propagation::RootPropagation;
 use super::rootfs::{self, Overlay};
 use super::target::{Kind, Target};
 use super::{Late, PlanError, Step};
-use crate::cgroup::{Cgroup, InnerMount};
+use crate::cgroup::{self, Cgroup, InnerMount};
 use crate::spec::{Bundle, SpecError};
 use crate::sys::mount::{Attributes, mount_setattr};
 
@@ -79,7 +79,7 @@ pub(super) fn tree(parts: &TreeParts<'_>) -> Result<Tree, PlanError> {
         match mount.typ().as_deref() {
             _ if is_dev(mount)? => {
                 dev = Dev::Tmpfs;
-                steps.push(dev_step(mount, parts)?);
+                steps.extend(dev_steps(mount, parts)?);
                 read_only.extend(remounted_read_only(mount)?);
             }
             Some("cgroup" | "cgroup2") => cgroup_steps(mount, parts, &mut steps)?,
@@ -187,13 +187,15 @@ fn overlay_root(
     Ok(None)
 }
 
-fn dev_step(mount: &Mount, parts: &TreeParts<'_>) -> Result<Step, PlanError> {
+fn dev_steps(mount: &Mount, parts: &TreeParts<'_>) -> Result<Vec<Step>, PlanError> {
     let options = mounts::parse_options(mount)?;
     let linux = parts.bundle.spec().linux().as_ref();
     let devices = linux.and_then(|linux| linux.devices().as_deref());
     let flags = mounts::new_mount(mount, &options)?.attributes;
-    let dev = dev_tmpfs(&options, flags, devices.unwrap_or_default(), parts.bundle)?;
-    attach_step(dev, mount.destination())
+    let (dev, bound) = dev_tmpfs(&options, flags, devices.unwrap_or_default(), parts.bundle)?;
+    let mut steps = vec![attach_step(dev, mount.destination())?];
+    steps.extend(bound);
+    Ok(steps)
 }
 
 fn attach_step(mount: OwnedFd, at: &Path) -> Result<Step, PlanError> {
@@ -270,8 +272,13 @@ fn cgroup_bind(
             tree.options.iter().any(named).then_some(folder)
         })
     };
+    // Without one of its own it lives in its maker's.
+    let makers = match record.absent {
+        true => cgroup::own_v2_folder(),
+        false => None,
+    };
     let folder = if tree.fstype == "cgroup2" {
-        record.v2.as_ref()
+        record.v2.as_ref().or(makers.as_ref())
     } else {
         v1()
     };

@@ -1,8 +1,8 @@
 //! `ioctl_nsfs(2)`.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::checked;
 
@@ -16,8 +16,21 @@ const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> Result<u64> {
     // SAFETY: takes no argument; the answer is the result.
     let kind = checked(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) }.into());
-    let kind = kind.map_err(|error| {
-        rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::INVAL)
-    })?;
+    let kind = kind.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     Ok(kind.cast_unsigned())
+}
+
+/// `NS_GET_PARENT` of `<linux/nsfs.h>`.
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+
+/// The user or pid namespace that this one was made in.
+///
+/// # Errors
+/// `EPERM` where that is not ours to know.
+pub(crate) fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: takes no argument; the answer is the result.
+    let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
+    checked(parent.into()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(parent) })
 }

@@ -20,7 +20,7 @@ const MMDEBSTRAP: [&str; 8] = [
     "--quiet",
     "--format=directory",
     "--variant=minbase",
-    "--include=systemd,systemd-sysv,udev,kmod,iproute2,nftables,procps,podman,containerd",
+    "--include=systemd,systemd-sysv,udev,kmod,iproute2,nftables,procps,podman,uidmap,slirp4netns,containerd",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",

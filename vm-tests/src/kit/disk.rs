@@ -20,7 +20,7 @@ const SIZE: &str = "8G";
 const STATE_SIZE: &str = "512M";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 16] = [
+const TOOLS: [&str; 18] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -34,6 +34,8 @@ const TOOLS: [&str; 16] = [
     // module that another one is loading.
     "/usr/sbin/modprobe",
     "/usr/bin/mount",
+    "/usr/bin/newgidmap",
+    "/usr/bin/newuidmap",
     "/usr/bin/nsenter",
     "/usr/bin/setpriv",
     "/usr/bin/timeout",

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// A program of the host and the package that brings it.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/bin/busybox", "busybox-static"),
@@ -14,6 +14,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("/usr/sbin/depmod", "kmod"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/newuidmap", "uidmap"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/ip", "iproute2"),
     ("/usr/sbin/runc", "runc"),

@@ -18,15 +18,16 @@ const ARCHIVE: &str = "mkdir -p /tmp/root/bin && cp /usr/bin/busybox /tmp/root/b
     tar -C /tmp/root -cf /tmp/root.tar .";
 
 /// Podman is told in its configuration, so that its command lines are anybody's.
-const PODMAN: &str = "mkdir -p /etc/containers && cat >/etc/containers/containers.conf <<'END'\n\
+const CONFIGURATION: &str = "mkdir -p /etc/containers && cat >/etc/containers/containers.conf <<'END'\n\
     [engine]\n\
     runtime = \"dyno\"\n\
     cgroup_manager = \"cgroupfs\"\n\
     events_logger = \"file\"\n\
     [engine.runtimes]\n\
     dyno = [\"/usr/local/bin/dyno-runtime\"]\n\
-    END\n\
-    podman import --quiet /tmp/root.tar box";
+    END\n";
+
+const IMPORT: &str = "podman import --quiet /tmp/root.tar box";
 
 /// Commands and what they print: run, exit codes, exec, logs, limits, pause,
 /// terminals, volumes, health, stop.
@@ -94,7 +95,8 @@ const WITH_PODMAN: &[(&str, &str)] = &[
 /// Podman's containers run, and nothing of them stays.
 pub(super) fn podman(context: &Context<'_>) -> Result<()> {
     with_debian(context, |vm| {
-        sh(vm, PODMAN)?;
+        sh(vm, CONFIGURATION)?;
+        sh(vm, IMPORT)?;
         for (command, expected) in WITH_PODMAN {
             expect(vm, command, expected)?;
         }
@@ -103,6 +105,103 @@ pub(super) fn podman(context: &Context<'_>) -> Result<()> {
             "ls /run/dyno-runtime /run/libpod 2>/dev/null | grep box | wc -l",
             "0",
         )
+    })
+}
+
+/// A user who may do nothing but what every user may, and the ids that he is granted.
+const USER: &str = "useradd --create-home --uid 1000 --user-group somebody\n\
+    printf 'somebody:100000:65536\\n' | tee /etc/subuid >/etc/subgid\n\
+    install --directory --mode 0700 --owner somebody --group somebody /run/user/1000\n\
+    modprobe tun\n\
+    chmod 644 /tmp/root.tar";
+
+/// As him, without a session of systemd's: a cron job, or a shell behind `su`.
+const AS_USER: &str = "exec setpriv --reuid somebody --regid somebody --init-groups \
+    env --chdir /home/somebody HOME=/home/somebody USER=somebody XDG_RUNTIME_DIR=/run/user/1000 \
+    STORAGE_DRIVER=vfs sh -c \"$0\"";
+
+/// The same for him; where there is a network, it is slirp4netns'.
+const WITH_ROOTLESS_PODMAN: &[(&str, &str)] = &[
+    (
+        "podman import --quiet /tmp/root.tar box >/dev/null && id -u",
+        "1000",
+    ),
+    (
+        "podman info --format '{{.Host.OCIRuntime.Name}} {{.Host.Security.Rootless}}'",
+        "dyno true",
+    ),
+    (
+        "podman run --rm --net none box sh -c 'echo out; exit 3' || echo $?",
+        "out\n3",
+    ),
+    (
+        "podman run --rm --net none box /no/such 2>/dev/null || echo $?",
+        "127",
+    ),
+    (
+        "podman run --rm --net none box cat /proc/self/uid_map | tr -s ' ' | cut -d' ' -f2-",
+        "0 1000 1\n1 100000 65536",
+    ),
+    (
+        "podman run --rm --net none --user 7:8 box sh -c 'echo $(id -u):$(id -g)'",
+        "7:8",
+    ),
+    (
+        "podman run --rm --net none --userns keep-id box id -u",
+        "1000",
+    ),
+    ("podman run --rm --net none -t box tty", "/dev/pts/0\r"),
+    (
+        "echo typed | podman run --rm --net none -i box cat",
+        "typed",
+    ),
+    (
+        "podman run --rm --net none -v /tmp/root:/v:ro box sh -c 'test -e /v/bin/sh && echo seen; echo x 2>/dev/null >/v/x || echo refused'",
+        "seen\nrefused",
+    ),
+    (
+        "podman run --rm --network slirp4netns box cat /proc/net/dev | grep -c tap0",
+        "1",
+    ),
+    (
+        "podman run --rm --net none -m 64m box true 2>&1 | grep -o 'memory.limit 67108864 cannot be enforced'",
+        "memory.limit 67108864 cannot be enforced",
+    ),
+    (
+        "podman run -d --name one --net none box sh -c 'trap \"exit 9\" TERM; echo begun; while :; do sleep 0.1; done' >/dev/null; until podman logs one | grep begun; do sleep 0.2; done",
+        "begun",
+    ),
+    (
+        "podman exec one sh -c 'echo inside; exit 4' || echo $?",
+        "inside\n4",
+    ),
+    ("podman exec -t one tty", "/dev/pts/0\r"),
+    (
+        "podman stop -t 20 one >/dev/null && podman inspect -f '{{.State.ExitCode}}' one",
+        "9",
+    ),
+    (
+        "podman start one >/dev/null && podman kill one >/dev/null && podman wait one",
+        "137",
+    ),
+    ("podman rm one >/dev/null && podman ps -aq | wc -l", "0"),
+    ("ls /run/user/1000/dyno-runtime | wc -l", "0"),
+];
+
+/// An ordinary user's containers run, and nothing of them stays.
+pub(super) fn rootless_podman(context: &Context<'_>) -> Result<()> {
+    with_debian(context, |vm| {
+        sh(vm, CONFIGURATION)?;
+        sh(vm, USER)?;
+        let failures: Vec<String> = WITH_ROOTLESS_PODMAN
+            .iter()
+            .filter_map(|(command, expected)| {
+                prints(vm, &["sh", "-c", AS_USER, command], expected).err()
+            })
+            .map(|error| format!("{error:#}"))
+            .collect();
+        ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+        Ok(())
     })
 }
 
@@ -145,7 +244,8 @@ const WITH_CONTAINERD: &[(&str, &str)] = &[
 /// containerd's containers run, and nothing of them stays.
 pub(super) fn containerd(context: &Context<'_>) -> Result<()> {
     with_debian(context, |vm| {
-        sh(vm, PODMAN)?;
+        sh(vm, CONFIGURATION)?;
+        sh(vm, IMPORT)?;
         sh(vm, CONTAINERD)?;
         let words = "BOX=localhost/box:latest\n\
                      RUN='ctr run --snapshotter native --runc-binary /usr/local/bin/dyno-runtime'\n";
@@ -184,8 +284,12 @@ fn all_hold(vm: &Vm, words: &str, commands: &[(&str, &str)]) -> Result<()> {
 }
 
 fn expect(vm: &Vm, command: &str, expected: &str) -> Result<()> {
-    let request = Request::new(&["sh", "-c", command]).deadline(PATIENCE);
-    let output = vm.request(request)?;
+    prints(vm, &["sh", "-c", command], expected)
+}
+
+fn prints(vm: &Vm, words: &[&str], expected: &str) -> Result<()> {
+    let output = vm.request(Request::new(words).deadline(PATIENCE))?;
+    let command = words.last().copied().unwrap_or_default();
     let told = output.to_string();
     let printed = output.text().with_context(|| command.to_owned())?;
     ensure!(
