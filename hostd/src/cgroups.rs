@@ -30,6 +30,7 @@ pub fn open(layout: &Layout, host: &str, id: &DynoId) -> cgroup::Result<Cgroup> 
         v2,
         v1,
         monitor_kills_on_oom: false,
+        unit: None,
     })
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  layout    which hierarchies there are, and our base in each; mounts  as found
+//!  place     linux.cgroupsPath           systemd  the driver that asks for scopes
 //!  settings  linux.resources → values for files (pure)
 //!  create    folders, limits, device rules; undone on failure
 //!  processes who is in, freeze, kill, wait, remove
@@ -13,8 +14,8 @@
 //!
 //! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
 //! controllers limit. cgroups-rs cannot express that split, `memory.oom.group`,
-//! `memory.events` or device programs, and brings a D-Bus client with it: hence
-//! our own.
+//! `memory.events` or device programs, and brings an asynchronous D-Bus client with it:
+//! hence our own.
 
 mod create;
 mod devices;
@@ -26,12 +27,14 @@ mod layout;
 mod limits;
 mod mounts;
 mod oom;
+mod place;
 mod processes;
 mod settings;
 mod stats;
+pub mod systemd;
 pub mod usage;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -42,8 +45,9 @@ use serde::{Deserialize, Serialize};
 pub use create::{join, prune};
 pub use error::{Error, Result};
 pub use inner::InnerMount;
-pub use layout::{Controller, Layout, detect, detect_for, detect_of};
+pub use layout::{Controller, Layout, detect, detect_for, detect_mounts, detect_of};
 pub use oom::OomWatch;
+pub use place::{Place, Unit};
 pub use settings::ignored;
 pub use stats::Stats;
 
@@ -56,6 +60,8 @@ pub struct Cgroup {
     v2: Option<OwnedFd>,
     /// `cgroup.kill` was written: see [`Cgroup::v2_dir_fd`].
     killed: Cell<bool>,
+    /// Of a scope that nobody else is in yet.
+    holder: RefCell<Option<systemd::Holder>>,
 }
 
 /// Where a cgroup is, to be kept in a state file.
@@ -68,6 +74,19 @@ pub struct Record {
     pub v1: BTreeMap<Controller, PathBuf>,
     /// `memory.oom.group` was asked for where only v1 limits memory.
     pub monitor_kills_on_oom: bool,
+    /// The scope of systemd that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitRecord>,
+}
+
+/// A scope of systemd, to be kept in a state file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitRecord {
+    /// Its name.
+    pub name: String,
+    /// Of the user's systemd, not the system's.
+    pub user: bool,
 }
 
 impl Record {
@@ -98,6 +117,7 @@ impl Cgroup {
             record,
             v2,
             killed: Cell::new(false),
+            holder: RefCell::new(None),
         })
     }
 
@@ -113,10 +133,12 @@ impl Cgroup {
     /// None as well once the group was killed: the kernel counts the kills of a group,
     /// and takes a child that is cloned into one with another count than its parent's
     /// for one that escaped a kill (Linux 6.18, `cgroup_post_fork`). Such a child is
-    /// moved by [`Cgroup::add`] instead.
+    /// moved by [`Cgroup::admit`] instead.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2_folder().filter(|_| !self.killed.get())
+        // A user may not write where the process is now: systemd moves it.
+        let of_user = self.record.unit.as_ref().is_some_and(|unit| unit.user);
+        self.v2_folder().filter(|_| !self.killed.get() && !of_user)
     }
 
     fn v2_folder(&self) -> Option<BorrowedFd<'_>> {
