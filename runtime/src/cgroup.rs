@@ -9,7 +9,7 @@
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
 //!  stats     what a monitor wants to know; usage: all that is counted, as runc has it
-//!  inner     what the container mounts
+//!  inner     what the container mounts; owner  who may make groups in it
 //! ```
 //!
 //! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
@@ -27,6 +27,7 @@ mod layout;
 mod limits;
 mod mounts;
 mod oom;
+mod owner;
 mod place;
 mod processes;
 mod settings;
@@ -47,6 +48,7 @@ pub use error::{Error, Result};
 pub use inner::InnerMount;
 pub use layout::{Controller, Layout, detect, detect_for, detect_mounts, detect_of};
 pub use oom::OomWatch;
+pub use owner::owner;
 pub use place::{Place, Unit};
 pub use settings::ignored;
 pub use stats::Stats;
@@ -181,6 +183,17 @@ impl Cgroup {
     fn v1(&self, controller: Controller) -> Option<&Path> {
         self.record.v1.get(&controller).map(PathBuf::as_path)
     }
+}
+
+/// What this build supports, wherever it runs, for a `features` command
+/// (runtime-spec, `features-linux.md` "cgroup").
+#[must_use]
+pub fn features() -> oci_spec::runtime::Cgroup {
+    let mut features = oci_spec::runtime::Cgroup::default();
+    let yes = Some(true);
+    features.set_v1(yes).set_v2(yes).set_rdma(yes);
+    features.set_systemd(yes).set_systemd_user(yes);
+    features
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd> {

@@ -164,7 +164,11 @@ impl Container {
         let path = path.map(|path| path.to_string_lossy().into_owned());
         let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
         let cgroup = Cgroup::create(layout, &path, &resources)?;
-        match Namespaces::new(&bundle) {
+        let delegated = match cgroup::owner(bundle.spec()) {
+            Some(uid) => cgroup.delegate_to(uid).map_err(Error::from),
+            None => Ok(()),
+        };
+        match delegated.and_then(|()| Namespaces::new(&bundle)) {
             Ok(namespaces) => Ok(Self {
                 id: String::new(),
                 bundle,
