@@ -1,4 +1,6 @@
-//! Scopes of the systemd that runs here, if one does.
+//! Scopes of the systemd that runs here or, if none does, of one that is started for
+//! this test: a user's, in a mount namespace and a group of its own, on the layout that
+//! the machine has and on pure v2.
 //!
 //! The runtime has one thread and does not clone with more; so this has no harness, and
 //! speaks nextest's few words itself.
@@ -6,9 +8,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_runtime::cgroup::{Cgroup, Controller, Place, systemd};
 use rustix::process::Pid;
@@ -22,27 +26,131 @@ fn main() {
     let has = |argument: &str| arguments.iter().any(|given| given == argument);
     if has("--list") {
         if !has("--ignored") {
-            writeln!(std::io::stdout(), "{NAME}: test").unwrap();
+            let mut output = std::io::stdout().lock();
+            writeln!(output, "{NAME}: test").unwrap();
         }
         return;
     }
-    if !systemd::is_running() {
-        return skip("systemd does not run here (/run/systemd/system is missing)");
+    if std::env::var_os(OURS).is_some() {
+        return live_as_a_scope(true);
     }
-    // Whoever starts a systemd for this test starts the user's.
-    if std::env::var_os("DYNO_TEST_USER_SYSTEMD_ONLY").is_none() {
+    if systemd::is_running() {
         live_as_a_scope(false);
+        if std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some() {
+            live_as_a_scope(true);
+        }
+        return;
     }
-    if std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some() {
-        live_as_a_scope(true);
+    for program in ["systemd", "systemctl", "dbus-daemon"] {
+        let there = |folder: &str| Path::new(folder).join(program).exists();
+        if !["/usr/bin", "/bin", "/usr/local/bin"]
+            .into_iter()
+            .any(there)
+        {
+            return skip(&format!(
+                "systemd does not run here, and there is no {program}"
+            ));
+        }
+    }
+    for layout in ["as it is", "unified"] {
+        let group = format!("dyno-test-systemd-{}", std::process::id());
+        let ended = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "/bin/sh",
+                "-euc",
+                SYSTEMD,
+                "sh",
+            ])
+            .arg(std::env::current_exe().unwrap())
+            .args([layout, &group])
+            .env(OURS, "1")
+            .status()
+            .unwrap();
+        remove(&group);
+        assert!(
+            ended.success(),
+            "with a systemd of our own, cgroups {layout}"
+        );
     }
 }
 
+/// Ends what systemd had started of its own, and removes its groups: all of them, where
+/// the runtime leaves those of slices.
+fn remove(group: &str) {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(top).unwrap();
+    let hierarchies = hierarchies.map(|entry| entry.unwrap().path());
+    let folders = hierarchies.chain([top.to_owned()]);
+    let folders = folders.map(|hierarchy| hierarchy.join(group));
+    let deadline = Instant::now() + LONG;
+    for folder in folders.filter(|folder| folder.is_dir()) {
+        let kill = folder.join("cgroup.kill");
+        if kill.exists() {
+            let mut kill = File::options().write(true).open(kill).unwrap();
+            kill.write_all(b"1").unwrap();
+        }
+        while !remove_tree(&folder) {
+            assert!(Instant::now() < deadline, "{} is left", folder.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Whether it is gone; what has just ended may hold it for a moment.
+fn remove_tree(folder: &Path) -> bool {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !remove_tree(&path) {
+            return false;
+        }
+    }
+    std::fs::remove_dir(folder).is_ok()
+}
+
+/// Set where a user's systemd was started for this test.
+const OURS: &str = "DYNO_TEST_OWN_SYSTEMD";
+
+/// `$1` is this test, `$2` the layout, `$3` the name of its group. systemd wants to have been booted with, and a
+/// group without processes in which it may make others.
+const SYSTEMD: &str = r#"
+mount -t tmpfs none /run
+mkdir -p /run/systemd/system /run/user/0 /run/home
+export XDG_RUNTIME_DIR=/run/user/0 HOME=/run/home
+export DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/0/bus
+if [ "$2" = unified ]; then
+    umount --recursive --lazy /sys/fs/cgroup
+    mount -t cgroup2 none /sys/fs/cgroup
+fi
+root=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET)
+group=$root/$3
+mkdir "$group"
+echo $$ > "$group/cgroup.procs"
+dbus-daemon --session --nofork --nopidfile --address=$DBUS_SESSION_BUS_ADDRESS 2>/dev/null &
+bus=$!
+systemd --user --log-target=console 2>/run/log &
+systemd=$!
+tries=0
+until systemctl --user show --property Version >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ $tries = 100 ]; then cat /run/log >&2; exit 1; fi
+    sleep 0.1
+done
+result=0
+"$1" || result=$?
+kill -KILL $systemd $bus
+wait $systemd $bus || true
+exit $result
+"#;
+
 /// As `dyno_tests::skip`, which is no dependency of this crate.
 fn skip(reason: &str) {
-    writeln!(std::io::stderr(), "SKIPPED {NAME}: {reason}").unwrap();
+    let mut output = std::io::stderr().lock();
+    writeln!(output, "SKIPPED {NAME}: {reason}").unwrap();
     if let Some(path) = std::env::var_os("DYNO_TEST_SKIPS") {
-        let mut file = std::fs::File::options().append(true).open(path).unwrap();
+        let mut file = File::options().append(true).open(path).unwrap();
         writeln!(file, "{NAME}: {reason}").unwrap();
     }
 }
