@@ -1,13 +1,13 @@
 //! What this runtime supports, as callers ask for it (OCI runtime spec, features.md).
 
 use oci_spec::runtime::{
-    Apparmor, Cgroup, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType as Kind,
-    MemoryPolicy, MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode,
-    MountExtensions, NetDevices, Selinux,
+    Apparmor, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType as Kind, MemoryPolicy,
+    MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode, MountExtensions,
+    NetDevices, Selinux,
 };
 
 use crate::lsm::Module;
-use crate::{plan, seccomp};
+use crate::{cgroup, plan, seccomp};
 
 /// Versions of the spec whose configurations are understood.
 pub const OCI_VERSIONS: (&str, &str) = ("1.0.0", "1.3.0");
@@ -75,8 +75,6 @@ pub fn capabilities() -> Vec<String> {
 }
 
 fn linux() -> LinuxFeature {
-    let mut cgroup = Cgroup::default();
-    cgroup.set_v1(Some(true)).set_v2(Some(true));
     let mut memory = MemoryPolicy::default();
     memory
         .set_modes(Some(MEMORY_MODES.map(|mode| mode.to_string()).to_vec()))
@@ -97,7 +95,7 @@ fn linux() -> LinuxFeature {
     linux
         .set_namespaces(Some(NAMESPACES.to_vec()))
         .set_capabilities(Some(capabilities()))
-        .set_cgroup(Some(cgroup))
+        .set_cgroup(Some(cgroup::features()))
         .set_seccomp(Some(seccomp::support()))
         .set_apparmor(Some(apparmor))
         .set_selinux(Some(selinux))
