@@ -22,6 +22,8 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
 
 /// Flows to be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +44,25 @@ pub(crate) enum Stale {
     },
 }
 
+/// As many flows are looked through in user space for all that is stale at
+/// once. The kernel takes some milliseconds to walk through its table, however
+/// few flows are in it; where they are many, it takes longer to describe them
+/// all than to walk once more for each filter.
+const FEW: u32 = 4096;
+
 /// A socket for the flow table of its network namespace.
 #[derive(Debug)]
 pub(crate) struct Conntrack {
     socket: Socket,
+}
+
+/// A flow as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Flow {
+    /// The original direction as it came.
+    raw: Attributes,
+    original: Tuple,
+    reply: Tuple,
 }
 
 /// One direction of a flow.
@@ -53,6 +70,9 @@ pub(crate) struct Conntrack {
 struct Tuple {
     source: IpAddr,
     destination: IpAddr,
+    protocol: u8,
+    /// Zero where the protocol has none.
+    destination_port: u16,
 }
 
 /// Which parts of a tuple the kernel compares (`CTA_FILTER_F_*`).
@@ -66,15 +86,12 @@ impl Conntrack {
     /// Opens a socket in the calling thread's namespace. `None` if the kernel
     /// cannot be asked about flows: they then end by their own time-outs.
     pub(crate) fn open() -> Result<Option<Self>> {
-        const GET_STATISTICS: u16 = 1 << 8 | 5;
-        const OPERATION: &str = "read the flow statistics";
         let socket = Socket::open(Some(NETFILTER)).map_err(|source| Error::Netlink {
             operation: "open a conntrack socket".to_owned(),
             source,
         })?;
         let mut conntrack = Self { socket };
-        let probe = || Message::new(GET_STATISTICS, 0, &family(false));
-        match once_loaded(|| conntrack.socket.request(OPERATION, [probe()])) {
+        match once_loaded(|| conntrack.count()) {
             Ok(_) => Ok(Some(conntrack)),
             Err(Error::Netlink { source, .. }) if is_unsupported(&source) => Ok(None),
             Err(error) => Err(error),
@@ -83,73 +100,116 @@ impl Conntrack {
 
     /// Forgets flows.
     pub(crate) fn forget(&mut self, stale: &[Stale]) -> Result<()> {
+        match self.count()? {
+            0 => Ok(()),
+            1..=FEW => self.forget_if(&all(), |flow| stale.iter().any(|stale| stale.covers(flow))),
+            _ => self.forget_filtered(stale),
+        }
+    }
+
+    fn forget_filtered(&mut self, stale: &[Stale]) -> Result<()> {
         for stale in stale {
-            match *stale {
-                Stale::Address(address) => {
-                    let from = of_source(address);
-                    self.delete(address.is_ipv6(), CTA_TUPLE_ORIG, &from, |_, _| true)?;
-                    self.delete(address.is_ipv6(), CTA_TUPLE_REPLY, &from, |_, _| true)?;
-                }
-                Stale::Unpublished {
-                    protocol,
-                    port,
-                    backend,
-                } => {
-                    let to = to_service(protocol, port);
-                    self.delete(backend.is_ipv6(), CTA_TUPLE_ORIG, &to, |original, reply| {
-                        reply.source == backend && original.destination != backend
-                    })?;
-                }
-                Stale::Published {
-                    protocol,
-                    port,
-                    ipv6,
-                } => {
-                    let to = to_service(protocol, port);
-                    // Not translated at all: a flow of this machine's own.
-                    self.delete(ipv6, CTA_TUPLE_ORIG, &to, |original, reply| {
-                        reply.source == original.destination && reply.destination == original.source
-                    })?;
-                }
+            for filter in stale.filters() {
+                self.forget_if(&filter, |flow| stale.covers(flow))?;
             }
         }
         Ok(())
     }
 
-    /// Deletes the flows that the kernel's filter lets through and the
-    /// predicate, of original and reply direction, confirms.
-    fn delete(
-        &mut self,
-        ipv6: bool,
-        direction: u16,
-        (tuple, compared): &(Attributes, u32),
-        confirm: impl Fn(Tuple, Tuple) -> bool,
-    ) -> Result<()> {
-        const OPERATION: &str = "list flows";
-        let filter = Attributes::new().u32(direction, *compared);
-        let other = CTA_TUPLE_ORIG + CTA_TUPLE_REPLY - direction;
-        let request = Message::new(CT_GET, flags::DUMP, &family(ipv6))
-            .nest(direction, tuple)
-            .nest(CTA_FILTER, &filter.u32(other, 0));
-        for reply in self.socket.dump(OPERATION, &request)? {
-            let Some((raw, original, answer)) = parse(&reply) else {
-                continue;
-            };
-            if confirm(original, answer) {
-                self.delete_one(ipv6, &raw)?;
+    /// Flows in the table, of all families.
+    fn count(&mut self) -> Result<u32> {
+        const GET_STATISTICS: u16 = 1 << 8 | 5;
+        const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+        const OPERATION: &str = "read the flow statistics";
+        let question = Message::new(GET_STATISTICS, 0, &family(0));
+        let replies = self.socket.request(OPERATION, [question])?;
+        replies
+            .iter()
+            .filter_map(|reply| reply.body.get(4..))
+            .flat_map(parse_attributes)
+            .find(|(kind, _)| *kind == CTA_STATS_GLOBAL_ENTRIES)
+            .and_then(|(_, value)| Some(u32::from_be_bytes(value.try_into().ok()?)))
+            .ok_or_else(|| Error::Reply {
+                operation: OPERATION.to_owned(),
+            })
+    }
+
+    /// Deletes those of the asked-for flows that the predicate confirms.
+    fn forget_if(&mut self, question: &Message, confirm: impl Fn(&Flow) -> bool) -> Result<()> {
+        for reply in self.socket.dump("list flows", question)? {
+            if let Some(flow) = Flow::parse(&reply).filter(&confirm) {
+                self.delete(&flow)?;
             }
         }
         Ok(())
     }
 
-    fn delete_one(&mut self, ipv6: bool, original: &Attributes) -> Result<()> {
-        let request = Message::new(CT_DELETE, 0, &family(ipv6)).nest(CTA_TUPLE_ORIG, original);
+    fn delete(&mut self, flow: &Flow) -> Result<()> {
+        let family = family_of(flow.original.source);
+        let request = Message::new(CT_DELETE, 0, &family).nest(CTA_TUPLE_ORIG, &flow.raw);
         match self.socket.request("forget a flow", [request]) {
             // It ended by itself meanwhile.
             Err(Error::Netlink { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(())
             }
             other => other.map(drop),
+        }
+    }
+}
+
+impl Stale {
+    /// Whether the flow is one of those to be forgotten.
+    fn covers(
+        &self,
+        Flow {
+            original, reply, ..
+        }: &Flow,
+    ) -> bool {
+        let leads_to = |protocol: Protocol, port| {
+            original.protocol == protocol.number() && original.destination_port == port
+        };
+        match *self {
+            Self::Address(address) => original.source == address || reply.source == address,
+            Self::Unpublished {
+                protocol,
+                port,
+                backend,
+            } => {
+                leads_to(protocol, port)
+                    && reply.source == backend
+                    && original.destination != backend
+            }
+            // Not translated at all: a flow of this machine's own.
+            Self::Published {
+                protocol,
+                port,
+                ipv6,
+            } => {
+                leads_to(protocol, port)
+                    && original.source.is_ipv6() == ipv6
+                    && reply.source == original.destination
+                    && reply.destination == original.source
+            }
+        }
+    }
+
+    /// Questions whose answers together are all the flows that are covered,
+    /// and few others.
+    fn filters(&self) -> Vec<Message> {
+        match *self {
+            Self::Address(address) => [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY]
+                .map(|direction| of_source(address, direction))
+                .into(),
+            Self::Unpublished {
+                protocol,
+                port,
+                backend,
+            } => vec![to_service(protocol, port, family_of(backend))],
+            Self::Published {
+                protocol,
+                port,
+                ipv6,
+            } => vec![to_service(protocol, port, family_of_ipv6(ipv6))],
         }
     }
 }
@@ -162,61 +222,102 @@ fn is_unsupported(error: &io::Error) -> bool {
     )
 }
 
-fn family(ipv6: bool) -> [u8; 4] {
-    [if ipv6 { 10 } else { 2 }, 0, 0, 0]
+fn family(number: u8) -> [u8; 4] {
+    [number, 0, 0, 0]
 }
 
-fn of_source(address: IpAddr) -> (Attributes, u32) {
+fn family_of(address: IpAddr) -> [u8; 4] {
+    family_of_ipv6(address.is_ipv6())
+}
+
+fn family_of_ipv6(ipv6: bool) -> [u8; 4] {
+    family(if ipv6 { 10 } else { 2 })
+}
+
+/// Asks for all flows of all families.
+fn all() -> Message {
+    Message::new(CT_GET, flags::DUMP, &family(0))
+}
+
+/// Asks for the flows whose `direction` comes from an address.
+fn of_source(address: IpAddr, direction: u16) -> Message {
     let ip = match address {
         IpAddr::V4(address) => Attributes::new().bytes(1, &address.octets()),
         IpAddr::V6(address) => Attributes::new().bytes(3, &address.octets()),
     };
-    (Attributes::new().nest(CTA_TUPLE_IP, &ip), compare::SOURCE)
+    let tuple = Attributes::new().nest(CTA_TUPLE_IP, &ip);
+    filtered(family_of(address), direction, &tuple, compare::SOURCE)
 }
 
-fn to_service(protocol: Protocol, port: u16) -> (Attributes, u32) {
+/// Asks for the flows to a port.
+fn to_service(protocol: Protocol, port: u16, family: [u8; 4]) -> Message {
     let service = Attributes::new()
-        .bytes(1, &[protocol.number()])
-        .bytes(3, &port.to_be_bytes());
-    (
-        Attributes::new().nest(CTA_TUPLE_PROTO, &service),
-        compare::PROTOCOL | compare::DESTINATION_PORT,
-    )
+        .bytes(CTA_PROTO_NUM, &[protocol.number()])
+        .bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+    let tuple = Attributes::new().nest(CTA_TUPLE_PROTO, &service);
+    let compared = compare::PROTOCOL | compare::DESTINATION_PORT;
+    filtered(family, CTA_TUPLE_ORIG, &tuple, compared)
 }
 
-/// The original direction as it came, and both directions.
-fn parse(reply: &Reply) -> Option<(Attributes, Tuple, Tuple)> {
-    let (mut raw, mut original, mut answer) = (None, None, None);
-    for (kind, value) in parse_attributes(reply.body.get(4..)?) {
-        match kind {
-            CTA_TUPLE_ORIG => {
-                raw = Some(Attributes::with_fixed(value));
-                original = tuple(value);
+fn filtered(family: [u8; 4], direction: u16, tuple: &Attributes, compared: u32) -> Message {
+    let other = CTA_TUPLE_ORIG + CTA_TUPLE_REPLY - direction;
+    let filter = Attributes::new().u32(direction, compared).u32(other, 0);
+    Message::new(CT_GET, flags::DUMP, &family)
+        .nest(direction, tuple)
+        .nest(CTA_FILTER, &filter)
+}
+
+impl Flow {
+    fn parse(reply: &Reply) -> Option<Self> {
+        let (mut raw, mut original, mut answer) = (None, None, None);
+        for (kind, value) in parse_attributes(reply.body.get(4..)?) {
+            match kind {
+                CTA_TUPLE_ORIG => {
+                    raw = Some(Attributes::with_fixed(value));
+                    original = Tuple::parse(value);
+                }
+                CTA_TUPLE_REPLY => answer = Tuple::parse(value),
+                _ => {}
             }
-            CTA_TUPLE_REPLY => answer = tuple(value),
-            _ => {}
         }
+        Some(Self {
+            raw: raw?,
+            original: original?,
+            reply: answer?,
+        })
     }
-    Some((raw?, original?, answer?))
 }
 
-fn tuple(bytes: &[u8]) -> Option<Tuple> {
-    let (_, addresses) = parse_attributes(bytes).find(|(kind, _)| *kind == CTA_TUPLE_IP)?;
-    let (mut source, mut destination) = (None, None);
-    for (kind, value) in parse_attributes(addresses) {
-        let address = match value.len() {
-            4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
-            16 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
-            _ => continue,
-        };
-        match kind {
-            1 | 3 => source = Some(address),
-            2 | 4 => destination = Some(address),
-            _ => {}
+impl Tuple {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (mut source, mut destination) = (None, None);
+        let (mut protocol, mut destination_port) = (None, 0);
+        for (kind, nested) in parse_attributes(bytes) {
+            for (part, value) in parse_attributes(nested) {
+                match (kind, part) {
+                    (CTA_TUPLE_IP, 1 | 3) => source = address(value),
+                    (CTA_TUPLE_IP, 2 | 4) => destination = address(value),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_NUM) => protocol = value.first().copied(),
+                    (CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT) => {
+                        destination_port = u16::from_be_bytes(value.try_into().ok()?);
+                    }
+                    _ => {}
+                }
+            }
         }
+        Some(Self {
+            source: source?,
+            destination: destination?,
+            protocol: protocol?,
+            destination_port,
+        })
     }
-    Some(Tuple {
-        source: source?,
-        destination: destination?,
-    })
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(octets).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(octets).ok()?)),
+        _ => None,
+    }
 }

@@ -30,8 +30,10 @@ pub struct Network {
     /// Whether links of this kernel have IPv6 settings.
     kernel_ipv6: bool,
     kernel: Mutex<Kernel>,
-    /// For what takes long.
-    removal: Mutex<Removal>,
+    /// Two more ways into the kernel for what takes long there, so that an
+    /// endpoint that goes keeps no other one waiting.
+    removal: Mutex<Socket>,
+    flows: Mutex<Option<Conntrack>>,
 }
 
 /// The ways into the kernel, and what is known of it.
@@ -39,13 +41,6 @@ pub struct Network {
 pub(crate) struct Kernel {
     pub(crate) route: Socket,
     pub(crate) rules: nft::Rules,
-}
-
-/// Other ways into the kernel, so that removing keeps nobody waiting.
-#[derive(Debug)]
-struct Removal {
-    route: Socket,
-    conntrack: Option<Conntrack>,
 }
 
 /// An endpoint that was shut off and not yet cleared away.
@@ -76,10 +71,8 @@ impl Network {
                 route: open_socket()?,
                 rules,
             }),
-            removal: Mutex::new(Removal {
-                route: open_socket()?,
-                conntrack: Conntrack::open()?,
-            }),
+            removal: Mutex::new(open_socket()?),
+            flows: Mutex::new(Conntrack::open()?),
             config,
         };
         network.raise_gateway(&mut network.kernel().route)?;
@@ -187,7 +180,7 @@ impl Network {
 
     fn remove(&self, id: &str, stale: &[Stale]) -> Result<()> {
         let name = link::outer_name(id);
-        let link = match remove_own(&mut lock(&self.removal).route, &self.config, &name) {
+        let link = match remove_own(&mut lock(&self.removal), &self.config, &name) {
             Err(Error::ForeignLink { .. }) => Ok(()), // so the endpoint has none
             other => other,
         };
@@ -422,7 +415,10 @@ impl Network {
     }
 
     fn forget(&self, stale: &[Stale]) -> Result<()> {
-        match &mut lock(&self.removal).conntrack {
+        if stale.is_empty() {
+            return Ok(());
+        }
+        match &mut *lock(&self.flows) {
             Some(conntrack) => conntrack.forget(stale),
             None => Ok(()),
         }

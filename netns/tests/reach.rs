@@ -392,6 +392,16 @@ fn dynos_of_another_hostd_are_not_reached_but_by_published_ports() {
 /// free of its former flows.
 #[test]
 fn long_lived_udp_flows_follow_the_published_port() {
+    flows_follow_the_published_port(0);
+}
+
+/// The same where the kernel must be asked for the flows in question.
+#[test]
+fn long_lived_udp_flows_are_found_among_many() {
+    flows_follow_the_published_port(5000);
+}
+
+fn flows_follow_the_published_port(others: u16) {
     let (host, network, one, two) = two_dynos();
     host.own.serve("host", "0.0.0.0", 8080);
     network.apply(&desired(&[&one, &two], vec![])).unwrap();
@@ -401,6 +411,14 @@ fn long_lived_udp_flows_follow_the_published_port() {
     client
         .set_read_timeout(Some(std::time::Duration::from_secs(5)))
         .unwrap();
+    for port in 10_000..10_000 + others {
+        client.send_to(b"hello", (HOST, port)).unwrap();
+    }
+    let count = || {
+        let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+        count.unwrap().trim().parse::<u16>().unwrap()
+    };
+    assert!(host.own.run(count) >= others);
     client.connect((HOST, 8080)).unwrap();
     let answer = || {
         client.send(b"hello").unwrap();

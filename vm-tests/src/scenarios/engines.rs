@@ -100,7 +100,7 @@ pub(super) fn podman(context: &Context<'_>) -> Result<()> {
         }
         expect(
             vm,
-            "ls /run/dyno-runtime /run/libpod 2>/dev/null | grep -c box",
+            "ls /run/dyno-runtime /run/libpod 2>/dev/null | grep box | wc -l",
             "0",
         )
     })
