@@ -113,10 +113,13 @@ fn remove_tree(folder: &Path) -> bool {
 /// Set where a user's systemd was started for this test.
 const OURS: &str = "DYNO_TEST_OWN_SYSTEMD";
 
-/// `$1` is this test, `$2` the layout, `$3` the name of its group. systemd wants to have been booted with, and a
-/// group without processes in which it may make others.
+/// `$1` is this test, `$2` the layout, `$3` the name of its group. systemd wants to have
+/// been booted with, and a group without processes in which it may make others. The bus
+/// that it starts of its own leaves a socket in `/tmp`.
 const SYSTEMD: &str = r#"
 mount -t tmpfs none /run
+cp "$1" /run/test
+mount -t tmpfs none /tmp
 mkdir -p /run/systemd/system /run/user/0 /run/home
 export XDG_RUNTIME_DIR=/run/user/0 HOME=/run/home
 export DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/0/bus
@@ -139,7 +142,7 @@ until systemctl --user show --property Version >/dev/null 2>&1; do
     sleep 0.1
 done
 result=0
-"$1" || result=$?
+/run/test || result=$?
 kill -KILL $systemd $bus
 wait $systemd $bus || true
 exit $result
