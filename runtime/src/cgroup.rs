@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 pub use create::{join, prune};
 pub use error::{Error, Result};
 pub use inner::InnerMount;
-pub use layout::{Controller, Layout, detect, detect_for, detect_mounts, detect_of};
+pub use layout::{Controller, Layout, detect, detect_mounts, detect_of};
 pub use oom::OomWatch;
 pub use owner::owner;
 pub use place::{Place, Unit};

@@ -20,7 +20,7 @@ use crate::container::{Exit, StartError};
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
-use crate::state::StateRoot;
+use crate::state::{Driver, StateRoot};
 
 /// A container runtime for Linux (OCI runtime spec 1.3).
 #[derive(Debug, Parser)]
@@ -43,6 +43,12 @@ struct Cli {
     /// Tell more
     #[arg(long, global = true)]
     debug: bool,
+    /// Have systemd make the cgroups; linux.cgroupsPath is slice:prefix:name then
+    #[arg(long, global = true)]
+    systemd_cgroup: bool,
+    /// Accepted from callers of runc; what an ordinary user may do is found out
+    #[arg(long, value_enum, default_value_t = Rootless::Auto)]
+    rootless: Rootless,
     /// Print the version
     #[arg(long, short, action = clap::ArgAction::Version)]
     version: (),
@@ -52,6 +58,15 @@ struct Cli {
 
 /// As runc prints its own, for those who parse it.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+/// Whether the caller says that it is an ordinary user. runc passes over errors of
+/// cgroups then; here who calls is looked at, and no error is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Rootless {
+    Auto,
+    True,
+    False,
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -182,9 +197,13 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let states = StateRoot::new(cli.root.unwrap_or_else(default_root));
+    let driver = match cli.systemd_cgroup {
+        true => Driver::Systemd,
+        false => Driver::Folders,
+    };
     let done = match cli.command {
-        Command::Create(args) => create::create(&states, &args),
-        Command::Run(args) => return ended(run::run(&states, &args), |_| 1),
+        Command::Create(args) => create::create(&states, &args, driver),
+        Command::Run(args) => return ended(run::run(&states, &args, driver), |_| 1),
         Command::Start { id } => lifecycle::start(&states, &id),
         Command::Exec(args) => return ended(exec::exec(&states, &args), exec::code_of),
         Command::State { id } => lifecycle::state(&states, &id),

@@ -138,20 +138,6 @@ pub fn detect_mounts() -> Result<Layout> {
     detect_in(Path::new("/proc/self"), Place::root, Place::root)
 }
 
-/// Finds the layout for a `linux.cgroupsPath` of an OCI configuration: an absolute
-/// one counts from the root of the v2 tree (OCI config-linux.md, "Cgroups Path").
-/// Its caller may live in a group that was delegated to it, and still want it there.
-///
-/// # Errors
-/// As [`detect`].
-pub fn detect_for(cgroups_path: &str) -> Result<Layout> {
-    let v2_base = match cgroups_path.starts_with('/') {
-        true => Place::root,
-        false => Place::delegated,
-    };
-    detect_in(Path::new("/proc/self"), v2_base, Place::own)
-}
-
 /// Finds the layout as another process sees it, such as one that lives in a
 /// delegated unit.
 ///

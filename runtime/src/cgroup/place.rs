@@ -10,8 +10,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::create::prune;
 use super::error::{Error, Result};
 use super::layout::{Layout, detect, detect_mounts, relative};
+use super::systemd;
 
 /// Where a group is to be made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -88,6 +90,30 @@ impl Place {
             user,
             properties,
         })
+    }
+}
+
+impl Place {
+    /// Removes what is left where a group was not made to its end: empty folders, or
+    /// a scope in which nobody is but who held it open.
+    ///
+    /// # Errors
+    /// When folders are in use, or systemd refuses.
+    pub fn clear(&self) -> Result<()> {
+        match self {
+            Self::Folder { layout, path } => prune(layout, path),
+            Self::Unit { unit, user, .. } => {
+                systemd::stop(&unit.name, *user)?;
+                match slice_folder(&unit.slice) {
+                    // Below the user's own, systemd has made all of it.
+                    Some(slice) if !user => {
+                        let path = slice.join(&unit.name);
+                        prune(&detect_mounts()?, &path.to_string_lossy())
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
     }
 }
 

@@ -101,6 +101,11 @@ pub fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
+/// Stops a unit, or finds it gone.
+pub(super) fn stop(unit: &str, user: bool) -> Result<()> {
+    Systemd::connect(user)?.stop_unit(unit)
+}
+
 /// A connection to systemd.
 #[derive(Debug)]
 struct Systemd {

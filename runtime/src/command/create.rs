@@ -11,11 +11,11 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 
-use super::{Failure, GONE, words};
+use super::{Failure, GONE, warn, words};
 use crate::cgroup::{self, Cgroup};
-use crate::container::{Container, Created, Parent, Stdio};
+use crate::container::{Container, Created, Parent, Stdio, Switches};
 use crate::spec::Bundle;
-use crate::state::{Record, StateDir, StateRoot};
+use crate::state::{Driver, Record, StateDir, StateRoot};
 
 /// What `create` and `run` have in common.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,12 @@ pub(super) struct Creation {
     pub(super) bundle: PathBuf,
     #[command(flatten)]
     pub(super) outlets: Outlets,
+    /// Change the root without pivot_root(2), where the host's own is in a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Let its processes keep the session keyring of the caller
+    #[arg(long)]
+    no_new_keyring: bool,
     /// Name of the new container
     pub(super) id: String,
 }
@@ -47,8 +53,8 @@ pub(super) struct Outlets {
 }
 
 /// Creates a container; whatever fails, nothing of it is left.
-pub(super) fn create(states: &StateRoot, args: &Creation) -> Result<(), Failure> {
-    let new = New::begin(states, args)?;
+pub(super) fn create(states: &StateRoot, args: &Creation, driver: Driver) -> Result<(), Failure> {
+    let new = New::begin(states, args, driver)?;
     if new.wants_terminal() && args.outlets.console_socket.is_none() {
         return Err(new.after("process.terminal is true: give --console-socket".into()));
     }
@@ -81,11 +87,18 @@ pub(super) struct Made {
 
 impl New {
     /// Reads the bundle and takes the name.
-    pub(super) fn begin(states: &StateRoot, args: &Creation) -> Result<Self, Failure> {
+    pub(super) fn begin(
+        states: &StateRoot,
+        args: &Creation,
+        driver: Driver,
+    ) -> Result<Self, Failure> {
         let preserved = args.outlets.preserved()?;
         let bundle = Bundle::load(&args.bundle)?;
-        let bundle = bundle.default_cgroups_path(&format!("/dyno-runtime/{}", args.id));
-        let record = Record::new(&args.id, &bundle);
+        let switches = Switches {
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+        };
+        let record = Record::new(&args.id, &bundle).made_by(driver, switches);
         Ok(Self {
             state: states.create(&args.id)?,
             record,
@@ -143,8 +156,14 @@ fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Contai
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
     state.write(record)?;
-    let layout = cgroup::detect_for(&record.cgroups_path.to_string_lossy())?;
-    Ok(Container::new(bundle, &layout)?.named(&record.id))
+    let resources = bundle.spec().linux().as_ref();
+    let resources = resources.and_then(|linux| linux.resources().as_ref());
+    for warning in resources.map(cgroup::ignored).unwrap_or_default() {
+        warn(&warning);
+    }
+    let mut container = Container::new_in(bundle, &record.place()?)?.named(&record.id);
+    container.switch(record.switches);
+    Ok(container)
 }
 
 impl Made {

@@ -202,9 +202,8 @@ pub(super) fn remove(
     bundle: Option<&Bundle>,
 ) -> Result<(), Failure> {
     if record.cgroup == cgroup::Record::default() {
-        // A `create` was killed while it made the folders, all of them empty.
-        let path = record.cgroups_path.to_string_lossy();
-        cgroup::prune(&cgroup::detect_for(&path)?, &path)?;
+        // A `create` was killed while it made the group, in which nobody was.
+        record.place()?.clear()?;
     } else {
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         cgroup.kill()?;

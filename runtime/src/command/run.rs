@@ -6,7 +6,7 @@ use super::create::{Creation, Made, New};
 use super::foreground::{Signals, attend};
 use super::{Failure, lifecycle};
 use crate::container::Parent;
-use crate::state::{StateError, StateRoot};
+use crate::state::{Driver, StateError, StateRoot};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,9 @@ pub(super) struct Run {
 }
 
 /// Runs a container; the exit code of its program, unless it is left alone.
-pub(super) fn run(states: &StateRoot, args: &Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<ExitCode, Failure> {
     let outlets = &args.creation.outlets;
-    let new = New::begin(states, &args.creation)?;
+    let new = New::begin(states, &args.creation, driver)?;
     if args.detach && new.wants_terminal() && outlets.console_socket.is_none() {
         let error = "process.terminal is true and nobody stays to pass it on: \
                      give --console-socket";

@@ -18,3 +18,4 @@ mod net_devices;
 mod plain;
 mod scheduling;
 mod seccomp;
+mod switches;
