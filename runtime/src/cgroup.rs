@@ -49,7 +49,7 @@ pub use inner::InnerMount;
 pub use layout::{Controller, Layout, detect, detect_mounts, detect_of};
 pub use oom::OomWatch;
 pub use owner::owner;
-pub use place::{Place, Unit};
+pub use place::{ANNOTATION, Place, Unit};
 pub use settings::ignored;
 pub use stats::Stats;
 

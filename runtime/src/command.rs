@@ -1,6 +1,7 @@
 //! The command line: the OCI operations, and what hostd executes.
 
 mod create;
+mod events;
 mod exec;
 mod foreground;
 mod lifecycle;
@@ -8,7 +9,9 @@ mod list;
 mod log;
 mod run;
 mod template;
+mod update;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 use self::log::Level;
 use crate::container::{Exit, StartError};
+use crate::features::features;
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
@@ -131,6 +135,12 @@ enum Command {
         /// The container
         id: String,
     },
+    /// Give a container other limits
+    Update(Box<update::Update>),
+    /// Tell what a container uses, and when it runs out of memory
+    Events(events::Events),
+    /// Print what this runtime supports, as JSON
+    Features,
     /// Remove what is left of a stopped container
     Delete {
         /// Kill it first if it runs; succeed if there is none
@@ -216,6 +226,9 @@ pub fn main() -> ExitCode {
         Command::Kill { all, id, signal } => lifecycle::kill(&states, &id, &signal, all),
         Command::Pause { id } => lifecycle::pause(&states, &id),
         Command::Resume { id } => lifecycle::resume(&states, &id),
+        Command::Update(args) => update::update(&states, &args),
+        Command::Events(args) => events::events(&states, &args),
+        Command::Features => print_features(),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
         Command::Monitor { dir } => return monitor::run(&dir),
@@ -226,6 +239,13 @@ pub fn main() -> ExitCode {
         } => return jail(root, uid_base, program),
     };
     ended(done.map(|()| ExitCode::SUCCESS), |_| 1)
+}
+
+/// As runc prints them: OCI features.md.
+fn print_features() -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(&features())?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn ended(done: Result<ExitCode, Failure>, code: impl Fn(&Failure) -> u8) -> ExitCode {

@@ -45,7 +45,8 @@ pub struct Unit {
     pub name: String,
 }
 
-const ANNOTATION: &str = "org.systemd.property.";
+/// Annotations that become properties of a scope begin so.
+pub const ANNOTATION: &str = "org.systemd.property.";
 
 impl Place {
     /// For the driver that makes folders: `id` names the group if the path does not.
