@@ -1,5 +1,6 @@
 //! The command line: the OCI operations, and what hostd executes.
 
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
@@ -141,6 +142,10 @@ enum Command {
     Events(events::Events),
     /// Print what this runtime supports, as JSON
     Features,
+    /// Refused: needs CRIU
+    Checkpoint(checkpoint::Checkpoint),
+    /// Refused: needs CRIU
+    Restore(checkpoint::Checkpoint),
     /// Remove what is left of a stopped container
     Delete {
         /// Kill it first if it runs; succeed if there is none
@@ -229,6 +234,8 @@ pub fn main() -> ExitCode {
         Command::Update(args) => update::update(&states, &args),
         Command::Events(args) => events::events(&states, &args),
         Command::Features => print_features(),
+        Command::Checkpoint(args) => checkpoint::refuse("checkpoint", &args),
+        Command::Restore(args) => checkpoint::refuse("restore", &args),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
         Command::Monitor { dir } => return monitor::run(&dir),
