@@ -3,19 +3,20 @@
 //!
 //! ```text
 //!  layout    which hierarchies there are, and our base in each; mounts  as found
+//!  place     linux.cgroupsPath           systemd  the driver that asks for scopes
 //!  settings  linux.resources → values for files (pure)
 //!  create    folders, limits, device rules; undone on failure
 //!  rootless  the same below what is delegated; or none at all
 //!  processes who is in, freeze, kill, wait, remove
 //!  oom       a descriptor that wakes the monitor's loop
 //!  stats     what a monitor wants to know; usage: all that is counted, as runc has it
-//!  inner     what the container mounts
+//!  inner     what the container mounts; owner  who may make groups in it
 //! ```
 //!
 //! On a hybrid machine the v2 tree tracks, freezes and kills while the v1
 //! controllers limit. cgroups-rs cannot express that split, `memory.oom.group`,
-//! `memory.events` or device programs, and brings a D-Bus client with it: hence
-//! our own.
+//! `memory.events` or device programs, and brings an asynchronous D-Bus client with it:
+//! hence our own.
 
 mod create;
 mod devices;
@@ -27,13 +28,16 @@ mod layout;
 mod limits;
 mod mounts;
 mod oom;
+mod owner;
+mod place;
 mod processes;
 mod rootless;
 mod settings;
 mod stats;
+pub mod systemd;
 pub mod usage;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -45,8 +49,10 @@ pub use create::{join, prune};
 pub use error::{Error, Result};
 pub use inner::InnerMount;
 pub(crate) use layout::own_v2_folder;
-pub use layout::{Controller, Layout, detect, detect_for, detect_of};
+pub use layout::{Controller, Layout, detect, detect_mounts, detect_of};
 pub use oom::OomWatch;
+pub use owner::owner;
+pub use place::{ANNOTATION, Place, Unit};
 pub use settings::ignored;
 pub use stats::Stats;
 
@@ -59,6 +65,8 @@ pub struct Cgroup {
     v2: Option<OwnedFd>,
     /// `cgroup.kill` was written: see [`Cgroup::v2_dir_fd`].
     killed: Cell<bool>,
+    /// Of a scope that nobody else is in yet.
+    holder: RefCell<Option<systemd::Holder>>,
 }
 
 /// Where a cgroup is, to be kept in a state file.
@@ -74,6 +82,19 @@ pub struct Record {
     /// There is none: its maker may make none, and no limit needs one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
+    /// The scope of systemd that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitRecord>,
+}
+
+/// A scope of systemd, to be kept in a state file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitRecord {
+    /// Its name.
+    pub name: String,
+    /// Of the user's systemd, not the system's.
+    pub user: bool,
 }
 
 impl Record {
@@ -104,6 +125,7 @@ impl Cgroup {
             record,
             v2,
             killed: Cell::new(false),
+            holder: RefCell::new(None),
         })
     }
 
@@ -119,10 +141,12 @@ impl Cgroup {
     /// None as well once the group was killed: the kernel counts the kills of a group,
     /// and takes a child that is cloned into one with another count than its parent's
     /// for one that escaped a kill (Linux 6.18, `cgroup_post_fork`). Such a child is
-    /// moved by [`Cgroup::add`] instead.
+    /// moved by [`Cgroup::admit`] instead.
     #[must_use]
     pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2_folder().filter(|_| !self.killed.get())
+        // A user may not write where the process is now: systemd moves it.
+        let of_user = self.record.unit.as_ref().is_some_and(|unit| unit.user);
+        self.v2_folder().filter(|_| !self.killed.get() && !of_user)
     }
 
     fn v2_folder(&self) -> Option<BorrowedFd<'_>> {
@@ -171,6 +195,17 @@ impl Cgroup {
     fn v1(&self, controller: Controller) -> Option<&Path> {
         self.record.v1.get(&controller).map(PathBuf::as_path)
     }
+}
+
+/// What this build supports, wherever it runs, for a `features` command
+/// (runtime-spec, `features-linux.md` "cgroup").
+#[must_use]
+pub fn features() -> oci_spec::runtime::Cgroup {
+    let mut features = oci_spec::runtime::Cgroup::default();
+    let yes = Some(true);
+    features.set_v1(yes).set_v2(yes).set_rdma(yes);
+    features.set_systemd(yes).set_systemd_user(yes);
+    features
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd> {

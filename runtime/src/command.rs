@@ -1,6 +1,8 @@
 //! The command line: the OCI operations, and what hostd executes.
 
+mod checkpoint;
 mod create;
+mod events;
 mod exec;
 mod foreground;
 mod lifecycle;
@@ -8,7 +10,9 @@ mod list;
 mod log;
 mod run;
 mod template;
+mod update;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,11 +21,12 @@ use clap::{Parser, Subcommand};
 
 use self::log::Level;
 use crate::container::{Exit, StartError};
+use crate::features::features;
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
 use crate::rootless;
-use crate::state::StateRoot;
+use crate::state::{Driver, StateRoot};
 
 /// A container runtime for Linux (OCI runtime spec 1.3).
 #[derive(Debug, Parser)]
@@ -44,6 +49,9 @@ struct Cli {
     /// Tell more
     #[arg(long, global = true)]
     debug: bool,
+    /// Have systemd make the cgroups; linux.cgroupsPath is slice:prefix:name then
+    #[arg(long, global = true)]
+    systemd_cgroup: bool,
     /// Whether a cgroup may be missing that nobody may make and no limit needs: by default where we are not root of the host
     // Not global: `spec` has one of this name.
     #[arg(
@@ -130,6 +138,16 @@ enum Command {
         /// The container
         id: String,
     },
+    /// Give a container other limits
+    Update(Box<update::Update>),
+    /// Tell what a container uses, and when it runs out of memory
+    Events(events::Events),
+    /// Print what this runtime supports, as JSON
+    Features,
+    /// Refused: needs CRIU
+    Checkpoint(checkpoint::Checkpoint),
+    /// Refused: needs CRIU
+    Restore(checkpoint::Checkpoint),
     /// Remove what is left of a stopped container
     Delete {
         /// Kill it first if it runs; succeed if there is none
@@ -248,9 +266,14 @@ pub fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
+    let driver = match (cli.systemd_cgroup, cli.rootless.is_so()) {
+        (true, _) => Driver::Systemd,
+        (false, true) => Driver::Delegated,
+        (false, false) => Driver::Folders,
+    };
     let done = match cli.command {
-        Command::Create(args) => create::create(&states, &args, cli.rootless),
-        Command::Run(args) => return ended(run::run(&states, &args, cli.rootless), |_| 1),
+        Command::Create(args) => create::create(&states, &args, driver),
+        Command::Run(args) => return ended(run::run(&states, &args, driver), |_| 1),
         Command::Start { id } => lifecycle::start(&states, &id),
         Command::Exec(args) => return ended(exec::exec(&states, &args), exec::code_of),
         Command::State { id } => lifecycle::state(&states, &id),
@@ -263,6 +286,11 @@ pub fn main() -> ExitCode {
         Command::Kill { all, id, signal } => lifecycle::kill(&states, &id, &signal, all),
         Command::Pause { id } => lifecycle::pause(&states, &id),
         Command::Resume { id } => lifecycle::resume(&states, &id),
+        Command::Update(args) => update::update(&states, &args),
+        Command::Events(args) => events::events(&states, &args),
+        Command::Features => print_features(),
+        Command::Checkpoint(args) => checkpoint::refuse("checkpoint", &args),
+        Command::Restore(args) => checkpoint::refuse("restore", &args),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
         Command::Monitor { dir } => return monitor::run(&dir),
@@ -273,6 +301,13 @@ pub fn main() -> ExitCode {
         } => return jail(root, uid_base, program),
     };
     ended(done.map(|()| ExitCode::SUCCESS), |_| 1)
+}
+
+/// As runc prints them: OCI features.md.
+fn print_features() -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(&features())?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn ended(done: Result<ExitCode, Failure>, code: impl Fn(&Failure) -> u8) -> ExitCode {

@@ -25,12 +25,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxResources};
+use oci_spec::runtime::{self as oci, Hook, Hooks};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
-use crate::cgroup::{self, Cgroup, Layout};
+use crate::cgroup::{self, Cgroup, Layout, Place};
 use crate::host_mounts;
 use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
@@ -154,35 +154,32 @@ impl Container {
     /// # Errors
     /// [`Error`]; the cgroup is removed again.
     pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
-        Self::with(bundle, |path, resources| {
-            Cgroup::create(layout, path, resources)
-        })
+        let linux = bundle.spec().linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
+        let layout = layout.clone();
+        Self::new_in(bundle, &Place::Folder { layout, path })
     }
 
-    /// The same for somebody who is not root of the host: its cgroup is made where
-    /// he may, and none is where he may not and no limit needs it.
+    /// As [`Container::new`], with the cgroup where `place` says: in a folder, or a
+    /// scope of systemd.
     ///
     /// # Errors
     /// As [`Container::new`].
-    pub fn rootless(bundle: Bundle) -> Result<Self, Error> {
-        Self::with(bundle, Cgroup::create_where_allowed)
-    }
-
-    fn with(
-        bundle: Bundle,
-        cgroup: impl FnOnce(&str, &LinuxResources) -> cgroup::Result<Cgroup>,
-    ) -> Result<Self, Error> {
+    pub fn new_in(bundle: Bundle, place: &Place) -> Result<Self, Error> {
         confine_caller()?;
         let bundle = namespaces::with_joined_mappings(bundle)?;
         let linux = bundle.spec().linux().as_ref();
         let resources = linux
             .and_then(|linux| linux.resources().clone())
             .unwrap_or_default();
-        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let path = path.map(|path| path.to_string_lossy().into_owned());
-        let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
-        let cgroup = cgroup(&path, &resources)?;
-        match Namespaces::new(&bundle) {
+        let cgroup = Cgroup::create_in(place, &resources)?;
+        let delegated = match cgroup::owner(bundle.spec()) {
+            Some(uid) => cgroup.delegate_to(uid).map_err(Error::from),
+            None => Ok(()),
+        };
+        match delegated.and_then(|()| Namespaces::new(&bundle)) {
             Ok(namespaces) => Ok(Self {
                 id: String::new(),
                 bundle,

@@ -1,13 +1,13 @@
 //! What this runtime supports, as callers ask for it (OCI runtime spec, features.md).
 
 use oci_spec::runtime::{
-    Apparmor, Cgroup, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType as Kind,
-    MemoryPolicy, MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode,
-    MountExtensions, NetDevices, Selinux,
+    Apparmor, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType as Kind, MemoryPolicy,
+    MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode, MountExtensions,
+    NetDevices, Selinux,
 };
 
-use crate::lsm::Module;
-use crate::{plan, seccomp};
+use crate::cgroup::ANNOTATION;
+use crate::{cgroup, plan, seccomp};
 
 /// Versions of the spec whose configurations are understood.
 pub const OCI_VERSIONS: (&str, &str) = ("1.0.0", "1.3.0");
@@ -49,7 +49,11 @@ const MEMORY_FLAGS: [MemoryFlag; 3] = [
     MemoryFlag::MpolFStaticNodes,
 ];
 
-/// Everything, of this runtime and of the kernel that it runs on.
+/// Annotations that change what is done; one that ends in a dot is a prefix.
+const ANNOTATIONS: [&str; 1] = [ANNOTATION];
+
+/// Everything that this runtime can do, whatever the kernel is that it runs on; but
+/// for `seccomp.supportedFlags`, which are the kernel's.
 #[must_use]
 pub fn features() -> Features {
     let mut features = Features::default();
@@ -58,7 +62,8 @@ pub fn features() -> Features {
         .set_oci_version_max(OCI_VERSIONS.1.to_owned())
         .set_hooks(Some(HOOKS.map(str::to_owned).to_vec()))
         .set_mount_options(Some(mount_options()))
-        .set_linux(Some(linux()));
+        .set_linux(Some(linux()))
+        .set_potentially_unsafe_config_annotations(Some(ANNOTATIONS.map(str::to_owned).to_vec()));
     features
 }
 
@@ -75,16 +80,14 @@ pub fn capabilities() -> Vec<String> {
 }
 
 fn linux() -> LinuxFeature {
-    let mut cgroup = Cgroup::default();
-    cgroup.set_v1(Some(true)).set_v2(Some(true));
     let mut memory = MemoryPolicy::default();
     memory
         .set_modes(Some(MEMORY_MODES.map(|mode| mode.to_string()).to_vec()))
         .set_flags(Some(MEMORY_FLAGS.map(|flag| flag.to_string()).to_vec()));
     let mut apparmor = Apparmor::default();
-    apparmor.set_enabled(Some(Module::AppArmor.is_there()));
+    apparmor.set_enabled(Some(true));
     let mut selinux = Selinux::default();
-    selinux.set_enabled(Some(Module::SeLinux.is_there()));
+    selinux.set_enabled(Some(true));
     let mut rdt = IntelRdt::default();
     rdt.set_enabled(Some(false));
     let mut idmap = IDMap::default();
@@ -97,7 +100,7 @@ fn linux() -> LinuxFeature {
     linux
         .set_namespaces(Some(NAMESPACES.to_vec()))
         .set_capabilities(Some(capabilities()))
-        .set_cgroup(Some(cgroup))
+        .set_cgroup(Some(cgroup::features()))
         .set_seccomp(Some(seccomp::support()))
         .set_apparmor(Some(apparmor))
         .set_selinux(Some(selinux))
@@ -129,6 +132,12 @@ mod tests {
             ("/linux/mountExtensions/idmap/enabled", json!(true)),
             ("/linux/netDevices/enabled", json!(true)),
             ("/linux/seccomp/enabled", json!(true)),
+            ("/linux/apparmor/enabled", json!(true)),
+            ("/linux/intelRdt/enabled", json!(false)),
+            (
+                "/potentiallyUnsafeConfigAnnotations/0",
+                json!("org.systemd.property."),
+            ),
         ] {
             assert_eq!(listed.pointer(pointer), Some(&value), "{pointer}");
         }

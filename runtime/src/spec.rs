@@ -127,17 +127,6 @@ impl Bundle {
         Ok(Self { dir, spec, text })
     }
 
-    /// The same bundle, with this `linux.cgroupsPath` where it names none.
-    #[must_use]
-    pub fn default_cgroups_path(mut self, path: &str) -> Self {
-        if let Some(linux) = self.spec.linux_mut()
-            && linux.cgroups_path().is_none()
-        {
-            linux.set_cgroups_path(Some(PathBuf::from(path)));
-        }
-        self
-    }
-
     /// `config.json` as it was read; empty where it was in memory already.
     pub fn text(&self) -> &[u8] {
         &self.text

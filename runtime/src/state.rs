@@ -15,7 +15,8 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
+use crate::cgroup::{self, Place};
+use crate::container::Switches;
 use crate::rootless;
 use crate::spec::Bundle;
 
@@ -100,10 +101,29 @@ pub struct Record {
     /// When that process started, in clock ticks since boot
     /// (`/proc/pid/stat`, field 22): tells it from a later one of the same id.
     pub start_time: u64,
-    /// Its `linux.cgroupsPath`.
+    /// Its `linux.cgroupsPath`; empty where it has none.
     pub cgroups_path: PathBuf,
+    /// Who makes its cgroup.
+    #[serde(default)]
+    pub driver: Driver,
+    /// How it differs from the usual.
+    #[serde(default)]
+    pub switches: Switches,
     /// The folders of its cgroup; none before all of them are made.
     pub cgroup: cgroup::Record,
+}
+
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// We do: its folders.
+    #[default]
+    Folders,
+    /// We do, where it is delegated to us; there may be none.
+    Delegated,
+    /// systemd does: a scope; the user's systemd where the owner is not root.
+    Systemd,
 }
 
 /// Where a container is in its life (OCI runtime.md, "State").
@@ -291,7 +311,33 @@ impl Record {
             pid: 0,
             start_time: 0,
             cgroups_path: cgroups_path.unwrap_or_default(),
+            driver: Driver::default(),
+            switches: Switches::default(),
             cgroup: cgroup::Record::default(),
+        }
+    }
+
+    /// The same, made in this way.
+    #[must_use]
+    pub fn made_by(self, driver: Driver, switches: Switches) -> Self {
+        Self {
+            driver,
+            switches,
+            ..self
+        }
+    }
+
+    /// Where its cgroup is made.
+    ///
+    /// # Errors
+    /// When its path has not the form that the driver wants, or the hierarchies
+    /// cannot be found.
+    pub fn place(&self) -> cgroup::Result<Place> {
+        let path = Some(self.cgroups_path.as_path());
+        match self.driver {
+            Driver::Folders => Place::folder(path, &self.id),
+            Driver::Delegated => Place::delegated(path, &self.id),
+            Driver::Systemd => Place::unit(path, &self.id, self.owner != 0, &self.annotations),
         }
     }
 

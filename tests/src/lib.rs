@@ -12,6 +12,7 @@
 )]
 
 pub mod bundle;
+pub mod cgroup;
 pub mod debian;
 pub mod host;
 pub mod machine;

@@ -22,6 +22,7 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("cpio", "cpio"),
     ("crun", "crun"),
     ("curl", "curl"),
+    ("dbus-daemon", "dbus-daemon"),
     ("dig", "dnsutils"),
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
@@ -37,6 +38,7 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("strip", "binutils"),
+    ("systemctl", "systemd"),
     ("unshare", "util-linux"),
     ("zstd", "zstd"),
 ];

@@ -4,7 +4,7 @@
 //! folders, outermost first, with the controllers handed down on v2; then the
 //! limits; then the device rules. A failure removes what was made, and only that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use super::error::{Error, Result};
 use super::folders::{Made, enable_controllers, inherit_cpuset};
 use super::layout::{Controller, Layout, relative};
+use super::place::Place;
 use super::settings::{self, Settings, Version};
 use super::{Cgroup, Record, file, open_folder};
 use crate::device_filter;
@@ -47,6 +48,22 @@ pub(super) enum Wanted {
 }
 
 impl Cgroup {
+    /// Makes the cgroup where `place` says, with all of `resources` in force.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`], and [`Error::Systemd`].
+    pub fn create_in(place: &Place, resources: &LinuxResources) -> Result<Self> {
+        match place {
+            Place::Folder { layout, path } => Self::create(layout, path, resources),
+            Place::Delegated { path } => Self::create_where_allowed(path, resources),
+            Place::Unit {
+                unit,
+                user,
+                properties,
+            } => Self::create_unit(unit, *user, properties, resources),
+        }
+    }
+
     /// Makes the cgroup `path` (`linux.cgroupsPath`), below the layout's base in
     /// every hierarchy, with all of `resources` in force. Outer folders are made
     /// as needed and stay. An empty left-over of the same name is replaced.
@@ -77,21 +94,7 @@ impl Cgroup {
             source,
         })?;
 
-        let mut wanted: BTreeSet<Controller> = match wanted_for {
-            Wanted::Usual => USUAL.into_iter().collect(),
-            Wanted::Needed => BTreeSet::new(),
-        };
-        wanted.extend(
-            settings
-                .writes
-                .iter()
-                .filter_map(|setting| setting.controller),
-        );
-        if matches!(layout, Layout::Legacy { .. }) {
-            wanted.extend(LEGACY);
-        }
-        wanted.retain(|controller| version(*controller).is_some());
-
+        let wanted = wanted(layout, &settings, &version, wanted_for);
         let mut made = Made::default();
         let begin = delegated.map_or(Path::new(""), |Delegated(folder)| folder);
         let result =
@@ -155,7 +158,27 @@ pub(super) fn controllers(folder: &Path) -> Result<BTreeSet<Controller>> {
     Ok(Controller::ALL.into_iter().filter(listed).collect())
 }
 
-fn version(
+/// The controllers that a group joins.
+pub(super) fn wanted(
+    layout: &Layout,
+    settings: &Settings,
+    version: &dyn Fn(Controller) -> Option<Version>,
+    which: Wanted,
+) -> BTreeSet<Controller> {
+    let mut wanted: BTreeSet<Controller> = match which {
+        Wanted::Usual => USUAL.into_iter().collect(),
+        Wanted::Needed => BTreeSet::new(),
+    };
+    let needed = settings.writes.iter();
+    wanted.extend(needed.filter_map(|setting| setting.controller));
+    if matches!(layout, Layout::Legacy { .. }) {
+        wanted.extend(LEGACY);
+    }
+    wanted.retain(|controller| version(*controller).is_some());
+    wanted
+}
+
+pub(super) fn version(
     layout: &Layout,
     available: &BTreeSet<Controller>,
     controller: Controller,
@@ -211,6 +234,7 @@ fn build(
         record,
         v2,
         killed: Cell::new(false),
+        holder: RefCell::new(None),
     };
     cgroup.apply(&settings.writes, &mut Vec::new())?;
     Ok(cgroup)

@@ -44,6 +44,17 @@ pub enum Error {
         /// The path as it was given.
         path: String,
     },
+    /// `linux.cgroupsPath` does not suit the driver.
+    #[error("cgroups path {path:?}: {reason}")]
+    Place {
+        /// The path as it was given.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// systemd does not do what it was asked.
+    #[error(transparent)]
+    Systemd(#[from] super::systemd::Error),
     /// The cgroup exists and is in use.
     #[error("cgroup {} is in use: another container has this name", path.display())]
     InUse {
@@ -89,6 +100,13 @@ impl Error {
             action,
             path: path.to_owned(),
             source: source.into(),
+        }
+    }
+
+    pub(super) fn place(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Place {
+            path: path.into(),
+            reason: reason.into(),
         }
     }
 

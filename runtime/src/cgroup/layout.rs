@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::file;
-use super::mounts::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, Found};
+use super::mounts::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, Found, Place};
 
 /// A resource controller, by its name on v2 where it has one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -127,28 +127,15 @@ pub enum Layout {
 /// # Errors
 /// When `/proc` cannot be read, nothing is mounted, or what is mounted is read-only.
 pub fn detect() -> Result<Layout> {
-    detect_in(Path::new("/proc/self"), Base::Delegated)
+    detect_in(Path::new("/proc/self"), Place::delegated, Place::own)
 }
 
-/// Finds the layout for a `linux.cgroupsPath` of an OCI configuration: an absolute
-/// one counts from the root of the v2 tree (OCI config-linux.md, "Cgroups Path").
-/// Its caller may live in a group that was delegated to it, and still want it there.
+/// Finds the mount points of the hierarchies: the bases of absolute paths.
 ///
 /// # Errors
 /// As [`detect`].
-pub fn detect_for(cgroups_path: &str) -> Result<Layout> {
-    let base = match cgroups_path.starts_with('/') {
-        true => Base::Root,
-        false => Base::Delegated,
-    };
-    detect_in(Path::new("/proc/self"), base)
-}
-
-/// Which folder of the v2 tree is the base.
-#[derive(Clone, Copy, Debug)]
-enum Base {
-    Delegated,
-    Root,
+pub fn detect_mounts() -> Result<Layout> {
+    detect_in(Path::new("/proc/self"), Place::root, Place::root)
 }
 
 /// Finds the layout as another process sees it, such as one that lives in a
@@ -158,7 +145,17 @@ enum Base {
 /// As [`detect`].
 pub fn detect_of(pid: Pid) -> Result<Layout> {
     let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-    detect_in(&proc, Base::Delegated)
+    detect_in(&proc, Place::delegated, Place::own)
+}
+
+/// The bases for a `linux.cgroupsPath`: an absolute one is below the mount points,
+/// a relative one below our own group.
+pub(super) fn detect_for(path: &str) -> Result<Layout> {
+    if path.starts_with('/') {
+        detect_mounts()
+    } else {
+        detect()
+    }
 }
 
 /// The folder of the v2 tree that we are in ourselves, if it is mounted.
@@ -169,7 +166,11 @@ pub(crate) fn own_v2_folder() -> Option<PathBuf> {
     Some(place.verified(CGROUP2_SUPER_MAGIC).ok()?.own())
 }
 
-fn detect_in(proc: &Path, base: Base) -> Result<Layout> {
+fn detect_in(
+    proc: &Path,
+    v2_base: fn(&Place) -> PathBuf,
+    v1_base: fn(&Place) -> PathBuf,
+) -> Result<Layout> {
     let mountinfo = proc.join("mountinfo");
     let mountinfo = file::read(&mountinfo).map_err(Error::file("read", &mountinfo))?;
     let own = proc.join("cgroup");
@@ -180,13 +181,11 @@ fn detect_in(proc: &Path, base: Base) -> Result<Layout> {
         .as_ref()
         .map(|place| place.verified(CGROUP2_SUPER_MAGIC))
         .transpose()?;
-    let v2 = v2.map(|place| match base {
-        Base::Delegated => place.delegated(),
-        Base::Root => place.root(),
-    });
+    let v2 = v2.map(v2_base);
     let mut controllers = BTreeMap::new();
     for (controller, place) in &found.v1 {
-        controllers.insert(*controller, place.verified(CGROUP_SUPER_MAGIC)?.own());
+        let base = v1_base(place.verified(CGROUP_SUPER_MAGIC)?);
+        controllers.insert(*controller, base);
     }
     match (v2, controllers.is_empty()) {
         (Some(root), true) => Ok(Layout::Unified { root }),

@@ -9,6 +9,7 @@ use super::create::controllers;
 use super::error::{Error, Result};
 use super::settings::{self, Absent, Current, Setting, Shows, Version};
 use super::{Cgroup, file};
+use crate::device_filter::Policy;
 
 impl Cgroup {
     /// Changes limits; what `resources` does not mention stays. Device rules, if there
@@ -37,18 +38,51 @@ impl Cgroup {
             Some(rules) => Some(self.policy(rules)?),
         };
         let mut undo = Vec::new();
-        let mut result = self.apply(&settings.writes, &mut undo);
-        if let (Ok(()), Some(devices)) = (&result, devices) {
-            result = self.restrict_devices(&devices).map(drop);
-        }
+        let result = self.change(&settings.writes, devices.as_ref(), &mut undo);
         if result.is_err() {
-            for (file, old) in undo.into_iter().rev() {
-                // The failure being reported is the first one; what the kernel held
-                // a moment ago it takes back, but for races with its own counters.
-                file::write(&file, &old).unwrap_or_default();
-            }
+            self.put_back(&undo);
         }
         result
+    }
+
+    fn change(
+        &self,
+        settings: &[Setting],
+        devices: Option<&Policy>,
+        undo: &mut Vec<(PathBuf, String)>,
+    ) -> Result<()> {
+        self.apply(settings, undo)?;
+        if self.record.unit.is_some() {
+            let files = settings.iter().filter_map(|setting| {
+                let (file, value) = setting.choices.first()?;
+                Some((file.as_str(), value.as_str()))
+            });
+            self.tell_systemd(files, devices)?;
+            // systemd has written its rounded values over ours.
+            self.apply(settings, &mut Vec::new())?;
+        }
+        match devices {
+            Some(devices) => self.restrict_devices(devices).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// What the kernel held a moment ago it takes back, but for races with its own
+    /// counters; the failure being reported is the one that is the reason for this.
+    fn put_back(&self, undo: &[(PathBuf, String)]) {
+        let write = || {
+            for (file, old) in undo.iter().rev() {
+                file::write(file, old).unwrap_or_default();
+            }
+        };
+        write();
+        let files = undo.iter().rev().filter_map(|(file, old)| {
+            let name = file.file_name()?.to_str()?;
+            Some((name, old.as_str()))
+        });
+        if self.record.unit.is_some() && self.tell_systemd(files, None).is_ok() {
+            write();
+        }
     }
 
     /// `memory.checkBeforeUpdate`: v2 would kill to get below a new limit. The bounds

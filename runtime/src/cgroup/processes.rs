@@ -30,6 +30,13 @@ impl Cgroup {
             .try_for_each(|folder| enter(folder, pid))
     }
 
+    pub(super) fn enter_v2(&self, pid: Pid) -> Result<()> {
+        match self.record.v2.as_deref() {
+            Some(folder) => enter(folder, pid),
+            None => Ok(()),
+        }
+    }
+
     /// The `tasks` file of each v1 folder, open for writing. A process with one thread
     /// that writes `0` there moves itself, and whatever it clones is born there. The
     /// kernel lets it do so at once, where moving another process waits for an RCU
@@ -223,6 +230,12 @@ impl Cgroup {
     /// [`Error::Timeout`] when processes are still in it after `timeout`.
     pub fn remove(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
+        if self.record.unit.is_some() {
+            // Stopping would kill who is left, without being asked.
+            drop(self.holder.take());
+            self.wait_empty(timeout)?;
+            self.stop_unit()?;
+        }
         for folder in self.folders() {
             // EBUSY outlasts the last process for a moment: the kernel lets go of
             // a group only after its members are reaped.

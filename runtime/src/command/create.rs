@@ -11,12 +11,12 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 
-use super::{Failure, GONE, Rootless, lifecycle, words};
+use super::{Failure, GONE, lifecycle, warn, words};
 use crate::cgroup;
-use crate::container::{Container, Created, Parent, Stdio};
+use crate::container::{Container, Created, Parent, Stdio, Switches};
 use crate::rootless;
 use crate::spec::Bundle;
-use crate::state::{Record, StateDir, StateRoot};
+use crate::state::{Driver, Record, StateDir, StateRoot};
 
 /// What `create` and `run` have in common.
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,12 @@ pub(super) struct Creation {
     pub(super) bundle: PathBuf,
     #[command(flatten)]
     pub(super) outlets: Outlets,
+    /// Change the root without pivot_root(2), where the host's own is in a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Let its processes keep the session keyring of the caller
+    #[arg(long)]
+    no_new_keyring: bool,
     /// Name of the new container
     pub(super) id: String,
 }
@@ -55,12 +61,8 @@ impl Creation {
 }
 
 /// Creates a container; whatever fails, nothing of it is left.
-pub(super) fn create(
-    states: &StateRoot,
-    args: &Creation,
-    rootless: Rootless,
-) -> Result<(), Failure> {
-    let new = New::begin(states, args, rootless)?;
+pub(super) fn create(states: &StateRoot, args: &Creation, driver: Driver) -> Result<(), Failure> {
+    let new = New::begin(states, args, driver)?;
     if new.wants_terminal() && args.outlets.console_socket.is_none() {
         return Err(new.after("process.terminal is true: give --console-socket".into()));
     }
@@ -79,8 +81,6 @@ pub(super) struct New {
     record: Record,
     bundle: Bundle,
     preserved: u32,
-    /// It may do without a cgroup.
-    rootless: bool,
 }
 
 /// A container that was made.
@@ -98,21 +98,20 @@ impl New {
     pub(super) fn begin(
         states: &StateRoot,
         args: &Creation,
-        rootless: Rootless,
+        driver: Driver,
     ) -> Result<Self, Failure> {
         let preserved = args.outlets.preserved()?;
         let bundle = rootless::as_counted_here(Bundle::load(&args.bundle)?);
-        let rootless = rootless.is_so();
-        // Relative: below what is delegated to the user, if anything is.
-        let outer = if rootless { "" } else { "/" };
-        let bundle = bundle.default_cgroups_path(&format!("{outer}dyno-runtime/{}", args.id));
-        let record = Record::new(&args.id, &bundle);
+        let switches = Switches {
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+        };
+        let record = Record::new(&args.id, &bundle).made_by(driver, switches);
         Ok(Self {
             state: states.create(&args.id)?,
             record,
             bundle,
             preserved,
-            rootless,
         })
     }
 
@@ -138,9 +137,8 @@ impl New {
             record,
             bundle,
             preserved,
-            rootless,
         } = self;
-        let container = match container(&state, &record, bundle, rootless) {
+        let container = match container(&state, &record, bundle) {
             Ok(container) => container,
             Err(error) => {
                 // Where descriptors have run out, removing needs this one.
@@ -161,24 +159,19 @@ impl New {
     }
 }
 
-fn container(
-    state: &StateDir,
-    record: &Record,
-    bundle: Bundle,
-    rootless: bool,
-) -> Result<Container, Failure> {
+fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Container, Failure> {
     File::create(state.config())?.write_all(bundle.text())?;
     // Each thing is on record before it is made, or before there can be a
     // process in it: so `delete` finds it even if we are killed on the way.
     state.write(record)?;
-    let container = match rootless {
-        true => Container::rootless(bundle)?,
-        false => {
-            let path = record.cgroups_path.to_string_lossy();
-            Container::new(bundle, &cgroup::detect_for(&path)?)?
-        }
-    };
-    Ok(container.named(&record.id))
+    let resources = bundle.spec().linux().as_ref();
+    let resources = resources.and_then(|linux| linux.resources().as_ref());
+    for warning in resources.map(cgroup::ignored).unwrap_or_default() {
+        warn(&warning);
+    }
+    let mut container = Container::new_in(bundle, &record.place()?)?.named(&record.id);
+    container.switch(record.switches);
+    Ok(container)
 }
 
 impl Made {

@@ -105,6 +105,7 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<ExitCode, Failure>
     };
     let mut container = Container::adopt(bundle, record.cgroup.clone())?.named(&record.id);
     container.preserve(preserved);
+    container.switch(record.switches);
     let stdio = match terminal {
         true => Stdio::Terminal,
         false => inherited()?,

@@ -211,14 +211,8 @@ pub(super) fn remove(
     bundle: Option<&Bundle>,
 ) -> Result<(), Failure> {
     if record.cgroup == cgroup::Record::default() {
-        // A `create` was killed while it made the folders, all of them empty.
-        let path = record.cgroups_path.to_string_lossy();
-        match cgroup::detect_for(&path) {
-            Ok(layout) => cgroup::prune(&layout, &path)?,
-            // Nor was there anything to make them in.
-            Err(cgroup::Error::Layout { .. }) if rootless::is_ordinary() => {}
-            Err(error) => return Err(error.into()),
-        }
+        // A `create` was killed while it made the group, in which nobody was.
+        record.place()?.clear()?;
     } else {
         let cgroup = Cgroup::open(record.cgroup.clone())?;
         kill_all(&cgroup, record)?;

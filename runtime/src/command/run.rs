@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use super::create::{Creation, Made, New};
 use super::foreground::{Signals, attend};
-use super::{Failure, Rootless, lifecycle};
+use super::{Failure, lifecycle};
 use crate::container::Parent;
 use crate::rootless;
-use crate::state::{StateError, StateRoot};
+use crate::state::{Driver, StateError, StateRoot};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -33,9 +33,9 @@ impl Run {
 }
 
 /// Runs a container; the exit code of its program, unless it is left alone.
-pub(super) fn run(states: &StateRoot, args: &Run, rootless: Rootless) -> Result<ExitCode, Failure> {
+pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<ExitCode, Failure> {
     let outlets = &args.creation.outlets;
-    let new = New::begin(states, &args.creation, rootless)?;
+    let new = New::begin(states, &args.creation, driver)?;
     if args.detach && new.wants_terminal() && outlets.console_socket.is_none() {
         let error = "process.terminal is true and nobody stays to pass it on: \
                      give --console-socket";

@@ -270,6 +270,9 @@ impl Spawn<'_> {
     }
 
     fn set_up(&self, created: &mut Created) -> Result<(), Error> {
+        if let Some(cgroup) = self.cgroup {
+            cgroup.admit(created.pid)?;
+        }
         let root = self.user.complete(created.pid, &created.plan.late)?;
         created
             .receiver

@@ -17,7 +17,7 @@ use super::{Access, Error, Kind, Nodes, Rule};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Policy {
     pub(crate) allow_by_default: bool,
-    pub(super) exceptions: BTreeMap<Nodes, Access>,
+    pub(crate) exceptions: BTreeMap<Nodes, Access>,
 }
 
 impl Policy {

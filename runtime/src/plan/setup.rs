@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxNetDevice, LinuxSeccomp, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use super::propagation::RootPropagation;
 use super::target::{Kind, Target};
@@ -57,7 +58,8 @@ pub(crate) struct InitParts<'a> {
 }
 
 /// What a caller may want of a container in another way than usual.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Switches {
     /// Do not use `pivot_root(2)`, for a host whose root is in a ramdisk. The
     /// host's mounts stay below the container's root then, and are kept from it

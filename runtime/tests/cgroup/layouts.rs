@@ -218,3 +218,30 @@ fn a_host_without_v2_freezes_and_kills_through_the_v1_freezer() {
     );
     assert_nothing_left(&layout, &outer);
 }
+
+/// config-linux.md, "Cgroup ownership"; the spec wants nothing of it where v1 is used.
+#[test]
+fn a_group_that_is_given_away_can_be_divided_and_its_limits_cannot_be_lifted() {
+    use std::os::unix::fs::MetadataExt;
+    let group = Group::new(json!({ "pids": { "limit": 7 } }));
+    group.cgroup.delegate_to(77_777).unwrap();
+    let v2 = group.cgroup.record().v2.clone().unwrap();
+    let owner = |path: PathBuf| std::fs::metadata(path).unwrap().uid();
+    let expected = match group.layout {
+        Layout::Unified { .. } => 77_777,
+        _ => 0,
+    };
+    assert_eq!(owner(v2.clone()), expected);
+    for name in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        assert_eq!(owner(v2.join(name)), expected, "{name}");
+    }
+    for name in [
+        "cgroup.kill",
+        "cgroup.freeze",
+        "cgroup.max.depth",
+        "pids.max",
+    ] {
+        let path = v2.join(name);
+        assert!(!path.exists() || owner(path) == 0, "{name}");
+    }
+}

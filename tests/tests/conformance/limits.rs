@@ -1,40 +1,13 @@
 //! config-linux.md, "Control groups".
 
-use std::path::{Path, PathBuf};
-
+use dyno_tests::cgroup::limit_of;
 use serde_json::json;
 
 use crate::rig::Container;
 
-/// A file of the container's cgroup as the host sees it: by its v2 name, or by
-/// the controller and name of v1.
+/// [`limit_of`] its first process.
 fn limit(container: &Container, v2: &str, controller: &str, v1: &str) -> String {
-    let pid = container.state()["pid"].to_string();
-    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let path = |wanted: &str| {
-        own.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let controllers = fields.nth(1)?;
-            controllers
-                .split(',')
-                .any(|name| name == wanted)
-                .then(|| fields.next())?
-                .map(str::to_owned)
-        })
-    };
-    let file: PathBuf = match path(controller) {
-        Some(folder) => Path::new("/sys/fs/cgroup")
-            .join(controller)
-            .join(folder.trim_start_matches('/'))
-            .join(v1),
-        None => Path::new("/sys/fs/cgroup")
-            .join(path("").unwrap().trim_start_matches('/'))
-            .join(v2),
-    };
-    std::fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
-        .trim()
-        .to_owned()
+    limit_of(&container.state(), v2, controller, v1)
 }
 
 fn limited(resources: serde_json::Value) -> Container {
@@ -112,4 +85,31 @@ fn its_processes_are_listed() {
         serde_json::from_slice(&ps.stdout).unwrap()
     };
     dyno_tests::until("both are listed", || pids().len() == 2);
+}
+
+#[test]
+fn other_limits_can_be_given_to_one_that_runs() {
+    let container = limited(json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 33}}));
+    let update = |options: &[&str]| {
+        let update = container.call(&[&["update"], options, &[container.id()]].concat());
+        assert!(update.status.success(), "{update:?}");
+    };
+    let pids = || limit(&container, "pids.max", "pids", "pids.max");
+    let memory = || limit(&container, "memory.max", "memory", "memory.limit_in_bytes");
+    update(&["--memory", "33554432", "--pids-limit", "20"]);
+    assert_eq!((memory().as_str(), pids().as_str()), ("33554432", "20"));
+    dyno_tests::write_file(
+        &container.path("limits.json"),
+        &json!({"memory": {"limit": 48 << 20}, "pids": {"limit": 21}}).to_string(),
+    );
+    let file = container.path("limits.json");
+    update(&["--resources", &file.to_string_lossy()]);
+    assert_eq!((memory().as_str(), pids().as_str()), ("50331648", "21"));
+}
+
+#[test]
+fn one_that_is_not_there_gets_no_other_limits() {
+    let container = Container::new(&["/bin/true"]);
+    let update = container.call(&["update", "--pids-limit", "20", container.id()]);
+    assert!(!update.status.success(), "{update:?}");
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -96,9 +97,14 @@ impl Drop for Monitored {
     fn drop(&mut self) {
         drop(self.ask(&json!({"op": "stop", "grace_ms": 0})));
         self.monitor.wait().unwrap();
-        let base = format!("/sys/fs/cgroup/unified/{0}", self.bundle.id());
-        for folder in [format!("{base}/dynos"), base] {
-            std::fs::remove_dir(folder).ok();
+        let top = Path::new("/sys/fs/cgroup");
+        let hierarchies = std::fs::read_dir(top).unwrap();
+        let hierarchies = hierarchies.map(|entry| entry.unwrap().path());
+        for hierarchy in hierarchies.chain([top.to_owned()]) {
+            let base = hierarchy.join(self.bundle.id());
+            for folder in [base.join("dynos"), base] {
+                std::fs::remove_dir(folder).ok();
+            }
         }
     }
 }

@@ -18,7 +18,8 @@ pub(super) fn v1(folder: Folder<'_>) -> Result<Blkio> {
     let mut found = Blkio::default();
     for (index, prefix) in V1.into_iter().enumerate() {
         let end = if index < 3 { "_recursive" } else { "" };
-        let read = |name: &str| Ok(table(&folder.text(&format!("{prefix}{name}{end}"))?));
+        let read =
+            |name: &str| -> Result<_> { Ok(table(&folder.text(&format!("{prefix}{name}{end}"))?)) };
         let bytes = read("io_service_bytes")?;
         if bytes.is_empty() {
             continue;
