@@ -41,7 +41,7 @@ fn main() {
         }
         return;
     }
-    for program in ["systemd", "systemctl", "dbus-daemon"] {
+    for program in ["systemd", "systemctl", "busctl", "dbus-daemon"] {
         let there = |folder: &str| Path::new(folder).join(program).exists();
         if !["/usr/bin", "/bin", "/usr/local/bin"]
             .into_iter()
@@ -136,7 +136,10 @@ bus=$!
 systemd --user --log-target=console 2>/run/log &
 systemd=$!
 tries=0
-until systemctl --user show --property Version >/dev/null 2>&1; do
+# Its own socket answers before it has a name on the bus.
+until systemctl --user show --property Version >/dev/null 2>&1 &&
+    busctl --user call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
+        org.freedesktop.DBus.Peer Ping >/dev/null 2>&1; do
     tries=$((tries + 1))
     if [ $tries = 100 ]; then cat /run/log >&2; exit 1; fi
     sleep 0.1

@@ -323,8 +323,10 @@ fn wait_event(
     };
     loop {
         let mut text = String::new();
-        events.rewind().map_err(failed("read"))?;
-        let read = file::gone_is_none(events.read_to_string(&mut text)).map_err(failed("read"))?;
+        // systemd removes a scope's folder by itself, at any moment.
+        let read = events.rewind();
+        let read = read.and_then(|()| events.read_to_string(&mut text));
+        let read = file::gone_is_none(read).map_err(failed("read"))?;
         if read.is_none() || file::keyed(&text, key) == Some(value) {
             return Ok(());
         }

@@ -175,6 +175,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        // Killed, it does not remove it.
+        std::fs::remove_file(&self.socket).unwrap();
     }
 }
 
