@@ -16,5 +16,6 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod plain;
+mod probes;
 mod scheduling;
 mod seccomp;

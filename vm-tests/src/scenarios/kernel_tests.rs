@@ -79,6 +79,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "new, and not yet seen to hold on Debian's kernel",
     ),
     (
+        "dyno-tests::oci probes::",
+        "new, and not yet seen to hold on Debian's kernel",
+    ),
+    (
         "dyno-tests::oci scheduling::",
         "new, and not yet seen to hold on Debian's kernel",
     ),
