@@ -17,5 +17,6 @@ mod namespaces;
 mod net_devices;
 mod plain;
 mod probes;
+mod races;
 mod scheduling;
 mod seccomp;

@@ -82,6 +82,7 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::oci probes::",
         "new, and not yet seen to hold on Debian's kernel",
     ),
+    ("dyno-tests::oci races::", "races for minutes without KVM"),
     (
         "dyno-tests::oci scheduling::",
         "new, and not yet seen to hold on Debian's kernel",
