@@ -12,6 +12,7 @@ mod count;
 mod fuzz;
 mod nested;
 mod setup;
+mod threats;
 
 use std::process::ExitCode;
 
