@@ -6,7 +6,7 @@ RUSTUP = curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
 PROGRAMS = --package dyno --package dyno-hostd --package dyno-runtime --package dyno-images --package dyno-edge
 RELEASE = target/x86_64-unknown-linux-gnu/release
 
-.PHONY: demo test bench soak release toolchain
+.PHONY: demo test bench soak fuzz release toolchain
 
 demo: PROGRAMS += --package dyno-example-web
 demo: release
@@ -23,6 +23,10 @@ bench: toolchain
 soak: toolchain
 	@cargo xtask setup test
 	@DYNO_SOAK=1 DYNO_VM_ROUNDS=100 NEXTEST_PROFILE=soak cargo xtask test
+
+# The bytes that others write, against a nightly compiler's libFuzzer.
+fuzz: toolchain
+	@cargo xtask fuzz
 
 release: toolchain
 	@cargo build --release --bins $(PROGRAMS)

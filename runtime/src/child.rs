@@ -3,7 +3,7 @@
 //! Nothing here allocates, locks, logs or formats. A step that fails sends one
 //! fixed record and ends the process; the parent turns it into words.
 
-mod channel;
+pub(crate) mod channel;
 mod copy_up;
 mod device;
 mod identity;

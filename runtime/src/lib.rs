@@ -15,6 +15,7 @@
 //!  signal    names and numbers
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
+//!  fuzz      where bytes that we did not write come in, for tests of that
 //!  sys       one safe function per system call; the only unsafe code
 //! ```
 //!
@@ -26,6 +27,8 @@ pub mod command;
 pub mod container;
 pub mod device_filter;
 pub mod features;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod jail;
 pub mod monitor;
 pub mod own_file;

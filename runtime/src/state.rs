@@ -253,7 +253,7 @@ impl StateDir {
     pub fn read(&self) -> Result<Record, StateError> {
         let path = self.path.join("state.json");
         let text = fs::read(&path).map_err(io_error("read", &path))?;
-        serde_json::from_slice(&text).map_err(|source| StateError::Parse { path, source })
+        Record::parse(&text).map_err(|source| StateError::Parse { path, source })
     }
 
     /// Replaces `state.json`. It lives on a tmpfs, so nothing is synced.
@@ -295,6 +295,17 @@ impl Status {
 }
 
 impl Record {
+    /// Reads what [`StateDir::write`] wrote. A negative process id is damage:
+    /// to kill(2) it would mean a group of processes, or all of them.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let record: Self = serde_json::from_slice(text)?;
+        if record.pid < 0 {
+            let damage = format!("pid is {}, expected one of a process", record.pid);
+            return Err(serde::de::Error::custom(damage));
+        }
+        Ok(record)
+    }
+
     /// The record of a container of which nothing is made yet.
     pub fn new(id: &str, bundle: &Bundle) -> Self {
         let linux = bundle.spec().linux().as_ref();
@@ -460,6 +471,24 @@ mod tests {
             assert!(matches!(root.path_of(bad), Err(StateError::Id(_))), "{bad}");
         }
         assert!(root.path_of("web-1.2_x+y").is_ok());
+    }
+
+    #[test]
+    fn a_damaged_process_id_is_no_process_and_no_group_of_them() {
+        let text = |pid: i32| {
+            format!(
+                r#"{{"version":{VERSION},"id":"x","bundle":"/b","rootfs":"/b/rootfs","ociVersion":"1.2.0",
+                "created":"2026-01-01T00:00:00Z","owner":0,"annotations":{{}},"pid":{pid},"startTime":1,
+                "cgroupsPath":"","cgroup":{}}}"#,
+                serde_json::to_value(cgroup::Record::default()).unwrap()
+            )
+        };
+        for pid in [-1, -4711, i32::MIN] {
+            let error = Record::parse(text(pid).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("pid"), "{error}");
+        }
+        let record = Record::parse(text(i32::MAX).as_bytes()).unwrap();
+        assert!(record.init().unwrap().is_none());
     }
 
     #[test]

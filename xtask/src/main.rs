@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask setup|test|bench|conformance`.
+//! Chores: `cargo xtask setup|test|bench|conformance|fuzz`.
 #![expect(
     clippy::print_stdout,
     reason = "a chore talks to the person who started it"
@@ -9,8 +9,10 @@ mod bench;
 mod checks;
 mod conformance;
 mod count;
+mod fuzz;
 mod nested;
 mod setup;
+mod threats;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Chore {
     /// Measure beside the peers
     Bench(bench::Bench),
     Conformance(conformance::Conformance),
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +60,6 @@ fn run(chore: Chore) -> Result<bool> {
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench::run(&bench).map(|()| true),
         Chore::Conformance(conformance) => conformance::run(&conformance),
+        Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
     }
 }

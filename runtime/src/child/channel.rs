@@ -34,6 +34,9 @@ const LISTENER: u8 = 7;
 /// `[what, step (u32), errno or pid (i32)]`.
 const PACKET: usize = 9;
 
+/// The largest error number that a system call returns (`err.h`, `MAX_ERRNO`).
+const MAX_ERRNO: i32 = 4095;
+
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Reporter(OwnedFd);
@@ -171,20 +174,29 @@ impl Receiver {
         if bytes == 0 {
             return Ok(Report::Closed);
         }
-        let [what, a, b, c, d, e, f, g, h] = packet;
-        let value = i32::from_ne_bytes([e, f, g, h]);
-        match what {
-            READY => Ok(Report::Ready),
-            HOOKS => Ok(Report::Hooks),
-            CLONED => Ok(Report::Cloned(value)),
-            TERMINAL => fd.map(Report::Terminal).ok_or(Errno::BADMSG),
-            LISTENER => fd.map(Report::Listener).ok_or(Errno::BADMSG),
-            FAILED => Ok(Report::Failed {
-                step: u32::from_ne_bytes([a, b, c, d]) as usize,
-                errno: Errno::from_raw_os_error(value),
-            }),
-            _ => Err(Errno::BADMSG),
-        }
+        decode(&packet[..bytes], fd)
+    }
+}
+
+/// What a packet says. It comes from code of ours, but from a process that a
+/// container's configuration drives: it is refused rather than trusted.
+pub(crate) fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Result<Report> {
+    let &[what, a, b, c, d, e, f, g, h] = packet else {
+        return Err(Errno::BADMSG);
+    };
+    let value = i32::from_ne_bytes([e, f, g, h]);
+    match what {
+        READY => Ok(Report::Ready),
+        HOOKS => Ok(Report::Hooks),
+        CLONED if value > 0 => Ok(Report::Cloned(value)),
+        TERMINAL => fd.map(Report::Terminal).ok_or(Errno::BADMSG),
+        LISTENER => fd.map(Report::Listener).ok_or(Errno::BADMSG),
+        // Other numbers are no answer of a kernel's, and no `Errno` either.
+        FAILED if (1..=MAX_ERRNO).contains(&value) => Ok(Report::Failed {
+            step: u32::from_ne_bytes([a, b, c, d]) as usize,
+            errno: Errno::from_raw_os_error(value),
+        }),
+        _ => Err(Errno::BADMSG),
     }
 }
 
@@ -237,5 +249,61 @@ fn await_byte(fd: BorrowedFd<'_>) -> Result<()> {
     match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut byte))? {
         0 => Err(Errno::SRCH),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(what: u8, step: u32, value: i32) -> Vec<u8> {
+        let mut packet = vec![what];
+        packet.extend(step.to_ne_bytes());
+        packet.extend(value.to_ne_bytes());
+        packet
+    }
+
+    #[test]
+    fn what_no_child_of_ours_sends_is_refused_and_not_believed() {
+        let table = [
+            vec![],
+            vec![READY],
+            [packet(READY, 0, 0), vec![0]].concat(),
+            packet(0, 0, 0),
+            packet(GO, 0, 0),
+            packet(255, 0, 0),
+            packet(CLONED, 0, 0),
+            packet(CLONED, 0, -1),
+            packet(FAILED, 3, 0),
+            packet(FAILED, 3, -2),
+            packet(FAILED, 3, 4096),
+            packet(FAILED, 3, i32::MIN),
+            packet(TERMINAL, 0, 0),
+            packet(LISTENER, 0, 0),
+        ];
+        for bytes in table {
+            assert!(
+                matches!(decode(&bytes, None), Err(Errno::BADMSG)),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_child_sends_is_understood() {
+        let failed = decode(&packet(FAILED, 7, 13), None);
+        assert!(matches!(
+            failed,
+            Ok(Report::Failed {
+                step: 7,
+                errno: Errno::ACCESS
+            })
+        ));
+        let cloned = decode(&packet(CLONED, 0, 4711), None);
+        assert!(matches!(cloned, Ok(Report::Cloned(4711))));
+        assert!(matches!(
+            decode(&packet(READY, 0, 0), None),
+            Ok(Report::Ready)
+        ));
     }
 }

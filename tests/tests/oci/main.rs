@@ -18,6 +18,8 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod plain;
+mod probes;
+mod races;
 mod rootless;
 mod scheduling;
 mod seccomp;
