@@ -51,6 +51,18 @@ impl Capabilities {
     }
 }
 
+impl Capabilities {
+    /// The first that its holder would have and whoever has these has not:
+    /// nobody gives what he does not have.
+    pub(crate) fn beyond(&self, own: CapabilitySet) -> Option<&'static str> {
+        let held = self.effective | self.permitted | self.inheritable | self.ambient;
+        let missing = (held - own).bits();
+        let mut known = KNOWN_CAPABILITIES.iter().enumerate();
+        let (_, name) = known.find(|(number, _)| missing & (1 << number) != 0)?;
+        Some(name)
+    }
+}
+
 /// The bit mask of these capabilities.
 fn capability_bits<'a>(set: impl Iterator<Item = &'a Capability>) -> CapabilitySet {
     set.map(|&capability| bit(capability))

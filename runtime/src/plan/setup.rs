@@ -377,11 +377,29 @@ fn last_steps(
     } else {
         Some(groups.iter().map(|&gid| Gid::from_raw(gid)).collect())
     };
+    let capabilities = Capabilities::from_spec(process.capabilities().as_ref());
+    if bundle.namespace(LinuxNamespaceType::User).is_none() {
+        // P18: found out after the start, there would be nobody to tell.
+        let own = rustix::thread::capabilities(None);
+        let own = own.map_err(|source| PlanError::Prepare {
+            what: "read",
+            subject: "our own capabilities".to_owned(),
+            source,
+        })?;
+        if let Some(missing) = capabilities.beyond(own.permitted) {
+            return Err(SpecError::Invalid {
+                property: "process.capabilities",
+                value: missing.to_owned(),
+                expected: "capabilities that we have ourselves, or a new user namespace",
+            }
+            .into());
+        }
+    }
     let identity = Step::Identity {
         uid: Uid::from_raw(user.uid()),
         gid: Gid::from_raw(user.gid()),
         groups,
-        capabilities: Capabilities::from_spec(process.capabilities().as_ref()),
+        capabilities,
     };
     let mut steps = vec![
         Step::Umask(user.umask().unwrap_or(0o022)),

@@ -264,3 +264,34 @@ fn without_a_procfs_it_is_refused() {
         assert_nothing_left(&bundle, &before, spoil);
     }
 }
+
+/// After the start there would be nobody to tell.
+#[test]
+fn a_capability_that_the_caller_lacks_is_refused_when_the_container_is_created() {
+    let mut bundle = Bundle::new(&["true"]).as_host_root();
+    let sets = ["bounding", "effective", "permitted"];
+    for set in sets {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_KILL", "CAP_SYS_TIME"]);
+    }
+    let without = |bundle: &Bundle| {
+        let create = bundle.command(&["create"]);
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_time"]);
+        command.arg(create.get_program()).args(create.get_args());
+        command.stdin(std::process::Stdio::null());
+        command.output().unwrap()
+    };
+    let create = without(&bundle);
+    assert_eq!(create.status.code(), Some(1), "{create:?}");
+    let told = String::from_utf8(create.stderr).unwrap();
+    assert!(
+        told.contains("process.capabilities is \"CAP_SYS_TIME\""),
+        "{told}"
+    );
+    assert!(!bundle.call(&["state", bundle.id()]).status.success());
+    for set in sets {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_KILL"]);
+    }
+    let ran = bundle.run();
+    assert!(ran.create.status.success(), "{ran:?}");
+}

@@ -62,10 +62,6 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::oci mounts::idmap_is_for_one_mount_and_ridmap_for_those_below",
         "6.1 maps the owners of no tmpfs",
     ),
-    (
-        "dyno-tests::oci probes::",
-        "new, and not yet seen to hold on Debian's kernel",
-    ),
     ("dyno-tests::oci races::", "races for minutes without KVM"),
     ("dyno-edge::it control::", "what the edge answers"),
     ("dyno-edge::it forwarding::", "what the edge answers"),
