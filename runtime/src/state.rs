@@ -295,9 +295,19 @@ impl Status {
 }
 
 impl Record {
-    /// Reads what [`StateDir::write`] wrote. A negative process id is damage:
-    /// to kill(2) it would mean a group of processes, or all of them.
+    /// Reads what [`StateDir::write`] wrote, of this version alone. A negative
+    /// process id is damage: to kill(2) it would mean a group of processes, or all
+    /// of them.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(text)?;
+        if version != VERSION {
+            let other = format!("version is {version}, expected {VERSION}: another dyno-runtime's");
+            return Err(serde::de::Error::custom(other));
+        }
         let record: Self = serde_json::from_slice(text)?;
         if record.pid < 0 {
             let damage = format!("pid is {}, expected one of a process", record.pid);
@@ -473,22 +483,32 @@ mod tests {
         assert!(root.path_of("web-1.2_x+y").is_ok());
     }
 
+    fn text(version: u32, pid: i32) -> String {
+        format!(
+            r#"{{"version":{version},"id":"x","bundle":"/b","rootfs":"/b/rootfs","ociVersion":"1.2.0",
+            "created":"2026-01-01T00:00:00Z","owner":0,"annotations":{{}},"pid":{pid},"startTime":1,
+            "cgroupsPath":"","cgroup":{}}}"#,
+            serde_json::to_value(cgroup::Record::default()).unwrap()
+        )
+    }
+
     #[test]
     fn a_damaged_process_id_is_no_process_and_no_group_of_them() {
-        let text = |pid: i32| {
-            format!(
-                r#"{{"version":{VERSION},"id":"x","bundle":"/b","rootfs":"/b/rootfs","ociVersion":"1.2.0",
-                "created":"2026-01-01T00:00:00Z","owner":0,"annotations":{{}},"pid":{pid},"startTime":1,
-                "cgroupsPath":"","cgroup":{}}}"#,
-                serde_json::to_value(cgroup::Record::default()).unwrap()
-            )
-        };
         for pid in [-1, -4711, i32::MIN] {
-            let error = Record::parse(text(pid).as_bytes()).unwrap_err();
+            let error = Record::parse(text(VERSION, pid).as_bytes()).unwrap_err();
             assert!(error.to_string().contains("pid"), "{error}");
         }
-        let record = Record::parse(text(i32::MAX).as_bytes()).unwrap();
+        let record = Record::parse(text(VERSION, i32::MAX).as_bytes()).unwrap();
         assert!(record.init().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_record_of_another_version_is_not_believed() {
+        for version in [0, VERSION - 1, VERSION + 1] {
+            let error = Record::parse(text(version, 1).as_bytes()).unwrap_err();
+            let told = format!("version is {version}, expected {VERSION}");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
     }
 
     #[test]
