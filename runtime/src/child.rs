@@ -14,6 +14,7 @@ pub(crate) use channel::{Receiver, Report, Reporter, pair};
 
 use std::convert::Infallible;
 use std::ffi::CStr;
+use std::fmt::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -49,13 +50,52 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
     };
     for (index, step) in plan.steps.iter().enumerate() {
         if let Err(errno) = walk.take(step) {
-            reporter.fail(index, errno);
+            if !reporter.fail(index, errno) {
+                LastWords::say(format_args!("could not {step}"), errno);
+            }
             sys::process::exit_now(FAILED);
         }
     }
     let errno = walk.execute();
-    reporter.fail(plan.steps.len(), errno);
+    if !reporter.fail(plan.steps.len(), errno) {
+        let program = plan.program.argv.strings().first();
+        let program = program.map_or(c"", |program| program.as_c_str());
+        LastWords::say(format_args!("cannot execute {program:?}"), errno);
+    }
     sys::process::exit_now(FAILED)
+}
+
+/// What is written on standard error, the container's own, where nobody else can
+/// be told: `create` is long gone, and `start` only gives the word.
+struct LastWords {
+    text: [u8; 512],
+    length: usize,
+}
+
+impl LastWords {
+    fn say(what: fmt::Arguments<'_>, errno: Errno) {
+        let mut words = Self {
+            text: [0; 512],
+            length: 0,
+        };
+        let why = nix::errno::Errno::from_raw(errno.raw_os_error()).desc();
+        // What does not fit is left out; and there is nobody to tell if it fails.
+        words
+            .write_fmt(format_args!("dyno-runtime: {what}: {why}\n"))
+            .ok();
+        let text = words.text.get(..words.length).unwrap_or_default();
+        rustix::io::write(rustix::stdio::stderr(), text).ok();
+    }
+}
+
+impl fmt::Write for LastWords {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let rest = self.text.get_mut(self.length..).unwrap_or_default();
+        let fitting = text.len().min(rest.len());
+        rest[..fitting].copy_from_slice(&text.as_bytes()[..fitting]);
+        self.length += fitting;
+        Ok(())
+    }
 }
 
 /// Exit code of a child that could not become its program.

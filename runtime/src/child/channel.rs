@@ -117,10 +117,10 @@ impl Reporter {
         self.send(CLONED, 0, pid, None)
     }
 
-    /// Says which step failed. There is nobody to tell if that fails too.
-    pub(crate) fn fail(&self, step: usize, errno: Errno) {
+    /// Says which step failed; whether anybody is there to hear it.
+    pub(crate) fn fail(&self, step: usize, errno: Errno) -> bool {
         let step = u32::try_from(step).unwrap_or(u32::MAX);
-        self.send(FAILED, step, errno.raw_os_error(), None).ok();
+        self.send(FAILED, step, errno.raw_os_error(), None).is_ok()
     }
 
     /// Fails if the parent's end is closed: it died before the death signal was set.

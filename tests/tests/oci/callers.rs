@@ -295,3 +295,16 @@ fn a_capability_that_the_caller_lacks_is_refused_when_the_container_is_created()
     let ran = bundle.run();
     assert!(ran.create.status.success(), "{ran:?}");
 }
+
+/// `create` has ended, and `start` does not wait for the program.
+#[test]
+fn a_program_that_cannot_be_executed_is_told_on_the_containers_own_standard_error() {
+    let bundle = Bundle::new(&["/bin/garbage"]);
+    let garbage = bundle.path().join("layer/bin/garbage");
+    dyno_tests::write_file(&garbage, "\0\0\0\0");
+    std::fs::set_permissions(&garbage, PermissionsExt::from_mode(0o755)).unwrap();
+    let ran = bundle.run();
+    assert!(ran.create.status.success(), "{ran:?}");
+    let told = "dyno-runtime: cannot execute \"/bin/garbage\": Exec format error";
+    assert!(ran.stderr.contains(told), "{ran:?}");
+}
