@@ -239,6 +239,7 @@ const FAILED: u8 = 125;
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
+    own_file::show_name();
     let cli = Cli::parse();
     if let Err(error) = log::open(cli.log.as_deref(), cli.log_format, cli.debug) {
         eprintln!("dyno-runtime: open the log: {error}");

@@ -31,6 +31,13 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use crate::sys::mount::{Attributes, mount_setattr};
 use crate::sys::process::{CStringArray, fexecve};
 
+/// Gives this process its name again: executed by descriptor, it is called by that
+/// descriptor's number.
+pub(crate) fn show_name() {
+    // It is seen in ps(1) and nowhere else.
+    rustix::thread::set_name(c"dyno-runtime").ok();
+}
+
 /// Returns in a process that runs from a file which can't be opened for
 /// writing. That process may be this one, executed anew with the same arguments.
 ///
@@ -41,8 +48,7 @@ pub(crate) fn put_out_of_reach() -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = openat(CWD, "/proc/self/exe", flags, Mode::empty())?;
     if is_read_only(&file)? || is_sealed()? {
-        // Executed by descriptor, we would be called by its number.
-        return Ok(rustix::thread::set_name(c"dyno-runtime")?);
+        return Ok(());
     }
     match read_only_copy(&file) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

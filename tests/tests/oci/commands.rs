@@ -335,3 +335,19 @@ fn a_checkpoint_is_refused_by_what_is_missing_and_the_container_runs_on() {
     }
     assert_eq!(bundle.state()["status"], "running");
 }
+
+/// It executes itself by a descriptor, whose number would be its name.
+#[test]
+fn it_is_called_by_its_name_whatever_it_does() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    assert!(bundle.create().status.success());
+    bundle.start();
+    let mut events = bundle.runtime(&["events", bundle.id()]);
+    let mut events = events.stdout(Stdio::null()).spawn().unwrap();
+    let name = format!("/proc/{}/comm", events.id());
+    until("it has its name", || {
+        std::fs::read_to_string(&name).unwrap() == "dyno-runtime\n"
+    });
+    events.kill().unwrap();
+    events.wait().unwrap();
+}
