@@ -63,6 +63,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "6.1 maps the owners of no tmpfs",
     ),
     ("dyno-tests::oci races::", "races for minutes without KVM"),
+    (
+        "dyno-runtime::systemd ",
+        "needs systemd, as the guest of the engines' scenarios has it",
+    ),
     ("dyno-edge::it control::", "what the edge answers"),
     ("dyno-edge::it forwarding::", "what the edge answers"),
     ("dyno-edge::it names::", "what the edge answers"),
