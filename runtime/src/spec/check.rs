@@ -2,6 +2,9 @@
 //!
 //! Refused is what is malformed, what would silently be less than was asked
 //! for (P18), and what would change the host instead of the container.
+//!
+//! Long because it is a list: a short function for each property, with the words
+//! that refuse it.
 
 use std::path::{Path, PathBuf};
 

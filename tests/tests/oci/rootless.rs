@@ -1,5 +1,8 @@
 //! Containers of an ordinary user: his uid is nobody else's, and what the host says
 //! of him (passwd, subuid, subgid) is so in this test's own mount namespace only.
+//!
+//! Long because such a user can do everything that root can, or is told why not:
+//! each command and each property again.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
