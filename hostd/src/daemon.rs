@@ -31,6 +31,7 @@ use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::recovery;
 use crate::registry::Registry;
+use crate::spare::Spares;
 use crate::systemd;
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
@@ -243,7 +244,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         identity,
         facts,
         binaries,
-        runtime,
+        spares: Arc::new(Spares::new(runtime)),
         layout,
         images,
         network,

@@ -1,10 +1,9 @@
 //! What all parts of the engine share: folders, facts, images, the network,
 //! and who is who among the dynos.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dyno_api::error::ApiError;
 use dyno_images::Store;
@@ -20,6 +19,7 @@ use crate::identity::Identity;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::registry::Registry;
+use crate::spare::Spares;
 
 /// The programs that hostd executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +43,8 @@ pub struct Host {
     pub facts: HostFacts,
     /// The programs it executes.
     pub binaries: Binaries,
-    /// `dyno-runtime` as monitors are executed, out of a dyno's reach (P5): the
-    /// one that was there when hostd started.
-    pub runtime: OwnedFd,
+    /// Where its monitors come from.
+    pub spares: Arc<Spares>,
     /// How the machine's cgroups are mounted.
     pub layout: Layout,
     /// What happened.

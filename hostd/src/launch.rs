@@ -8,7 +8,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
     let own = host.paths.dyno(&record.id);
     let (shared, wanted) = (host.clone(), record.clone());
     blocking(move || write_bundle(&shared, &wanted)).await?;
-    let mut spawned = monitor::spawn(host.runtime.as_fd(), &own.run).await?;
+    let mut spawned = monitor::spawn(&host.spares, &own.run).await?;
     let pid = spawned.monitor.id().unwrap_or_default();
     let plumbed = match plumb(host, record, spawned.init).await {
         Ok(()) => Running::open(&own, pid).await,

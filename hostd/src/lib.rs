@@ -6,7 +6,7 @@
 //!   │
 //! http ──▶ engine ──▶ supervisor (one task per dyno) ──▶ launch ──▶ bundle (pure)
 //!             │         machine (pure), perform            │
-//!             ▼                                            ├──▶ monitor   dyno-runtime monitor
+//!             ▼                                            ├──▶ monitor   dyno-runtime monitor; spare, one ahead
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
@@ -41,6 +41,7 @@ pub mod paths;
 pub mod recovery;
 pub mod registry;
 pub mod signal;
+pub mod spare;
 pub mod stats;
 pub mod supervisor;
 pub mod systemd;

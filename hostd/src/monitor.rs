@@ -3,21 +3,22 @@
 //! The protocol is `dyno_runtime::monitor::protocol`: one JSON line per
 //! request, one per answer.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_runtime::monitor::protocol::{Announcement, Failure, FailureKind, Reply, Request, Status};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::durable::from_io;
+use crate::spare::Spares;
 
 /// How long a monitor may take to create its container.
 const CREATE: Duration = Duration::from_secs(30);
@@ -37,34 +38,15 @@ pub struct Spawned {
     pub monitor: Child,
 }
 
-/// Starts `dyno-runtime monitor` in this run folder, an absolute path, and waits
-/// until its container exists. The program is one of
-/// [`dyno_runtime::own_file::open`].
+/// Has a monitor begin in this run folder, an absolute path, and waits until its
+/// container exists.
 ///
 /// # Errors
 /// Why there is no container; nothing runs then.
-pub async fn spawn(runtime: BorrowedFd<'_>, run: &Path) -> Result<Spawned, ApiError> {
+pub async fn spawn(spares: &Arc<Spares>, run: &Path) -> Result<Spawned, ApiError> {
     let complaints = run.join("monitor.log");
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&complaints)
-        .map_err(|error| from_io(&format!("cannot write {}", complaints.display()), &error))?;
-    let program = format!("/proc/self/fd/{}", runtime.as_raw_fd());
-    // The environment is hostd's business, not the monitor's. Nothing here
-    // needs code of ours between fork and exec, so that the standard library
-    // uses posix_spawn(3): hostd's memory is not copied for it.
-    let mut monitor = Command::new(program)
-        .arg0("dyno-runtime")
-        .arg("monitor")
-        .arg(run)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| from_io("cannot execute dyno-runtime", &error))?;
+    let taken = spares.take(run).await;
+    let mut monitor = taken.map_err(|error| from_io("cannot execute dyno-runtime", &error))?;
     let announced = match monitor.stdout.take() {
         Some(stdout) => timeout(CREATE, read_line(BufReader::new(stdout))).await,
         None => Ok(Ok(String::new())),

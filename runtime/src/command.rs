@@ -162,6 +162,9 @@ enum Command {
     Monitor {
         /// The dyno's run folder
         dir: PathBuf,
+        /// It comes as a line on standard input; DIR is as long
+        #[arg(long)]
+        spare: bool,
     },
     /// Run a program that sees nothing but one folder
     Jail {
@@ -294,7 +297,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => checkpoint::refuse("restore", &args),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
-        Command::Monitor { dir } => return monitor::run(&dir),
+        Command::Monitor { spare: true, .. } => return monitor::spare::wait(),
+        Command::Monitor { dir, .. } => return monitor::run(&dir),
         Command::Jail {
             root,
             uid_base,

@@ -36,6 +36,7 @@ mod failure;
 mod listener;
 mod record;
 mod serve;
+pub mod spare;
 mod status;
 mod streams;
 

@@ -1,9 +1,10 @@
 //! `clone3(2)`, `execveat(2)`, `close_range(2)`, signals and keyrings.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::Pid;
@@ -112,6 +113,36 @@ impl CStringArray {
     pub(crate) fn strings(&self) -> &[CString] {
         &self.strings
     }
+}
+
+/// Shows these as the arguments of this process, proc_pid_cmdline(5); what they
+/// were is overwritten and must have been as long.
+///
+/// # Errors
+/// ENAMETOOLONG where there is no room, or what reading proc_pid_stat(5) answers.
+pub(crate) fn show_arguments(arguments: &[&OsStr]) -> io::Result<()> {
+    const ARG_START: usize = 48 - 3; // counted from the state, the third field
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    let mut bounds = fields.split_whitespace().skip(ARG_START);
+    let mut bound = || bounds.next()?.parse::<usize>().ok().filter(|at| *at != 0);
+    let (Some(start), Some(end)) = (bound(), bound()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let mut text = arguments.iter().fold(Vec::new(), |text, argument| {
+        [&text[..], argument.as_bytes(), b"\0"].concat()
+    });
+    let room = end.saturating_sub(start);
+    if text.len() > room {
+        return Err(rustix::io::Errno::NAMETOOLONG.into());
+    }
+    text.resize(room, 0);
+    let place = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel laid the arguments there, `room` bytes of the writable
+    // stack. The standard library reads them when it is asked for arguments and
+    // keeps no reference; this process has one thread.
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), place, room) };
+    Ok(())
 }
 
 /// Replaces this process by the program at `path`; returns only on failure.

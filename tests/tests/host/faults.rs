@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dyno_tests::host::Host;
 use dyno_tests::until;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 fn pids(host: &Host) -> BTreeMap<String, u64> {
@@ -298,4 +298,55 @@ fn a_dyno_that_goes_with_its_end_goes_too_where_nobody_comes_to_start_it() {
     host.ok(&["start", "attended"]);
     host.until_phase("attended", "running");
     drop(attached);
+}
+
+/// hostd starts a monitor ahead: it ends with hostd, and where somebody kills it
+/// the next dyno gets another.
+#[test]
+fn a_monitor_that_waits_for_its_dyno_may_be_killed_and_ends_with_hostd() {
+    let mut host = Host::with_busybox();
+    let first = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    let spare = || spare(host.pid());
+    until("one waits", || spare().is_some());
+    kill_process(spare().unwrap(), Signal::KILL).unwrap();
+    let second = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    for id in [&first, &second] {
+        host.until_phase(id, "running");
+        let folder = host.path().join("run/dynos").join(id).display().to_string();
+        let shown = |line: &Vec<String>| line[1..3] == ["monitor".to_owned(), folder.clone()];
+        assert!(
+            commands()
+                .iter()
+                .any(|(_, line)| line.len() > 2 && shown(line))
+        );
+    }
+    until("another waits", || spare().is_some());
+    let left = spare().unwrap();
+    host.kill();
+    until("it has ended", || test_kill_process(left).is_err());
+    host.spawn_again();
+    host.until_it_answers();
+}
+
+/// The monitor that waits, a child of this hostd.
+fn spare(hostd: u32) -> Option<Pid> {
+    let parent = format!("\nPPid:\t{hostd}\n");
+    let waits = |(pid, line): &(i32, Vec<String>)| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        line.iter().any(|word| word == "--spare") && status.contains(&parent)
+    };
+    let (pid, _) = commands().into_iter().find(waits)?;
+    Pid::from_raw(pid)
+}
+
+/// The processes of this machine and their arguments.
+fn commands() -> Vec<(i32, Vec<String>)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let words = line.split('\0').map(str::to_owned).collect();
+            Some((entry.file_name().to_str()?.parse().ok()?, words))
+        })
+        .collect()
 }

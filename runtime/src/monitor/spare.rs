@@ -1,0 +1,56 @@
+//! A monitor that is started before its dyno is known.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{complain, run};
+use crate::sys;
+
+/// Longer than any path, with the line's end.
+const MAX_LINE: u64 = libc::PATH_MAX as u64 + 1;
+
+/// Waits for the line on standard input that names the run folder, and serves it
+/// as if it had been started with it; ends where there is none.
+pub fn wait() -> ExitCode {
+    match begin() {
+        Ok(Some(dir)) => run(&dir),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!("begin: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin() -> io::Result<Option<PathBuf>> {
+    rustix::thread::set_name(c"dyno-monitor")?;
+    let mut line = Vec::new();
+    io::stdin()
+        .lock()
+        .take(MAX_LINE)
+        .read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Ok(None);
+    }
+    let dir = PathBuf::from(OsString::from_vec(line));
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stderr(complaints(&dir)?)?;
+    let arguments = [
+        OsStr::new("dyno-runtime"),
+        OsStr::new("monitor"),
+        dir.as_os_str(),
+    ];
+    sys::process::show_arguments(&arguments)?;
+    Ok(Some(dir))
+}
+
+fn complaints(dir: &Path) -> io::Result<File> {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("monitor.log"))
+}
