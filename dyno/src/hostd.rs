@@ -103,8 +103,8 @@ impl Place {
     /// A [`Failure`] where none runs and none may or can be started.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let client = Client::new(&self.socket);
-        match probe(&self.socket).await {
-            Ok(()) => Ok(client),
+        match client.clone().connected().await {
+            Ok(client) => Ok(client),
             Err(absent) if absent.is_absent() => {
                 if self.may_start {
                     self.start().await.map(|()| client)
@@ -191,7 +191,7 @@ impl Place {
         let mut deadline = Instant::now() + DEADLINE;
         let mut ended = None;
         while Instant::now() < deadline {
-            if probe(&self.socket).await.is_ok() {
+            if UnixStream::connect(&self.socket).await.is_ok() {
                 return Ok(());
             }
             if ended.is_none() {
@@ -219,16 +219,6 @@ impl Place {
             .hint(format!("less {}", log.display()))
             .with_code(code::NO_HOSTD))
     }
-}
-
-async fn probe(socket: &Path) -> Result<(), client::Error> {
-    UnixStream::connect(socket)
-        .await
-        .map(drop)
-        .map_err(|source| client::Error::Connect {
-            socket: socket.to_owned(),
-            source,
-        })
 }
 
 /// hostd beside us, else the first in `PATH`.

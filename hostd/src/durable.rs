@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use dyno_api::error::{ApiError, ErrorKind};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -138,7 +139,7 @@ pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> i
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension("new");
     let written = write_temporary(&temporary, bytes, mode, survives)
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| put_in_place(&temporary, path, survives));
     if let Err(error) = written {
         match fs::remove_file(&temporary) {
             Err(left) if left.kind() != io::ErrorKind::NotFound => {
@@ -152,6 +153,18 @@ pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> i
         File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// A rename over a file makes ext4 write the new one out at once, and removing
+/// it soon afterwards waits for the disk. For what need not outlive the machine
+/// the two change places instead, which is as atomic.
+fn put_in_place(temporary: &Path, path: &Path, survives: Survives) -> io::Result<()> {
+    if survives == Survives::Crash
+        && renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE).is_ok()
+    {
+        return fs::remove_file(temporary);
+    }
+    fs::rename(temporary, path)
 }
 
 fn write_temporary(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> io::Result<()> {
@@ -234,6 +247,19 @@ mod tests {
         fs::create_dir(path.with_extension("new")).unwrap();
         assert!(write_json(&path, &2, Survives::PowerCut).is_err());
         assert_eq!(read_json::<u32>(&path).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn a_replaced_record_leaves_no_other_file() {
+        for survives in [Survives::PowerCut, Survives::Crash] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.json");
+            for value in [1, 2, 3] {
+                write_json(&path, &value, survives).unwrap();
+                assert_eq!(read_json(&path).unwrap(), Some(value), "{survives:?}");
+            }
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{survives:?}");
+        }
     }
 
     #[test]

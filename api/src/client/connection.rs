@@ -1,5 +1,7 @@
 //! One call: connect, send, and take the answer apart.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -12,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::body::RequestBody;
 use super::path;
-use super::{Client, Error, Lines};
+use super::{Client, Error, Lines, READY};
 use crate::error::ApiError;
 
 /// The largest JSON document that a client reads (P15).
@@ -115,16 +117,28 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// Sends the call and waits for the head of its answer.
-    pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
-        let operation = call.operation();
-        let request = call.into_request()?;
-        let stream = UnixStream::connect(&self.socket)
+    pub(super) async fn connect(&self) -> Result<UnixStream, Error> {
+        UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Connect {
                 socket: self.socket.clone(),
                 source,
-            })?;
+            })
+    }
+
+    /// Sends the call and waits for the head of its answer.
+    pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let operation = call.operation();
+        let request = call.into_request()?;
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let stream = match ready {
+            Some((since, stream)) if since.elapsed() < READY => stream,
+            _ => self.connect().await?,
+        };
         let broken = |source| Error::Http {
             operation: operation.clone(),
             source,

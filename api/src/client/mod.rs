@@ -1,7 +1,8 @@
 //! Typed calls to hostd over its unix socket.
 //!
 //! Each call has a connection of its own: a connect on a unix socket costs
-//! microseconds, and a stream never holds up another call.
+//! microseconds, and a stream never holds up another call. The first one may be
+//! made before there is anything to ask, which shows whether hostd is there.
 //!
 //! ```text
 //! Client ──▶ connection   connect, HTTP/1.1 handshake, send
@@ -23,15 +24,25 @@ mod lines;
 mod path;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
 
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
 pub use error::Error;
 pub use lines::Lines;
 
+/// How long a connection is used without a call: hostd closes one that is
+/// silent for ten seconds.
+const READY: Duration = Duration::from_secs(5);
+
 /// A client of the hostd that listens on one unix socket.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    /// A connection for the next call and since when; shared by all clones.
+    ready: Arc<Mutex<Option<(Instant, UnixStream)>>>,
 }
 
 impl Client {
@@ -39,11 +50,66 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            ready: Arc::default(),
         }
+    }
+
+    /// The same, connected for its first call.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] where no hostd listens.
+    pub async fn connected(self) -> Result<Self, Error> {
+        let stream = self.connect().await?;
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), stream));
+        Ok(self)
     }
 
     /// The path of the socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+    /// Answers one call on each connection that comes.
+    async fn serve(listener: &UnixListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(ANSWER).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_call_takes_the_connection_that_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        let client = Client::new(folder.path().join("s"));
+        let client = client.connected().await.unwrap();
+        for _ in 0..2 {
+            let call = connection::Call::new(http::Method::GET, "/");
+            let (done, ()) = tokio::join!(client.done(call), serve(&listener));
+            done.unwrap();
+        }
+        // Two calls, two connections: none was made in vain.
+        let more = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_is_connected() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = Client::new(folder.path().join("s"));
+        let refused = client.connected().await.unwrap_err();
+        assert!(refused.is_absent(), "{refused}");
     }
 }

@@ -272,16 +272,26 @@ impl Supervisor {
     }
 
     async fn monitor_gone(&mut self) {
-        let Some(running) = &self.running else { return };
-        if !running.ends_within(LAST_STEPS).await {
-            tracing::warn!(dyno = %self.record.id, "the monitor closed its stream and stays: killed");
-            running.kill();
-        }
-        let last_word = match running.last.phase.is_final() {
-            true => Some(running.last.clone()),
-            false => self.last_word(),
+        let Some(running) = self.running.take() else {
+            return;
         };
-        self.running = None;
+        let is_final = running.last.phase.is_final();
+        let last_word = is_final.then(|| running.last.clone());
+        let id = self.record.id.clone();
+        let ending = async move {
+            if !running.ends_within(LAST_STEPS).await {
+                tracing::warn!(dyno = %id, "the monitor closed its stream and stays: killed");
+                running.kill();
+            }
+        };
+        // Its mounts take the kernel a while to take down. Nobody waits for
+        // that where the dyno goes, and no other monitor follows this one.
+        if is_final && self.record.spec.rm {
+            tokio::spawn(ending);
+        } else {
+            ending.await;
+        }
+        let last_word = last_word.or_else(|| self.last_word());
         let input = match last_word {
             Some(status) => {
                 self.heard(status);

@@ -209,8 +209,12 @@ impl Supervisor {
     /// back, but not before nothing leads to it any more.
     fn detach(&mut self) -> JoinHandle<Result<(), ApiError>> {
         let (host, id) = (self.host.clone(), self.record.id.clone());
+        let has_link = self.record.ipv4.is_some();
         let address = self.record.ipv4.take_if(|_| self.unrecorded);
         tokio::spawn(async move {
+            if !has_link {
+                return Ok(());
+            }
             let detached = host.network.detach(&id).await;
             host.publish_names();
             if let Err(error) = &detached {
