@@ -16,6 +16,7 @@ mod floor;
 mod host;
 mod latency;
 mod leftovers;
+mod peak;
 mod peers;
 mod root;
 mod runner;

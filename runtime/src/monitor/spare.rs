@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,11 +28,11 @@ pub fn wait() -> ExitCode {
 
 fn begin() -> io::Result<Option<PathBuf>> {
     rustix::thread::set_name(c"dyno-monitor")?;
+    // Not by the standard library's reader, whose buffer would stay.
     let mut line = Vec::new();
-    io::stdin()
-        .lock()
+    File::from(rustix::stdio::stdin().try_clone_to_owned()?)
         .take(MAX_LINE)
-        .read_until(b'\n', &mut line)?;
+        .read_to_end(&mut line)?;
     if line.pop() != Some(b'\n') {
         return Ok(None);
     }

@@ -20,8 +20,29 @@ pub(super) struct Comparison {
     pub(super) rounds_divisor: usize,
     /// Ours first.
     pub(super) contestants: Vec<Contestant>,
-    /// The peer that the target is about, and how much of its time we may take.
-    pub(super) target: Option<(&'static str, f64)>,
+    /// The contestant that the target is about, and how much we may take beside it.
+    pub(super) target: Option<(&'static str, Limit)>,
+    /// Whether our 99th percentile shall be within twice our median.
+    pub(super) is_steady: bool,
+}
+
+/// What ours may take at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// This share of the other's time.
+    Share(f64),
+    /// The other's time and this much more.
+    More(Duration),
+}
+
+impl Limit {
+    /// Whether `ours` keeps it beside `theirs`.
+    pub(super) fn is_met(self, ours: Duration, theirs: Duration) -> bool {
+        match self {
+            Self::Share(most) => ours <= theirs.mul_f64(most),
+            Self::More(more) => ours <= theirs + more,
+        }
+    }
 }
 
 /// One of them.
@@ -109,6 +130,7 @@ mod tests {
             rounds_divisor: 2,
             contestants: contestants.into(),
             target: None,
+            is_steady: false,
         };
         let mut order = String::new();
         let samples = comparison
@@ -122,5 +144,14 @@ mod tests {
             "three rounds of warming up, two measured"
         );
         assert!(samples.iter().all(|samples| samples.all().len() == 2));
+    }
+
+    #[test]
+    fn a_limit_is_a_share_or_an_addition() {
+        let ms = Duration::from_millis;
+        assert!(Limit::Share(0.5).is_met(ms(5), ms(10)));
+        assert!(!Limit::Share(0.5).is_met(ms(6), ms(10)));
+        assert!(Limit::More(ms(1)).is_met(ms(11), ms(10)));
+        assert!(!Limit::More(ms(1)).is_met(ms(12), ms(10)));
     }
 }

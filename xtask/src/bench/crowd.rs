@@ -37,7 +37,7 @@ pub(super) fn memory(host: &Host) -> Result<u64> {
                 .to_owned(),
         );
     }
-    let shares = shares("dyno-monitor")?;
+    let shares = shares()?;
     for id in dynos {
         let path = format!("/v1/dynos/{id}?force=true");
         call(host.socket(), "DELETE", &path, &Value::Null)?;
@@ -50,13 +50,14 @@ pub(super) fn memory(host: &Host) -> Result<u64> {
     Ok(shares.iter().sum::<u64>() / shares.len() as u64)
 }
 
-/// The proportional set sizes of the processes of this name, in bytes.
-fn shares(name: &str) -> Result<Vec<u64>> {
+/// The proportional set sizes of all monitors that have a dyno, in bytes.
+fn shares() -> Result<Vec<u64>> {
     let mut shares = Vec::new();
     for process in std::fs::read_dir("/proc")? {
         let process = process?.path();
-        let its_name = std::fs::read_to_string(process.join("comm"));
-        if its_name.is_ok_and(|its_name| its_name.trim() == name) {
+        // What has ended meanwhile, and the kernel's own, have none.
+        let arguments = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        if arguments.starts_with("dyno-runtime\0monitor\0") && !arguments.contains("\0--spare\0") {
             shares.push(share(&process)?);
         }
     }

@@ -5,13 +5,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
+use super::latency::call;
 use super::root::Root;
 use super::runner::Commands;
 use super::stage::done;
 
 /// How long hostd may take to listen.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Where it keeps what lives as long as it does.
+const RUN_DIR: &str = "/run/dyno-bench";
 /// Name of the image.
 pub(super) const IMAGE: &str = "localhost/bench";
 
@@ -25,7 +29,7 @@ pub(super) struct Host {
 impl Host {
     /// Starts hostd with its state under the bench's folder and imports the image.
     pub(super) fn start(programs: &Path, root: &Root) -> Result<Self> {
-        let run_dir = Path::new("/run/dyno-bench");
+        let run_dir = Path::new(RUN_DIR);
         let log = std::fs::File::create(root.folder().join("hostd.log"))?;
         let child = Command::new(programs.join("hostd"))
             .arg("serve")
@@ -63,6 +67,21 @@ impl Host {
             serde_json::from_str(&done(Command::new(program).args(arguments))?)?;
         let id = info["id"].as_str().context("an info without id")?;
         Ok(id.to_owned())
+    }
+
+    /// The seccomp profile that it gives a dyno.
+    pub(super) fn seccomp(&self) -> Result<Value> {
+        let spec = json!({"image": IMAGE, "command": ["/bin/sleep", "600"], "net": "none"});
+        let dyno = call(&self.socket, "POST", "/v1/dynos?start=true", &spec)?;
+        let id = dyno["id"].as_str().context("an answer without id")?;
+        let config = Path::new(RUN_DIR)
+            .join("dynos")
+            .join(id)
+            .join("config.json");
+        let config: Value = serde_json::from_reader(std::fs::File::open(config)?)?;
+        let path = format!("/v1/dynos/{id}?force=true");
+        call(&self.socket, "DELETE", &path, &Value::Null)?;
+        Ok(config["linux"]["seccomp"].clone())
     }
 
     /// `dyno run` of `/bin/true` with these options.

@@ -1,10 +1,11 @@
 //! Who is compared with whom, by which command lines.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::contest::{Comparison, Contestant};
+use super::contest::{Comparison, Contestant, Limit};
 use super::floor;
 use super::host::Host;
 use super::root::Root;
@@ -45,13 +46,12 @@ impl<'a> Peers<'a> {
 
     /// All comparisons.
     pub(super) fn comparisons(&self) -> Result<Vec<Comparison>> {
-        Ok(vec![
-            self.container(),
-            self.bundle(),
-            self.without_network(),
-            self.with_network(),
-            self.import()?,
-        ])
+        let filtered = self.host.map(|host| self.filtered(host)).transpose()?;
+        let mut all = vec![self.container()];
+        all.extend(filtered);
+        all.extend([self.bundle(), self.without_network(), self.with_network()]);
+        all.push(self.import()?);
+        Ok(all)
     }
 
     /// Our runtime's `run`, to be completed by a container's name.
@@ -71,8 +71,41 @@ impl<'a> Peers<'a> {
                 run("runc", "runc run", &self.runc),
                 over_v2(run("crun", "crun run, without cgroups", &self.crun)),
             ],
-            target: Some(("floor", 1.4)),
+            target: Some(("floor", Limit::Share(1.4))),
+            is_steady: true,
         }
+    }
+
+    /// The same with the seccomp profile that dynos get.
+    fn filtered(&self, host: &Host) -> Result<Comparison> {
+        let bundle = text(&self.root.filtered(&host.seccomp()?)?)?;
+        let run = |name, shown, oci: &Oci| {
+            let command = with(&oci.words, &["run", "--bundle", &bundle, NAME]);
+            Contestant::new(name, shown, vec![command])
+        };
+        let plain = vec![self.runtime.run()];
+        Ok(Comparison {
+            title: "an OCI bundle with the seccomp profile of dynos: run".into(),
+            rounds_divisor: 1,
+            contestants: vec![
+                run("dyno-runtime", "dyno-runtime run", &self.runtime),
+                Contestant::new("plain", "dyno-runtime run, without a profile", plain),
+                run("runc", "runc run", &self.runc),
+                over_v2(run("crun", "crun run, without cgroups", &self.crun)),
+            ],
+            target: Some(("plain", Limit::More(Duration::from_micros(300)))),
+            is_steady: true,
+        })
+    }
+
+    /// `run` of those runtimes whose peak of memory is of interest, and whether
+    /// /sys/fs/cgroup must be the v2 tree.
+    pub(super) fn runs(&self) -> [(&'static str, Vec<String>, bool); 3] {
+        [
+            ("dyno-runtime", self.runtime.words.clone(), false),
+            ("runc", self.runc.words.clone(), false),
+            ("crun", self.crun.words.clone(), true),
+        ]
     }
 
     fn bundle(&self) -> Comparison {
@@ -89,6 +122,7 @@ impl<'a> Peers<'a> {
             rounds_divisor: 1,
             contestants: vec![ours, runc, over_v2(crun)],
             target: None,
+            is_steady: false,
         }
     }
 
@@ -109,7 +143,8 @@ impl<'a> Peers<'a> {
                 .into_iter()
                 .chain([runc, over_v2(crun), podman])
                 .collect(),
-            target: Some(("runc", 0.5)),
+            target: Some(("runc", Limit::Share(0.5))),
+            is_steady: false,
         }
     }
 
@@ -120,7 +155,8 @@ impl<'a> Peers<'a> {
             title: "run /bin/true, with a network".into(),
             rounds_divisor: 1,
             contestants: ours.into_iter().chain([podman]).collect(),
-            target: Some(("podman", 0.15)),
+            target: Some(("podman", Limit::Share(0.15))),
+            is_steady: false,
         }
     }
 
@@ -139,6 +175,7 @@ impl<'a> Peers<'a> {
             rounds_divisor: 8,
             contestants: ours.into_iter().chain([podman]).collect(),
             target: None,
+            is_steady: false,
         })
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use super::stage::done;
 
@@ -66,6 +67,35 @@ impl Root {
         self.folder.join("bundle")
     }
 
+    /// The same bundle with this seccomp profile.
+    pub(super) fn filtered(&self, profile: &Value) -> Result<PathBuf> {
+        self.variant("filtered", |config| {
+            config["linux"]["seccomp"] = profile.clone();
+        })
+    }
+
+    /// The same bundle with a program that stays.
+    pub(super) fn waiting(&self) -> Result<PathBuf> {
+        self.variant("waiting", |config| {
+            config["process"]["args"] = json!(["/bin/sleep", "600"]);
+        })
+    }
+
+    /// Another bundle around the same root.
+    fn variant(&self, name: &str, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
+        let bundle = self.folder.join(name);
+        std::fs::create_dir(&bundle)?;
+        let plain = File::open(self.bundle_folder().join("config.json"))?;
+        let mut config: Value = serde_json::from_reader(plain)?;
+        config["root"]["path"] = json!(self.rootfs());
+        change(&mut config);
+        write(
+            &bundle.join("config.json"),
+            &serde_json::to_vec_pretty(&config)?,
+        )?;
+        Ok(bundle)
+    }
+
     /// An archive of some of this machine's files.
     pub(super) fn tree(&self) -> Result<Tree> {
         let archive = self.folder.join("tree.tar");
@@ -116,8 +146,8 @@ impl Root {
                 .arg(&bundle),
         )?;
         let path = bundle.join("config.json");
-        let mut config: serde_json::Value = serde_json::from_reader(File::open(&path)?)?;
-        config["process"]["args"] = serde_json::json!(["/bin/true"]);
+        let mut config: Value = serde_json::from_reader(File::open(&path)?)?;
+        config["process"]["args"] = json!(["/bin/true"]);
         config["process"]["terminal"] = false.into();
         write(&path, &serde_json::to_vec_pretty(&config)?)
     }

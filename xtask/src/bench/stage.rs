@@ -12,7 +12,7 @@ use super::leftovers::Leftovers;
 use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
-use super::{Bench, crowd, latency, table};
+use super::{Bench, crowd, latency, peak, table};
 use crate::nested;
 
 /// The packages of our programs.
@@ -135,6 +135,14 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
         table::print(&comparison, &samples);
         results.push((comparison, samples));
     }
+    let (waiting, mut peaks) = (root.waiting()?, Vec::new());
+    for (name, runtime, needs_v2) in peers.runs() {
+        if takes_part(name) {
+            let tree = v2_tree().filter(|_| needs_v2);
+            peaks.push((name, peak::measure(&runtime, &waiting, tree)?));
+        }
+    }
+    table::print_peaks(&peaks);
     if takes_part("dyno-runtime") {
         table::print_starts(&crowd::starts(&peers.run_unnamed())?);
     }
@@ -161,26 +169,25 @@ fn v2_tree() -> Option<&'static str> {
 /// in a mount namespace of its own.
 fn runner(tree: Option<&str>) -> Result<Command> {
     let this = std::env::current_exe()?;
+    let mut command = over(tree, &this);
+    command.args(["bench", "--part", "runner"]);
+    Ok(command)
+}
+
+/// The command that becomes `program`, after binding `tree` over /sys/fs/cgroup
+/// in a mount namespace of its own.
+pub(super) fn over(tree: Option<&str>, program: &Path) -> Command {
     let Some(tree) = tree else {
-        let mut command = Command::new(this);
-        command.args(["bench", "--part", "runner"]);
-        return Ok(command);
+        return Command::new(program);
     };
     let mut command = Command::new("unshare");
-    let script = r#"mount --bind "$1" /sys/fs/cgroup && exec "$2" bench --part runner"#;
+    let script = r#"mount --bind "$1" /sys/fs/cgroup && shift && exec "$@""#;
+    let private = ["--mount", "--propagation", "private"];
     command
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            script,
-            "sh",
-            tree,
-        ])
-        .arg(this);
-    Ok(command)
+        .args(private)
+        .args(["sh", "-c", script, "sh", tree])
+        .arg(program);
+    command
 }
 
 /// Executes a command of the set-up, which must succeed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use super::contest::{Comparison, Contestant};
+use super::contest::{Comparison, Contestant, Limit};
 use super::crowd::{CROWD, Starts};
 use super::statistics::Samples;
 
@@ -15,40 +15,68 @@ use super::statistics::Samples;
 pub(super) fn print(comparison: &Comparison, samples: &[Samples]) {
     println!("\n{}", comparison.title);
     println!(
-        "  {:<44} {:>9} {:>9} {:>9}  {:>8}",
-        "", "median", "p10", "p90", "ours is"
+        "  {:<44} {:>9} {:>9} {:>9} {:>9}  {:>8}",
+        "", "median", "p10", "p90", "p99", "ours is"
     );
     let ours = comparison
         .contestants
         .iter()
         .zip(samples)
         .find(|(who, _)| who.is_ours());
-    let ours = ours.map(|(_, samples)| samples.median().as_secs_f64());
+    let ours = ours.map(|(_, samples)| samples.median());
     for (contestant, samples) in comparison.contestants.iter().zip(samples) {
-        let peer = samples.median().as_secs_f64();
-        let ratio = ours
-            .filter(|_| !contestant.is_ours())
-            .map(|ours| ours / peer);
+        let beside = ours.filter(|_| !contestant.is_ours());
+        let ratio = beside.map(|ours| ours.as_secs_f64() / samples.median().as_secs_f64());
         println!(
-            "  {:<44} {:>9} {:>9} {:>9}  {:>8}{}",
+            "  {:<44} {:>9} {:>9} {:>9} {:>9}  {:>8}{}",
             contestant.shown,
             milliseconds(samples.median()),
             milliseconds(samples.percentile(10)),
             milliseconds(samples.percentile(90)),
+            milliseconds(samples.percentile(99)),
             ratio
                 .map(|ratio| format!("{ratio:.2} ×"))
                 .unwrap_or_default(),
-            verdict(comparison, contestant, ratio),
+            verdict(comparison, contestant, samples, beside),
         );
     }
 }
 
-fn verdict(comparison: &Comparison, contestant: &Contestant, ratio: Option<f64>) -> String {
-    match (comparison.target, ratio) {
-        (Some((peer, most)), Some(ratio)) if peer == contestant.name => {
-            format!("  target {most:.2} × {}", met(ratio <= most))
+/// What is said of a contestant's line; `ours` is our median, where it is a peer's.
+fn verdict(
+    comparison: &Comparison,
+    contestant: &Contestant,
+    samples: &Samples,
+    ours: Option<Duration>,
+) -> String {
+    match (comparison.target, ours) {
+        (Some((peer, limit)), Some(ours)) if peer == contestant.name => {
+            let target = match limit {
+                Limit::Share(most) => format!("{most:.2} ×"),
+                Limit::More(more) => format!("{} more", milliseconds(more)),
+            };
+            format!(
+                "  target {target} {}",
+                met(limit.is_met(ours, samples.median()))
+            )
+        }
+        (_, None) if comparison.is_steady => {
+            let is_met = samples.percentile(99) <= samples.median() * 2;
+            format!("  p99 within 2 × median {}", met(is_met))
         }
         _ => String::new(),
+    }
+}
+
+/// The most memory that a runtime's process took while its container ran.
+pub(super) fn print_peaks(peaks: &[(&'static str, u64)]) {
+    println!("\npeak memory of `run` (VmHWM)");
+    for (name, bytes) in peaks {
+        let target = match name.starts_with("dyno") {
+            true => format!("  target 1700 KiB {}", met(*bytes <= 1700 * 1024)),
+            false => String::new(),
+        };
+        println!("  {name:<44} {:>5} KiB{target}", bytes / 1024);
     }
 }
 
