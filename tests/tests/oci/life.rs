@@ -39,6 +39,22 @@ fn a_container_is_killed_by_the_signal_that_was_asked_for() {
     );
 }
 
+/// What the runtime does for a container is hardly charged to it. runc 1.1 needs
+/// 2.2 MB before a limit can be set.
+#[test]
+fn a_container_of_half_a_mebibyte_starts() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.config["linux"]["resources"] = json!({"memory": {"limit": 512 << 10}});
+    assert!(bundle.create().status.success());
+    assert!(bundle.call(&["start", bundle.id()]).status.success());
+    until("it sleeps", || {
+        let pid = &bundle.state()["pid"];
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "sleep\n")
+    });
+    assert_eq!(bundle.state()["status"], "running");
+}
+
 #[test]
 fn a_running_container_is_deleted_only_by_force() {
     let bundle = Bundle::new(&["sleep", "1000"]);
