@@ -9,11 +9,13 @@
 //!    vm         one QEMU process; run, cut power   busybox init
 //!    scenarios  what is promised, as tests           dyno-vm-guest setup, agent
 //!    report     pass, fail, skip and why             hostd, if asked for at boot
+//!    figures    what a start takes there
 //!        └──────── wire: frames over a virtio-serial port ────┘
 //! ```
 //!
 //! `docs/vm-tests.md` tells how to use and debug it.
 
+pub mod figures;
 pub mod guest;
 pub mod kit;
 pub mod report;

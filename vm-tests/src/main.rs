@@ -1,5 +1,6 @@
 //! Runs the tests in virtual machines, or opens a shell in one.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -35,6 +36,15 @@ enum Command {
         #[arg(long)]
         hostd: bool,
     },
+    /// Measure a container's start there.
+    Figures {
+        /// Where release builds of dyno-runtime and xtask are, and the floor.
+        #[arg(long, value_name = "DIR")]
+        programs: PathBuf,
+        /// Measured rounds.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        rounds: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,7 +52,7 @@ fn main() -> ExitCode {
     let report = Report::default();
     let started = Instant::now();
     match run(&arguments, &report) {
-        // List and shell are not test runs: there is nothing to count.
+        // The others are not test runs: there is nothing to count.
         Ok(()) if arguments.command.is_some() => return ExitCode::SUCCESS,
         Ok(()) => {}
         // Not being able to test is a failure, never a silent skip.
@@ -61,6 +71,10 @@ fn run(arguments: &Arguments, report: &Report) -> Result<()> {
     match arguments.command {
         Some(Command::List) => scenarios::list(),
         Some(Command::Shell { hostd }) => return dyno_vm_tests::vm::shell(&Kit::prepare()?, hostd),
+        Some(Command::Figures {
+            ref programs,
+            rounds,
+        }) => return dyno_vm_tests::figures::measure(&Kit::prepare()?, programs, rounds),
         None => {
             let started = Instant::now();
             let kit = Kit::prepare()?;

@@ -4,7 +4,8 @@
 //! bench ──unshare(1)──▶ stage: own mounts, network, processes; all gone at the end
 //!                         ├─ hostd                      set up once
 //!                         ├─ runner                     executes and times: ours, runc, Podman
-//!                         └─ runner, over cgroup v2     executes and times: crun
+//!                         ├─ runner, over cgroup v2     executes and times: crun
+//!       └──▶ vm: a container's start on Debian's kernel, by `dyno-vm-tests figures`
 //! ```
 //! All contestants run the same busybox root, one after the other in every
 //! round, each timed from spawn to wait by the same code. What is compared with
@@ -23,6 +24,7 @@ mod runner;
 mod stage;
 mod statistics;
 mod table;
+mod vm;
 
 use std::path::PathBuf;
 
@@ -46,6 +48,10 @@ pub(crate) struct Bench {
     /// Leave this contestant out: dyno, dyno-runtime, runc, crun or podman
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+
+    /// Leave out what is measured in a virtual machine
+    #[arg(long)]
+    without_vm: bool,
 
     /// Where the stage writes the id of its host
     #[arg(long, hide = true)]
@@ -74,7 +80,13 @@ enum Part {
 /// but is shown.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench.part {
-        Part::Outside => stage::enter(bench),
+        Part::Outside => {
+            let programs = stage::enter(bench)?;
+            match bench.without_vm {
+                true => Ok(()),
+                false => vm::measure(&programs, bench.rounds),
+            }
+        }
         Part::Stage => stage::perform(bench),
         Part::Runner => runner::serve(),
     }

@@ -20,7 +20,7 @@ const SIZE: &str = "8G";
 const STATE_SIZE: &str = "512M";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 18] = [
+const TOOLS: [&str; 19] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -28,6 +28,7 @@ const TOOLS: [&str; 18] = [
     "/usr/bin/tar",
     "/usr/sbin/mkfs.ext4",
     "/usr/sbin/runc",
+    "/usr/bin/crun",
     "/usr/bin/curl",
     "/usr/bin/perl",
     // busybox has these with fewer options; its modprobe does not wait for a

@@ -25,8 +25,9 @@ const PACKAGES: [&str; 5] = [
 ];
 
 /// Builds what is measured and executes the bench again in namespaces of its
-/// own: whatever runs, is mounted or routed there ends with it.
-pub(super) fn enter(bench: &Bench) -> Result<()> {
+/// own: whatever runs, is mounted or routed there ends with it. Where the
+/// programs are.
+pub(super) fn enter(bench: &Bench) -> Result<PathBuf> {
     let programs = match &bench.bin_dir {
         Some(folder) => folder.canonicalize().context("--bin-dir")?,
         None => build()?,
@@ -52,7 +53,7 @@ pub(super) fn enter(bench: &Bench) -> Result<()> {
             &bench.rounds.to_string(),
             "--bin-dir",
         ])
-        .arg(programs);
+        .arg(&programs);
     for name in &bench.without {
         command.args(["--without", name]);
     }
@@ -64,7 +65,7 @@ pub(super) fn enter(bench: &Bench) -> Result<()> {
     let status = command.status().context("cannot execute unshare(1)")?;
     leftovers.remove()?;
     ensure!(status.success(), "the bench failed: {status}");
-    Ok(())
+    Ok(programs)
 }
 
 fn build() -> Result<PathBuf> {
