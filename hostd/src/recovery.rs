@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
-use dyno_runtime::monitor::protocol::{Phase, State as MonitorState};
+use dyno_runtime::monitor::protocol::{Phase, State as MonitorState, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::desired::{self, Record};
@@ -106,19 +106,26 @@ async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Optio
         return (Evidence::Unstarted, None);
     };
     if state.status.phase.is_final() {
-        return (Evidence::LastWord, None);
+        return (last_word(&state.status), None);
     }
     match Running::open(&paths, state.monitor.pid).await {
         Ok(running) => {
             let evidence = match running.last.phase {
                 Phase::Created => Evidence::Unstarted,
-                phase if phase.is_final() => Evidence::LastWord,
+                phase if phase.is_final() => last_word(&running.last),
                 _ => Evidence::Started,
             };
             (evidence, Some(running))
         }
         Err(_) if state.status.phase == Phase::Created => (Evidence::Unstarted, None),
         Err(_) => (Evidence::Vanished, None),
+    }
+}
+
+fn last_word(status: &Status) -> Evidence {
+    match status.by_system {
+        true => Evidence::LastWordBySystem,
+        false => Evidence::LastWord,
     }
 }
 

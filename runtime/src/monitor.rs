@@ -227,6 +227,7 @@ fn untold() -> Status {
         exit: None,
         next_start: None,
         reason: None,
+        by_system: false,
     }
 }
 

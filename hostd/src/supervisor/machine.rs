@@ -225,6 +225,8 @@ pub enum Evidence {
     Unstarted,
     /// The monitor's last word is there.
     LastWord,
+    /// It is there, and says that the system had the dyno end.
+    LastWordBySystem,
     /// There was a monitor in this boot, and it is gone without a last word.
     Vanished,
     /// Nothing of this boot.
@@ -258,7 +260,8 @@ pub fn recover(evidence: Evidence, traits: Traits) -> Recovery {
         (Evidence::Started, wanted) => Recovery::Adopt {
             stop: wanted == Wanted::Stopped,
         },
-        (Evidence::LastWord, _) => Recovery::Ended,
+        (Evidence::LastWordBySystem, Wanted::Running) if restarts && !traits.rm => Recovery::Start,
+        (Evidence::LastWord | Evidence::LastWordBySystem, _) => Recovery::Ended,
         // The request to start it was recorded, not completed: it is now.
         (Evidence::Unstarted, Wanted::Running) => Recovery::Start,
         (Evidence::Vanished, Wanted::Running) => Recovery::Lost,
@@ -456,6 +459,10 @@ mod tests {
             (Evidence::Unstarted, PLAIN, Recovery::Start),
             (Evidence::Unstarted, created, Recovery::Rest),
             (Evidence::LastWord, ALWAYS, Recovery::Ended),
+            (Evidence::LastWordBySystem, ALWAYS, Recovery::Start),
+            (Evidence::LastWordBySystem, PLAIN, Recovery::Ended),
+            (Evidence::LastWordBySystem, stopped, Recovery::Ended),
+            (Evidence::LastWordBySystem, RM, Recovery::Ended),
             (Evidence::Vanished, ALWAYS, Recovery::Lost),
             (Evidence::Vanished, RM, Recovery::Lost),
             (Evidence::Vanished, stopped, Recovery::Rest),

@@ -14,11 +14,11 @@ mod view;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dyno_api::dyno::{Dyno, Phase};
+use dyno_api::dyno::{Dyno, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::desired::Record;
+use crate::desired::{Record, Wanted};
 use crate::host::Host;
 use crate::launch::Running;
 use machine::{Input, Recovery, State, Traits, is_leased, step};
@@ -271,6 +271,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether a dyno that ended without anybody's wish is started again.
+    fn restarts_it(&self) -> bool {
+        self.record.wanted == Wanted::Running && self.record.spec.restart != RestartPolicy::No
+    }
+
     async fn monitor_gone(&mut self) {
         let Some(running) = self.running.take() else {
             return;
@@ -294,8 +299,9 @@ impl Supervisor {
         let last_word = last_word.or_else(|| self.last_word());
         let input = match last_word {
             Some(status) => {
+                let again = status.by_system && !self.record.spec.rm && self.restarts_it();
                 self.heard(status);
-                Input::Ended
+                if again { Input::Lost } else { Input::Ended }
             }
             None => {
                 self.lost();

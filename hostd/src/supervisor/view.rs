@@ -133,6 +133,7 @@ mod tests {
             }),
             next_start: None,
             reason: None,
+            by_system: false,
         };
         described(&record(1), &status, 7, 3)
     }

@@ -27,7 +27,7 @@ use super::exec::{Exec, OUTPUTS};
 use super::listener::Listener;
 use super::log::{Log, Moment, Stream};
 use super::machine::{Event, Machine};
-use super::protocol::{Config, Failure};
+use super::protocol::{Config, Failure, Phase};
 use super::record::Recorder;
 use crate::cgroup::OomWatch;
 use crate::container::Container;
@@ -215,7 +215,8 @@ impl Monitor {
         self.clients.iter_mut().find(|client| client.id == id)
     }
 
-    /// SIGTERM is the machine going down; the others are not for us.
+    /// SIGTERM is the machine going down, or the unit that dynos are in; the
+    /// others are not for us.
     fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if i32::try_from(signal.ssi_signo) == Ok(Received::SIGTERM as i32) {
@@ -223,6 +224,8 @@ impl Monitor {
                     signal: None,
                     grace: None,
                 };
+                let phase = self.machine.phase();
+                self.dyno.by_system |= matches!(phase, Phase::Running | Phase::Backoff);
                 // It may have ended already: then there is nothing to stop.
                 self.event(stop).ok();
             }

@@ -39,6 +39,8 @@ pub(super) struct Dyno {
     pub(super) exit: Option<ExitStatus>,
     pub(super) next_start: Option<(Instant, Timestamp)>,
     pub(super) reason: Option<String>,
+    /// It ends because the system told the monitor to.
+    pub(super) by_system: bool,
 }
 
 /// The first process of the dyno.
@@ -62,6 +64,7 @@ impl Dyno {
             exit: None,
             next_start: None,
             reason: None,
+            by_system: false,
         }
     }
 

@@ -238,6 +238,10 @@ pub struct Status {
     pub next_start: Option<Timestamp>,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
+    /// It was the system that had it end, by a SIGTERM to the monitor: nobody
+    /// asked for that dyno's end.
+    #[serde(default)]
+    pub by_system: bool,
 }
 
 /// The phases of a dyno's life that its monitor sees.

@@ -33,6 +33,7 @@ impl Monitor {
             exit: self.dyno.exit,
             next_start: self.dyno.next_start.map(|(_, wall)| wall),
             reason: self.dyno.reason.clone(),
+            by_system: self.dyno.by_system,
         }
     }
 

@@ -253,6 +253,8 @@ fn sigterm_to_the_monitor_stops_the_dyno() {
     assert_eq!(rig.ask(json!({"op": "status"}))["ok"]["phase"], "running");
     kill_process(monitor, Signal::TERM).unwrap();
     assert_eq!(rig.exit_code(), 4);
+    // Nobody who may want it has asked for its end.
+    assert!(rig.state().status.by_system);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use dyno_tests::host::Host;
 use dyno_tests::until;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 #[test]
 fn a_dyno_that_fails_comes_back_on_the_same_network() {
@@ -161,4 +162,57 @@ fn a_dyno_that_is_removed_at_its_end_keeps_what_it_wrote_over_its_restarts() {
     until("it counted over its restarts", || {
         host.ok(&["logs", &id]) == "1\n2\n3"
     });
+}
+
+fn monitor(host: &Host, dyno: &str) -> Pid {
+    let pid = host.inspect(dyno)["status"]["monitor_pid"].as_i64();
+    Pid::from_raw(pid.unwrap().try_into().unwrap()).unwrap()
+}
+
+/// What a unit of dynos does that is restarted, or a machine that goes down: their
+/// monitors are told to end, and nobody has asked for the end of a dyno.
+#[test]
+fn what_the_system_ended_comes_back_where_it_is_restarted_at_all() {
+    let mut host = Host::with_busybox();
+    let run = |policy: &str| {
+        let words = ["run", "-d", "--name", policy, "--restart", policy];
+        host.ok(&[&words[..], &["busybox", "sleep", "1000"]].concat());
+    };
+    for policy in ["always", "on-failure", "no"] {
+        run(policy);
+    }
+    let restarted = ["always", "on-failure"];
+    let before = restarted.map(|dyno| monitor(&host, dyno));
+    let all = [&before[..], &[monitor(&host, "no")]].concat();
+    for monitor in &all {
+        kill_process(*monitor, Signal::TERM).unwrap();
+    }
+    let again = |host: &Host, before: &[Pid]| {
+        for (dyno, before) in restarted.iter().zip(before) {
+            until("another monitor runs it", || {
+                let status = &host.inspect(dyno)["status"];
+                let pid = status["monitor_pid"].as_i64();
+                status["phase"] == "running"
+                    && pid.is_some_and(|pid| pid != i64::from(before.as_raw_nonzero().get()))
+            });
+        }
+    };
+    again(&host, &before);
+    host.until_phase("no", "exited");
+
+    // The same where hostd does not see it.
+    let before = restarted.map(|dyno| monitor(&host, dyno));
+    host.kill();
+    for monitor in &before {
+        kill_process(*monitor, Signal::TERM).unwrap();
+    }
+    until("they are gone", || {
+        before
+            .iter()
+            .all(|monitor| test_kill_process(*monitor).is_err())
+    });
+    host.spawn_again();
+    host.until_it_answers();
+    again(&host, &before);
+    host.until_phase("no", "exited");
 }

@@ -19,7 +19,8 @@ const DELEGATED: &str = "/sys/fs/cgroup/system.slice/dyno.service";
 const MANY: usize = 8;
 
 /// Dynos with their limits live in a unit of their own: whatever becomes of
-/// hostd or of its unit, they run on; after a reboot they are back; and
+/// hostd or of its unit, they run on; after a restart of theirs, and after a
+/// reboot, they are back; and
 /// `hostd uninstall` leaves nothing.
 pub(super) fn dynos_outlive_hostd(context: &Context<'_>) -> Result<()> {
     let disk = context.kit.new_systemd_disk(context.name)?;
@@ -29,6 +30,7 @@ pub(super) fn dynos_outlive_hostd(context: &Context<'_>) -> Result<()> {
     host.explain(install(&host))?;
     host.explain(limits_hold_in_the_delegated_cgroup(&host))?;
     host.explain(the_same_processes_run_on(&host))?;
+    host.explain(a_restart_of_their_unit_brings_them_back(&host))?;
     let id = host.explain(host.inspect("always"))?.id;
 
     let disk = vm.shut_down()?;
@@ -156,6 +158,19 @@ fn the_same_processes_run_on(host: &Host<'_>) -> Result<()> {
     active(host)?;
     unchanged("an upgrade")?;
     host.dyno(&["exec", "always", "true"])?.text()?;
+    Ok(())
+}
+
+/// systemd ends them with their unit; nobody has asked for a dyno's end.
+fn a_restart_of_their_unit_brings_them_back(host: &Host<'_>) -> Result<()> {
+    let before = host.wait_for("always", Phase::Running)?;
+    host.vm.sh("systemctl restart dyno")?.text()?;
+    active(host)?;
+    let after = host.wait_for("always", Phase::Running)?;
+    ensure!(
+        after.status.pid != before.status.pid,
+        "it was not ended at all"
+    );
     Ok(())
 }
 
