@@ -13,6 +13,7 @@
 //!  own_file  keeps the file that we run from out of a container's reach
 //!  features  what is supported, for callers that ask
 //!  signal    names and numbers
+//!  mountinfo what the kernel says of mounts
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
 //!  fuzz      where bytes that we did not write come in, for tests of that
@@ -40,6 +41,7 @@ pub mod state;
 mod child;
 mod host_mounts;
 mod lsm;
+mod mountinfo;
 mod net_devices;
 mod plan;
 mod rootless;

@@ -1,14 +1,13 @@
 //! Which hierarchies are mounted where, and our place in each.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{getxattr, statfs};
 
 use super::error::{Error, Result};
 use super::layout::Controller;
+use crate::mountinfo;
 
 /// See statfs(2).
 pub(super) const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -136,7 +135,7 @@ impl<'a> Mount<'a> {
         if read_only || !matches!(fstype, "cgroup" | "cgroup2") {
             return None;
         }
-        let (root, target) = (unescape(root), unescape(target));
+        let (root, target) = (mountinfo::path(root), mountinfo::path(target));
         Some(Self {
             root,
             target,
@@ -159,28 +158,6 @@ impl<'a> Mount<'a> {
             own: own.to_owned(),
         }
     }
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits, proc(5).
-fn unescape(field: &str) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(out))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, LinuxNamespaceType, LinuxNetDevice, LinuxSeccomp, Process, Spec};
@@ -33,6 +34,7 @@ use super::tree::{TreeParts, tree};
 use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
+use crate::mountinfo;
 use crate::net_devices::NetDevice;
 use crate::rootless;
 use crate::seccomp::{self, Filter};
@@ -337,22 +339,11 @@ fn hidden_without_pivot() -> Result<Vec<CString>, PlanError> {
     let paths = mounts.lines().filter(kernels);
     let paths = paths.filter_map(|line| line.split(' ').nth(4));
     paths
-        .map(|path| CString::new(unescaped(path)).map_err(|_nul| PlanError::Nul("a mount")))
+        .map(|path| {
+            CString::new(mountinfo::path(path).into_os_string().into_vec())
+                .map_err(|_nul| PlanError::Nul("a mount"))
+        })
         .collect()
-}
-
-/// A path of mountinfo, where spaces and the like are `\ooo`.
-fn unescaped(path: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| byte == b'\\');
-        let octal = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let octal = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(octal.unwrap_or(byte));
-        rest = if octal.is_some() { &after[3..] } else { after };
-    }
-    bytes
 }
 
 /// From "started" to execve.
