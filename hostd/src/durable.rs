@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use dyno_api::error::{ApiError, ErrorKind};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use dyno_runtime::replace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -155,16 +155,11 @@ pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> i
     Ok(())
 }
 
-/// A rename over a file makes ext4 write the new one out at once, and removing
-/// it soon afterwards waits for the disk. For what need not outlive the machine
-/// the two change places instead, which is as atomic.
 fn put_in_place(temporary: &Path, path: &Path, survives: Survives) -> io::Result<()> {
-    if survives == Survives::Crash
-        && renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE).is_ok()
-    {
-        return fs::remove_file(temporary);
+    match survives {
+        Survives::PowerCut => fs::rename(temporary, path),
+        Survives::Crash => replace::put_in_place(temporary, path),
     }
-    fs::rename(temporary, path)
 }
 
 fn write_temporary(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> io::Result<()> {

@@ -14,6 +14,7 @@
 //!  features  what is supported, for callers that ask
 //!  signal    names and numbers
 //!  mountinfo what the kernel says of mounts
+//!  replace   a file in the place of another
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
 //!  fuzz      where bytes that we did not write come in, for tests of that
@@ -33,6 +34,7 @@ pub mod fuzz;
 pub mod jail;
 pub mod monitor;
 pub mod own_file;
+pub mod replace;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Place};
 use crate::container::Switches;
+use crate::replace;
 use crate::rootless;
 use crate::spec::Bundle;
 
@@ -269,7 +270,7 @@ impl StateDir {
         })?;
         File::create(&temporary)
             .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| replace::put_in_place(&temporary, &path))
             .map_err(io_error("write", &path))
     }
 

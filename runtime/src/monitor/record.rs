@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, getpid};
 
 use super::protocol::{ProcessId, State, Status, VERSION, file};
-use crate::cgroup;
+use crate::{cgroup, replace};
 
 /// Writes the state of one dyno.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Recorder {
         let mut text = serde_json::to_vec(&self.state)?;
         text.push(b'\n');
         File::create(&self.next)?.write_all(&text)?;
-        fs::rename(&self.next, &self.path)
+        replace::put_in_place(&self.next, &self.path)
     }
 }
 
