@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,32 @@ impl Running {
         Ok(Self {
             watch,
             last,
+            pid,
+            process,
+        })
+    }
+
+    /// The monitor of this dyno that lives and does not answer now, perhaps
+    /// because it is stopped; `last` is what it recorded. `None` where this
+    /// process is none.
+    pub fn unheard(paths: &DynoPaths, pid: u32, last: &monitor_protocol::Status) -> Option<Self> {
+        let process = pidfd(pid).ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        let is_its_own = words.next() == Some(b"monitor")
+            && words.next() == Some(paths.run.as_os_str().as_bytes());
+        if !is_its_own {
+            return None;
+        }
+        let watched = process.clone();
+        let lives = move || {
+            let now = Timespec::default();
+            let ended = poll(&mut [PollFd::new(&*watched, PollFlags::IN)], Some(&now));
+            matches!(ended, Ok(0))
+        };
+        Some(Self {
+            watch: Watch::once_it_answers(paths.monitor_socket(), lives),
+            last: last.clone(),
             pid,
             process,
         })

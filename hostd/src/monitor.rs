@@ -15,11 +15,14 @@ use dyno_runtime::monitor::protocol::{Announcement, Failure, FailureKind, Reply,
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::durable::from_io;
 use crate::spare::Spares;
 
+/// Between two tries to reach a monitor that does not answer.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long a monitor may take to create its container.
 const CREATE: Duration = Duration::from_secs(30);
 /// How long a monitor may take to answer anything but a stop.
@@ -190,7 +193,14 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
 /// A monitor's stream of statuses.
 #[derive(Debug)]
 pub struct Watch {
-    lines: Lines<Connection>,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Open(Lines<Connection>),
+    /// A monitor that has not answered yet; `None` once it has ended.
+    Opening(JoinHandle<Option<(Status, Watch)>>),
 }
 
 impl Watch {
@@ -200,17 +210,37 @@ impl Watch {
     /// As [`ask`].
     pub async fn open(socket: &Path) -> Result<(Status, Self), ApiError> {
         let (status, connection) = open(socket, &Request::Watch {}).await?;
-        Ok((
-            status,
-            Self {
-                lines: connection.lines(),
-            },
-        ))
+        let stream = Stream::Open(connection.lines());
+        Ok((status, Self { stream }))
+    }
+
+    /// Listens to a monitor that does not answer, as soon as it does: its first
+    /// status is the one that it has then. It is asked as long as `lives` says so.
+    pub fn once_it_answers(socket: PathBuf, lives: impl Fn() -> bool + Send + 'static) -> Self {
+        let opening = tokio::spawn(async move {
+            while lives() {
+                match Self::open(&socket).await {
+                    Ok(opened) => return Some(opened),
+                    Err(_) => sleep(AGAIN).await,
+                }
+            }
+            None
+        });
+        let stream = Stream::Opening(opening);
+        Self { stream }
     }
 
     /// The next status; `None` once the monitor is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Status> {
-        match self.lines.next_line().await {
+        let lines = match &mut self.stream {
+            Stream::Open(lines) => lines,
+            Stream::Opening(opening) => {
+                let (status, opened) = opening.await.ok().flatten()?;
+                *self = opened;
+                return Some(status);
+            }
+        };
+        match lines.next_line().await {
             Ok(Some(line)) => match serde_json::from_str(&line) {
                 Ok(Reply::Ok(status)) => Some(status),
                 other => {

@@ -6,11 +6,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
 use dyno_runtime::monitor::protocol::{Phase, State as MonitorState, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::time::timeout;
 
 use crate::desired::{self, Record};
 use crate::durable::{self, Survives, chain, from_io};
@@ -18,6 +20,9 @@ use crate::host::{Host, blocking};
 use crate::launch::{self, Running};
 use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
 use crate::{cgroups, identity, supervisor};
+
+/// How long a monitor may take to answer before hostd goes on without its word.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Adopts, restarts, or sweeps; every dyno on disk has its supervisor when
 /// this returns.
@@ -108,8 +113,14 @@ async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Optio
     if state.status.phase.is_final() {
         return (last_word(&state.status), None);
     }
-    match Running::open(&paths, state.monitor.pid).await {
-        Ok(running) => {
+    let pid = state.monitor.pid;
+    let opened = match timeout(PATIENCE, Running::open(&paths, pid)).await {
+        Ok(opened) => opened.ok(),
+        // It lives, and so does its dyno: it is heard when it answers.
+        Err(_) => Running::unheard(&paths, pid, &state.status),
+    };
+    match opened {
+        Some(running) => {
             let evidence = match running.last.phase {
                 Phase::Created => Evidence::Unstarted,
                 phase if phase.is_final() => last_word(&running.last),
@@ -117,8 +128,8 @@ async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Optio
             };
             (evidence, Some(running))
         }
-        Err(_) if state.status.phase == Phase::Created => (Evidence::Unstarted, None),
-        Err(_) => (Evidence::Vanished, None),
+        None if state.status.phase == Phase::Created => (Evidence::Unstarted, None),
+        None => (Evidence::Vanished, None),
     }
 }
 

@@ -245,6 +245,40 @@ fn a_monitor_that_hangs_keeps_no_client_waiting() {
     host.ok(&["rm", "-f", &id]);
 }
 
+/// Somebody looks at it with a debugger, say, while hostd is upgraded.
+#[test]
+fn a_monitor_that_hangs_while_hostd_starts_keeps_its_dyno_and_holds_up_nobody() {
+    let mut host = Host::with_busybox();
+    let run = |name| host.ok(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
+    for name in ["hung", "well", "doomed"] {
+        run(name);
+    }
+    let before = pids(&host);
+    let monitors = ["hung", "doomed"].map(|name| {
+        let pid = host.inspect(name)["status"]["monitor_pid"].as_i64();
+        Pid::from_raw(i32::try_from(pid.unwrap()).unwrap()).unwrap()
+    });
+    for monitor in monitors {
+        kill_process(monitor, Signal::STOP).unwrap();
+    }
+    host.kill();
+    let begin = Instant::now();
+    host.spawn_again();
+    host.until_it_answers();
+    // A monitor is given twenty seconds for an answer.
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert_eq!(pids(&host), before);
+    host.ok(&["exec", "well", "true"]);
+    host.ok(&["rm", "-f", "doomed"]);
+    let [hung, doomed] = monitors;
+    until("its monitor is gone", || test_kill_process(doomed).is_err());
+
+    kill_process(hung, Signal::CONT).unwrap();
+    assert_eq!(host.ok(&["exec", "hung", "echo", "again"]), "again");
+    host.ok(&["kill", "hung"]);
+    host.until_phase("hung", "exited");
+}
+
 /// Creates a dyno as `dyno run --rm` does, and leaves it at that.
 fn create(host: &Host, name: &str) {
     let spec = json!({"image": "busybox", "command": ["sleep", "1000"], "name": name, "rm": true, "stdin": true});
