@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// A program of the host and the package that brings it.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 14] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/bin/busybox", "busybox-static"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 13] = [
     ("/usr/bin/ip", "iproute2"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/bin/curl", "curl"),
+    ("/usr/sbin/criu", "criu"),
     ("/usr/bin/mmdebstrap", "mmdebstrap"),
 ];
 
