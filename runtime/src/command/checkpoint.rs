@@ -107,7 +107,9 @@ impl Common {
             .arg(word("--images-dir=", self.image_path.canonicalize()?))
             .arg(word("--work-dir=", &work))
             .arg(format!("--log-file={log}"))
-            .args(["-v4", "--manage-cgroups=ignore"]);
+            .args(["-v4", "--manage-cgroups=ignore"])
+            // By its library: the other way executes a package that it does not need.
+            .arg("--network-lock=nftables");
         for (asked, word) in [
             (self.tcp_established, "--tcp-established"),
             (self.ext_unix_sk, "--ext-unix-sk"),

@@ -5,7 +5,8 @@
 
 use std::process::{Command, Output, Stdio};
 
-use dyno_tests::{Bundle, until};
+use dyno_tests::bundle::Bundle;
+use dyno_tests::until;
 use serde_json::json;
 
 /// Why CRIU cannot work here.

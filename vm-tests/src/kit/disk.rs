@@ -20,7 +20,7 @@ const SIZE: &str = "8G";
 const STATE_SIZE: &str = "512M";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 18] = [
+const TOOLS: [&str; 20] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -29,6 +29,8 @@ const TOOLS: [&str; 18] = [
     "/usr/sbin/mkfs.ext4",
     "/usr/sbin/runc",
     "/usr/bin/curl",
+    "/usr/sbin/criu",
+    "/usr/bin/gzip",
     "/usr/bin/perl",
     // busybox has these with fewer options; its modprobe does not wait for a
     // module that another one is loading.
