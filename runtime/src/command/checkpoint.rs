@@ -12,7 +12,7 @@ use super::{Failure, lifecycle};
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu, External, Image, NETWORK, Outside, word};
 use crate::spec::Bundle;
-use crate::state::{Record, StateRoot, Status};
+use crate::state::{Record, StateDir, StateRoot, Status};
 
 /// Arguments of `checkpoint`: runc's.
 #[derive(Debug, clap::Args)]
@@ -107,9 +107,7 @@ impl Common {
             .arg(word("--images-dir=", self.image_path.canonicalize()?))
             .arg(word("--work-dir=", &work))
             .arg(format!("--log-file={log}"))
-            .args(["-v4", "--manage-cgroups=ignore"])
-            // By its library: the other way executes a package that it does not need.
-            .arg("--network-lock=nftables");
+            .args(["-v4", "--manage-cgroups=ignore"]);
         for (asked, word) in [
             (self.tcp_established, "--tcp-established"),
             (self.ext_unix_sk, "--ext-unix-sk"),
@@ -128,13 +126,17 @@ impl Common {
 
 /// Saves a container.
 pub(super) fn checkpoint(states: &StateRoot, args: &Checkpoint) -> Result<(), Failure> {
-    checkpointed(states, args).map_err(|error| {
+    let (state, record, bundle) = saved(states, args).map_err(|error| {
         let error = super::words(error.as_ref());
-        format!("cannot checkpoint: {error}; the container is left as it is").into()
-    })
+        format!("cannot checkpoint: {error}; the container is left as it is")
+    })?;
+    match args.leave_running || args.pre_dump {
+        true => Ok(()),
+        false => lifecycle::remove(state, &record, Some(&bundle)),
+    }
 }
 
-fn checkpointed(states: &StateRoot, args: &Checkpoint) -> Result<(), Failure> {
+fn saved(states: &StateRoot, args: &Checkpoint) -> Result<(StateDir, Record, Bundle), Failure> {
     args.common.check()?;
     let state = states.open(&args.id)?;
     let record = state.read()?;
@@ -146,16 +148,8 @@ fn checkpointed(states: &StateRoot, args: &Checkpoint) -> Result<(), Failure> {
     fits(&bundle)?;
     let criu = Criu::ready()?;
     has_only_descendants(&record)?;
-    make(&args.common.image_path)?;
-    let image = dump(&criu, &bundle, &record, args)?;
-    if args.pre_dump {
-        return Ok(());
-    }
-    image.write(&args.common.image_path)?;
-    match args.leave_running {
-        true => Ok(()),
-        false => lifecycle::remove(state, &record, Some(&bundle)),
-    }
+    dump(&criu, &bundle, &record, args)?;
+    Ok((state, record, bundle))
 }
 
 /// Refuses a container of which CRIU, as it is driven here, would lose something.
@@ -202,12 +196,8 @@ fn has_only_descendants(record: &Record) -> Result<(), Failure> {
     Ok(())
 }
 
-fn dump(
-    criu: &Criu,
-    bundle: &Bundle,
-    record: &Record,
-    args: &Checkpoint,
-) -> Result<Image, Failure> {
+fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Result<(), Failure> {
+    make(&args.common.image_path)?;
     let pid = record.pid;
     let mountinfo = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
@@ -222,6 +212,8 @@ fn dump(
     command
         .arg(verb)
         .args(["--tree", &pid.to_string(), "--enable-external-masters"])
+        // By its library: the other way executes programs of another package.
+        .arg("--network-lock=nftables")
         .arg(word("--root=", record.rootfs.canonicalize()?))
         .stdin(Stdio::null());
     let log = args.common.say(&mut command, "dump.log")?;
@@ -255,8 +247,15 @@ fn dump(
         let inode = std::fs::metadata(format!("/proc/{pid}/ns/net"))?.ino();
         command.args(["--external", &format!("net[{inode}]:{NETWORK}")]);
     }
-    Criu::run(verb, &mut command, log)?;
-    Ok(image)
+    if args.pre_dump {
+        return Ok(Criu::run(verb, &mut command, log)?);
+    }
+    // Before: once it is saved the container is gone, and this is needed.
+    image.write(&args.common.image_path)?;
+    Criu::run(verb, &mut command, log).map_err(|error| {
+        Image::remove(&args.common.image_path);
+        error.into()
+    })
 }
 
 /// Makes a folder for memory of processes, which is nobody else's business.

@@ -48,6 +48,12 @@ impl Image {
             .map_err(Error::io(format!("write {}", path.display())))
     }
 
+    /// Takes it back after a failure, so that nobody restores half of a container.
+    pub(crate) fn remove(folder: &Path) {
+        // What is said is the failure; `restore` would fail for lack of images, too.
+        fs::remove_file(folder.join(FILE)).ok();
+    }
+
     /// Reads it back.
     ///
     /// # Errors

@@ -40,8 +40,13 @@ fn counting() -> Bundle {
 /// With a root that is there without a mount of ours, as an engine gives it.
 fn plain(bundle: Bundle) -> Bundle {
     let mut bundle = bundle.as_host_root();
+    let bound = bundle.path().join("bound");
+    std::fs::create_dir(&bound).unwrap();
+    bundle.mount(json!({
+        "destination": "/bound", "type": "bind", "source": bound, "options": ["bind", "ro"],
+    }));
     let mounts = bundle.config["mounts"].as_array_mut().unwrap();
-    mounts.retain(|mount| mount["destination"] != "/" && mount["type"] != "cgroup");
+    mounts.retain(|mount| mount["destination"] != "/");
     bundle.config["root"]["path"] = json!("layer");
     bundle.config["linux"]["resources"] = json!({"pids": {"limit": 77}});
     bundle
@@ -234,17 +239,102 @@ fn without_criu_both_say_what_to_install_and_leave_nothing() {
     assert_eq!(features("/usr/sbin:/sbin"), "true");
 }
 
+/// What it counted, by a further process in it, as a file in it that is in memory.
+fn count_inside(bundle: &Bundle) -> u64 {
+    let exec = bundle.call(&["exec", bundle.id(), "cat", "/dev/shm/count"]);
+    String::from_utf8_lossy(&exec.stdout)
+        .trim()
+        .parse()
+        .unwrap_or(0)
+}
+
 #[test]
-fn a_restore_that_fails_leaves_nothing() {
-    let bundle = counting();
-    let folder = image(&bundle);
-    std::fs::create_dir(&folder).unwrap();
-    let note = std::path::Path::new(&folder).join("dyno-runtime.json");
-    let empty = json!({"version": 1, "mounts": [], "streams": [], "network": false});
-    dyno_tests::write_file(&note, &empty.to_string());
-    let output = restore(&bundle);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("criu"), "{output:?}");
+fn one_in_a_user_namespace_comes_back() {
+    if skipped() {
+        return;
+    }
+    let script =
+        "cd /dev/shm; n=0; while :; do n=$((n+1)); echo $n >new; mv new count; sleep 0.1; done";
+    let mut bundle = Bundle::script(script);
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/");
+    bundle.config["root"]["path"] = json!("layer");
+    bundle.run_detached();
+    until("it counts", || count_inside(&bundle) > 5);
+    let before = count_inside(&bundle);
+    succeeded(&checkpoint(&bundle, &[]), &bundle, "dump.log");
+    succeeded(&restore(&bundle), &bundle, "restore.log");
+    until("it goes on", || count_inside(&bundle) > before);
+    let map = std::fs::read_to_string(format!("/proc/{}/uid_map", bundle.state()["pid"])).unwrap();
+    assert!(
+        map.contains(&dyno_tests::bundle::ID_BASE.to_string()),
+        "{map}"
+    );
+}
+
+#[test]
+fn one_in_the_network_of_another_comes_back_there() {
+    if skipped() {
+        return;
+    }
+    let mut other = Command::new("unshare")
+        .args(["--net", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    let path = format!("/proc/{}/ns/net", other.id());
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    until("it has its network", || {
+        std::fs::read_link(&path).is_ok_and(|other| other != own)
+    });
+    let network = std::fs::read_link(&path).unwrap();
+    let mut bundle = counting();
+    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "network" {
+            namespace["path"] = json!(path);
+        }
+    }
+    bundle.run_detached();
+    until("it counts", || count(&bundle) > 2);
+    let image = image(&bundle);
+    let saved = bundle.call(&["checkpoint", "--image-path", &image, bundle.id()]);
+    succeeded(&saved, &bundle, "dump.log");
+    let mut back = bundle.command(&["restore", "--detach", "--image-path", &image]);
+    let back = back
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    let log = std::fs::read_to_string(bundle.path().join("image/restore.log")).unwrap();
+    assert!(back.success(), "{log}");
+    let now = std::fs::read_link(format!("/proc/{}/ns/net", bundle.state()["pid"])).unwrap();
+    assert_eq!(now, network);
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn in_the_foreground_its_streams_and_its_exit_code_are_those_of_restore() {
+    if skipped() {
+        return;
+    }
+    let script = "until [ -e /stop ]; do sleep 0.1; done; echo the end; exit 7";
+    let bundle = plain(Bundle::script(script));
+    bundle.run_detached();
+    succeeded(&checkpoint(&bundle, &[]), &bundle, "dump.log");
+    dyno_tests::write_file(&bundle.path().join("layer/stop"), "");
+    let image = image(&bundle);
+    let mut restore = bundle.command(&["restore", "--image-path", &image, "--empty-ns", "network"]);
+    let output = restore.output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "the end\n");
+    assert!(
+        !bundle.call(&["state", bundle.id()]).status.success(),
+        "it is removed"
+    );
+}
+
+/// Neither state nor cgroup nor mount.
+fn nothing_is_left(bundle: &Bundle) {
     assert!(!bundle.path().join("state").join(bundle.id()).exists());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(bundle.id()), "{mounts}");
@@ -258,4 +348,44 @@ fn a_restore_that_fails_leaves_nothing() {
             "{tree}"
         );
     }
+}
+
+#[test]
+fn a_restore_that_is_refused_leaves_nothing() {
+    let bundle = counting();
+    let folder = image(&bundle);
+    std::fs::create_dir(&folder).unwrap();
+    let note = std::path::Path::new(&folder).join("dyno-runtime.json");
+    let empty = json!({"version": 1, "mounts": [], "streams": [], "network": false});
+    dyno_tests::write_file(&note, &empty.to_string());
+    let output = restore(&bundle);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("criu"), "{output:?}");
+    nothing_is_left(&bundle);
+}
+
+#[test]
+fn a_restore_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
+    if skipped() {
+        return;
+    }
+    let bundle = counting();
+    bundle.run_detached();
+    until("it counts", || count(&bundle) > 2);
+    succeeded(&checkpoint(&bundle, &[]), &bundle, "dump.log");
+    nothing_is_left(&bundle);
+    let pages = bundle.path().join("image/pages-1.img");
+    let away = bundle.path().join("pages");
+    std::fs::rename(&pages, &away).unwrap();
+    let output = restore(&bundle);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr(&output).contains("criu restore failed"),
+        "{output:?}"
+    );
+    nothing_is_left(&bundle);
+    std::fs::rename(&away, &pages).unwrap();
+    let before = count(&bundle);
+    succeeded(&restore(&bundle), &bundle, "restore.log");
+    until("it goes on", || count(&bundle) > before);
 }
