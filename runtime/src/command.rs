@@ -8,6 +8,7 @@ mod foreground;
 mod lifecycle;
 mod list;
 mod log;
+mod restore;
 mod run;
 mod template;
 mod update;
@@ -144,10 +145,13 @@ enum Command {
     Events(events::Events),
     /// Print what this runtime supports, as JSON
     Features,
-    /// Refused: needs CRIU
-    Checkpoint(checkpoint::Checkpoint),
-    /// Refused: needs CRIU
-    Restore(checkpoint::Checkpoint),
+    /// Save a running container's processes by CRIU
+    Checkpoint(Box<checkpoint::Checkpoint>),
+    /// Bring a container back that was saved
+    Restore(Box<restore::Restore>),
+    /// Become CRIU in a container's cgroup: given by this program to itself
+    #[command(hide = true)]
+    RestoreInside(restore::Inside),
     /// Remove what is left of a stopped container
     Delete {
         /// Kill it first if it runs; succeed if there is none
@@ -190,6 +194,7 @@ impl Command {
                 | Self::Exec(_)
                 | Self::Start { .. }
                 | Self::Monitor { .. }
+                | Self::Restore(_)
         )
     }
 
@@ -293,8 +298,11 @@ pub fn main() -> ExitCode {
         Command::Update(args) => update::update(&states, &args),
         Command::Events(args) => events::events(&states, &args),
         Command::Features => print_features(),
-        Command::Checkpoint(args) => checkpoint::refuse("checkpoint", &args),
-        Command::Restore(args) => checkpoint::refuse("restore", &args),
+        Command::Checkpoint(args) => checkpoint::checkpoint(&states, &args),
+        Command::Restore(args) => {
+            return ended(restore::restore(&states, &args, driver), |_| 1);
+        }
+        Command::RestoreInside(args) => restore::inside(&args),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
         Command::Monitor { spare: true, .. } => return monitor::spare::wait(),

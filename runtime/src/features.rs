@@ -1,5 +1,7 @@
 //! What this runtime supports, as callers ask for it (OCI runtime spec, features.md).
 
+use std::collections::HashMap;
+
 use oci_spec::runtime::{
     Apparmor, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType as Kind, MemoryPolicy,
     MemoryPolicyFlagType as MemoryFlag, MemoryPolicyModeType as MemoryMode, MountExtensions,
@@ -7,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use crate::cgroup::ANNOTATION;
+use crate::criu::Criu;
 use crate::{cgroup, plan, seccomp};
 
 /// Versions of the spec whose configurations are understood.
@@ -53,7 +56,8 @@ const MEMORY_FLAGS: [MemoryFlag; 3] = [
 const ANNOTATIONS: [&str; 1] = [ANNOTATION];
 
 /// Everything that this runtime can do, whatever the kernel is that it runs on; but
-/// for `seccomp.supportedFlags`, which are the kernel's.
+/// for `seccomp.supportedFlags`, which are the kernel's, and
+/// for the annotation about checkpoints.
 #[must_use]
 pub fn features() -> Features {
     let mut features = Features::default();
@@ -63,8 +67,18 @@ pub fn features() -> Features {
         .set_hooks(Some(HOOKS.map(str::to_owned).to_vec()))
         .set_mount_options(Some(mount_options()))
         .set_linux(Some(linux()))
+        .set_annotations(Some(annotations()))
         .set_potentially_unsafe_config_annotations(Some(ANNOTATIONS.map(str::to_owned).to_vec()));
     features
+}
+
+/// As runc tells callers that containers can be saved: where CRIU's program is.
+fn annotations() -> HashMap<String, String> {
+    let there = Criu::find().is_some().to_string();
+    HashMap::from([(
+        "org.opencontainers.runc.checkpoint.enabled".to_owned(),
+        there,
+    )])
 }
 
 /// Every mount option that is not a file system's own, sorted.

@@ -9,6 +9,7 @@
 //!  seccomp   profile → BPF            device_filter  rules → eBPF
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
+//!  criu      saves a container's processes and brings them back
 //!  rootless  an ordinary user becomes root of a user namespace of his own
 //!  own_file  keeps the file that we run from out of a container's reach
 //!  features  what is supported, for callers that ask
@@ -41,6 +42,7 @@ pub mod spec;
 pub mod state;
 
 mod child;
+mod criu;
 mod host_mounts;
 mod lsm;
 mod mountinfo;

@@ -20,6 +20,7 @@ pub(crate) enum Purpose {
 const FOR_TEST: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("criu", "criu"),
     ("crun", "crun"),
     ("curl", "curl"),
     ("dbus-daemon", "dbus-daemon"),

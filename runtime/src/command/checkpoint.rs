@@ -1,35 +1,265 @@
-//! `checkpoint` and `restore`: refused, in the words of what is missing. Both are
-//! CRIU's work, which nobody asks it for yet; a caller that is refused keeps its
-//! container.
+//! `checkpoint`: saves a running container's processes by CRIU, and removes it unless
+//! it shall go on. Whatever fails, the container runs on.
 
-use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use super::Failure;
+use oci_spec::runtime::LinuxNamespaceType as Kind;
 
-/// Arguments of either; whatever runc's are, they cannot be honoured.
+use super::{Failure, lifecycle};
+use crate::cgroup::Cgroup;
+use crate::criu::{self, Criu, External, Image, NETWORK, Outside, word};
+use crate::spec::Bundle;
+use crate::state::{Record, StateDir, StateRoot, Status};
+
+/// Arguments of `checkpoint`: runc's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Checkpoint {
-    /// runc's options and the container
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
+    #[command(flatten)]
+    common: Common,
+    /// Folder of an earlier --pre-dump, relative to the images
+    #[arg(long, value_name = "DIR")]
+    parent_path: Option<PathBuf>,
+    /// Let the container go on
+    #[arg(long)]
+    leave_running: bool,
+    /// Leave out TCP connections that are not yet established
+    #[arg(long)]
+    tcp_skip_in_flight: bool,
+    /// Save files that are open and have no name any more by giving them one
+    #[arg(long)]
+    link_remap: bool,
+    /// Save memory alone, for a later checkpoint to build on; the container goes on
+    #[arg(long)]
+    pre_dump: bool,
+    /// The container
+    id: String,
 }
 
-/// Says why it is not done.
-pub(super) fn refuse(verb: &str, _args: &Checkpoint) -> Result<(), Failure> {
-    let missing = match criu() {
-        None => {
-            "there is no criu in PATH (Debian's package is criu), and this runtime does \
-                 not drive it yet"
+/// What `checkpoint` and `restore` have in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Folder of the images
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    pub(super) image_path: PathBuf,
+    /// Folder of CRIU's log [default: that of the images]
+    #[arg(long, value_name = "DIR")]
+    work_path: Option<PathBuf>,
+    /// With established TCP connections
+    #[arg(long)]
+    tcp_established: bool,
+    /// With Unix sockets whose other end is outside
+    #[arg(long)]
+    ext_unix_sk: bool,
+    /// With the terminal of a shell that it was started from
+    #[arg(long)]
+    shell_job: bool,
+    /// With locks of files
+    #[arg(long)]
+    file_locks: bool,
+    /// Make the namespace anew without what is in it: network
+    #[arg(long, value_name = "NAMESPACE")]
+    empty_ns: Vec<String>,
+    /// Drop from older images what newer ones have
+    #[arg(long)]
+    auto_dedup: bool,
+    /// Only `ignore`: cgroups are always made as config.json says
+    #[arg(long, value_name = "MODE")]
+    manage_cgroups_mode: Option<String>,
+    /// Refused
+    #[arg(long, hide = true)]
+    lazy_pages: bool,
+    /// Refused
+    #[arg(long, hide = true)]
+    page_server: Option<String>,
+    /// Refused
+    #[arg(long, hide = true)]
+    status_fd: Option<i32>,
+}
+
+impl Common {
+    /// Refuses what is asked for and cannot be done, by its name.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let mode = self.manage_cgroups_mode.as_deref();
+        let refused = match () {
+            () if self.lazy_pages => "--lazy-pages: memory is brought back at once",
+            () if self.page_server.is_some() => "--page-server: images go to a folder",
+            () if self.status_fd.is_some() => "--status-fd: it tells of --lazy-pages",
+            () if mode.is_some_and(|mode| mode != "ignore") => {
+                "--manage-cgroups-mode other than ignore: cgroups are made as config.json says"
+            }
+            () if self.empty_ns.iter().any(|name| name != "network") => {
+                "--empty-ns of anything but network"
+            }
+            () => return Ok(()),
+        };
+        Err(format!("not supported: {refused}").into())
+    }
+
+    /// CRIU's words for these, and where it writes its log.
+    pub(super) fn say(&self, command: &mut Command, log: &str) -> Result<PathBuf, Failure> {
+        let work = self.work_path.as_ref().unwrap_or(&self.image_path);
+        make(work)?;
+        let work = work.canonicalize()?;
+        command
+            .arg(word("--images-dir=", self.image_path.canonicalize()?))
+            .arg(word("--work-dir=", &work))
+            .arg(format!("--log-file={log}"))
+            .args(["-v4", "--manage-cgroups=ignore"]);
+        for (asked, word) in [
+            (self.tcp_established, "--tcp-established"),
+            (self.ext_unix_sk, "--ext-unix-sk"),
+            (self.shell_job, "--shell-job"),
+            (self.file_locks, "--file-locks"),
+            (self.auto_dedup, "--auto-dedup"),
+            (!self.empty_ns.is_empty(), "--empty-ns=net"),
+        ] {
+            if asked {
+                command.arg(word);
+            }
         }
-        Some(_) => "this runtime does not drive CRIU yet",
-    };
-    Err(format!("cannot {verb}: {missing}; the container is left as it is").into())
+        Ok(work.join(log))
+    }
 }
 
-/// Where CRIU is.
-fn criu() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let found = |folder: &Path| folder.join("criu").is_file();
-    std::env::split_paths(&path).find(|folder| found(folder))
+/// Saves a container.
+pub(super) fn checkpoint(states: &StateRoot, args: &Checkpoint) -> Result<(), Failure> {
+    let (state, record, bundle) = saved(states, args).map_err(|error| {
+        let error = super::words(error.as_ref());
+        format!("cannot checkpoint: {error}; the container is left as it is")
+    })?;
+    match args.leave_running || args.pre_dump {
+        true => Ok(()),
+        false => lifecycle::remove(state, &record, Some(&bundle)),
+    }
+}
+
+fn saved(states: &StateRoot, args: &Checkpoint) -> Result<(StateDir, Record, Bundle), Failure> {
+    args.common.check()?;
+    let state = states.open(&args.id)?;
+    let record = state.read()?;
+    match record.status(&state)? {
+        Status::Running => {}
+        status => return Err(format!("it is {}, not running", status.as_str()).into()),
+    }
+    let bundle = lifecycle::bundle(&state, &record)?;
+    fits(&bundle)?;
+    let criu = Criu::ready()?;
+    has_only_descendants(&record)?;
+    dump(&criu, &bundle, &record, args)?;
+    Ok((state, record, bundle))
+}
+
+/// Refuses a container of which CRIU, as it is driven here, would lose something.
+pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
+    let unfit = |what: &str| Err(criu::Error::Unfit(what.to_owned()));
+    let process = bundle.spec().process().as_ref();
+    if process.and_then(|process| process.terminal()) == Some(true) {
+        return unfit("process.terminal is true: nobody would hold the other end");
+    }
+    let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
+    if mounts.iter().any(|mount| mount.destination() == "/") {
+        return unfit("config.json mounts something on /: only root.path can be brought back");
+    }
+    for kind in [Kind::Pid, Kind::Mount] {
+        if bundle.namespace(kind) != Some(None) {
+            return unfit("it has not a pid and a mount namespace of its own");
+        }
+    }
+    for kind in [Kind::Ipc, Kind::Uts, Kind::User, Kind::Cgroup, Kind::Time] {
+        if bundle.namespace(kind).flatten().is_some() {
+            return unfit("it has joined a namespace that is not a network");
+        }
+    }
+    Ok(())
+}
+
+/// CRIU saves the first process and those below it: one of `exec` is below nobody.
+fn has_only_descendants(record: &Record) -> Result<(), Failure> {
+    for pid in Cgroup::open(record.cgroup.clone())?.procs()? {
+        let mut above = pid.as_raw_nonzero().get();
+        while above > 1 && above != record.pid {
+            let stat = std::fs::read_to_string(format!("/proc/{above}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+            let parent = fields.split_ascii_whitespace().nth(1);
+            above = parent
+                .and_then(|pid| pid.parse().ok())
+                .unwrap_or(record.pid);
+        }
+        if above != record.pid {
+            let pid = pid.as_raw_nonzero();
+            return Err(format!("process {pid} came by exec and could not be saved").into());
+        }
+    }
+    Ok(())
+}
+
+fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Result<(), Failure> {
+    make(&args.common.image_path)?;
+    let pid = record.pid;
+    let mountinfo = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
+    let network = bundle.namespace(Kind::Network).flatten().is_some();
+    let image = Image::new(
+        External::of(&mountinfo, mounts)?,
+        Outside::of(pid, &criu::ids(&mountinfo))?,
+        network,
+    );
+    let verb = if args.pre_dump { "pre-dump" } else { "dump" };
+    let mut command = Command::new(criu.path());
+    command
+        .arg(verb)
+        .args(["--tree", &pid.to_string(), "--enable-external-masters"])
+        // By its library: the other way executes programs of another package.
+        .arg("--network-lock=nftables")
+        .arg(word("--root=", record.rootfs.canonicalize()?))
+        .stdin(Stdio::null());
+    let log = args.common.say(&mut command, "dump.log")?;
+    if args.pre_dump || args.parent_path.is_some() {
+        command.arg("--track-mem");
+    }
+    if let Some(parent) = &args.parent_path {
+        command.arg(word("--prev-images-dir=", parent));
+    }
+    for (asked, word) in [
+        (args.leave_running && !args.pre_dump, "--leave-running"),
+        (args.tcp_skip_in_flight, "--skip-in-flight"),
+        (args.link_remap, "--link-remap"),
+    ] {
+        if asked {
+            command.arg(word);
+        }
+    }
+    for external in &image.mounts {
+        let (target, key) = (&external.target, &external.key);
+        command.args(["--external", &format!("mnt[{target}]:{key}")]);
+    }
+    for stream in image
+        .streams
+        .iter()
+        .filter(|stream| stream.name.starts_with("file["))
+    {
+        command.args(["--external", &stream.name]);
+    }
+    if network {
+        let inode = std::fs::metadata(format!("/proc/{pid}/ns/net"))?.ino();
+        command.args(["--external", &format!("net[{inode}]:{NETWORK}")]);
+    }
+    if args.pre_dump {
+        return Ok(Criu::run(verb, &mut command, log)?);
+    }
+    // Before: once it is saved the container is gone, and this is needed.
+    image.write(&args.common.image_path)?;
+    Criu::run(verb, &mut command, log).map_err(|error| {
+        Image::remove(&args.common.image_path);
+        error.into()
+    })
+}
+
+/// Makes a folder for memory of processes, which is nobody else's business.
+fn make(folder: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| format!("make {}: {error}", folder.display()).into())
 }

@@ -318,24 +318,6 @@ fn the_configuration_of_spec_runs() {
     assert_eq!(stdout(&output), "it runs\n", "{output:?}");
 }
 
-#[test]
-fn a_checkpoint_is_refused_by_what_is_missing_and_the_container_runs_on() {
-    let bundle = Bundle::new(&["sleep", "1000"]);
-    bundle.run_detached();
-    let image = bundle.path().join("image").to_string_lossy().into_owned();
-    for words in [
-        ["checkpoint", "--image-path", &image, bundle.id()],
-        ["restore", "--image-path", &image, bundle.id()],
-    ] {
-        let output = bundle.call(&words);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        let message = stderr(&output);
-        assert!(message.to_lowercase().contains("criu"), "{message}");
-        assert!(message.contains(words[0]), "{message}");
-    }
-    assert_eq!(bundle.state()["status"], "running");
-}
-
 /// It executes itself by a descriptor, whose number would be its name.
 #[test]
 fn it_is_called_by_its_name_whatever_it_does() {

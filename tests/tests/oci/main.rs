@@ -5,6 +5,7 @@
 
 mod attacks;
 mod callers;
+mod checkpoint;
 mod commands;
 mod devices;
 mod events;

@@ -20,7 +20,7 @@ const SIZE: &str = "8G";
 const STATE_SIZE: &str = "512M";
 
 /// Programs of the host that tests compare with or look at the kernel with.
-const TOOLS: [&str; 19] = [
+const TOOLS: [&str; 21] = [
     "/usr/sbin/nft",
     "/usr/bin/ip",
     "/usr/sbin/ip",
@@ -30,6 +30,8 @@ const TOOLS: [&str; 19] = [
     "/usr/sbin/runc",
     "/usr/bin/crun",
     "/usr/bin/curl",
+    "/usr/sbin/criu",
+    "/usr/bin/gzip",
     "/usr/bin/perl",
     // busybox has these with fewer options; its modprobe does not wait for a
     // module that another one is loading.

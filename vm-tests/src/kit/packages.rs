@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// A program of the host and the package that brings it.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/qemu-img", "qemu-utils"),
     ("/usr/bin/busybox", "busybox-static"),
@@ -20,6 +20,7 @@ const NEEDED: [(&str, &str); 14] = [
     ("/usr/sbin/runc", "runc"),
     ("/usr/bin/crun", "crun"),
     ("/usr/bin/curl", "curl"),
+    ("/usr/sbin/criu", "criu"),
     ("/usr/bin/mmdebstrap", "mmdebstrap"),
 ];
 

@@ -1,0 +1,281 @@
+//! `restore`: a container whose processes come from CRIU's images. Its cgroup is made
+//! first, as `create` makes it; CRIU runs in it, so that what it restores is born there.
+//!
+//! ```text
+//!  restore ──▶ cgroup, a mount of the root (in a mount namespace of ours)
+//!     └─exec─▶ restore-inside: enters the cgroup and a cgroup namespace
+//!                 └─execve─▶ criu restore ──▶ the container
+//! ```
+//! Whatever fails, neither process nor cgroup nor state is left; the mount went with us.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use oci_spec::runtime::LinuxNamespaceType as Kind;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::FdFlags;
+use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use rustix::thread::UnshareFlags;
+
+use super::checkpoint::{Common, fits};
+use super::create::{Outlets, after};
+use super::foreground::{Signals, attend};
+use super::{Failure, GONE, lifecycle};
+use crate::cgroup::{self, Cgroup};
+use crate::container::{Container, Process};
+use crate::criu::{Criu, Image, NETWORK, word};
+use crate::spec::Bundle;
+use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
+use crate::sys;
+
+/// Arguments of `restore`: runc's.
+#[derive(Debug, clap::Args)]
+pub(super) struct Restore {
+    #[command(flatten)]
+    common: Common,
+    /// Folder with config.json
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    #[command(flatten)]
+    outlets: Outlets,
+    /// Return once the container runs
+    #[arg(long, short)]
+    detach: bool,
+    /// Leave orphans to whoever else takes them, as is always done
+    #[arg(long)]
+    no_subreaper: bool,
+    /// Refused
+    #[arg(long, hide = true)]
+    no_pivot: bool,
+    /// Another profile of AppArmor or SELinux than it had: type:name
+    #[arg(long, value_name = "PROFILE")]
+    lsm_profile: Option<String>,
+    /// Another SELinux label of its mounts than they had
+    #[arg(long, value_name = "LABEL")]
+    lsm_mount_context: Option<String>,
+    /// Name of the container
+    id: String,
+}
+
+/// Arguments of the process between us and CRIU.
+#[derive(Debug, clap::Args)]
+pub(super) struct Inside {
+    /// Record of the cgroup to enter
+    #[arg(long)]
+    cgroup: String,
+    /// Whether to make a cgroup namespace there
+    #[arg(long)]
+    namespace: bool,
+    /// Network namespace that CRIU is handed
+    #[arg(long)]
+    network: Option<PathBuf>,
+    /// CRIU and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    program: Vec<std::ffi::OsString>,
+}
+
+/// Brings a container back; the exit code of its program, unless it is left alone.
+pub(super) fn restore(
+    states: &StateRoot,
+    args: &Restore,
+    driver: Driver,
+) -> Result<ExitCode, Failure> {
+    restored(states, args, driver).map_err(|error| {
+        let error = super::words(error.as_ref());
+        format!("cannot restore: {error}").into()
+    })
+}
+
+fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<ExitCode, Failure> {
+    args.common.check()?;
+    if args.no_pivot {
+        return Err("not supported: --no-pivot: CRIU changes the root in its own way".into());
+    }
+    if args.outlets.preserve_fds != 0 || args.outlets.console_socket.is_some() {
+        return Err("not supported: --preserve-fds and --console-socket".into());
+    }
+    let bundle = Bundle::load(&args.bundle)?;
+    fits(&bundle)?;
+    let criu = Criu::ready()?;
+    let image = Image::read(&args.common.image_path)?;
+    let signals = match args.detach {
+        true => None,
+        false => Some(Signals::listen()?),
+    };
+    let state = states.create(&args.id)?;
+    let record = Record::new(&args.id, &bundle).made_by(driver, Default::default());
+    let (container, record) = match begin(&state, record, bundle) {
+        Ok(begun) => begun,
+        Err(error) => return Err(after(error, state.remove().map_err(Failure::from))),
+    };
+    let made = bring_back(&criu, &image, &container, args, &state)
+        .and_then(|pid| settle(&state, record.clone(), pid, args));
+    let (record, process) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let cleared = lifecycle::end(container.cgroup(), &record, GONE);
+            let removed = state.remove().map_err(Failure::from);
+            return Err(after(error, cleared.and(removed)));
+        }
+    };
+    let Some(signals) = signals else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    // A lock covers an operation, not a container's life.
+    drop(state);
+    let code = attend(&process, None, &signals);
+    match states.open(&record.id) {
+        Ok(state) => lifecycle::remove(state, &record, Some(container.bundle()))?,
+        // Somebody else has deleted it.
+        Err(StateError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::from(code?))
+}
+
+/// Makes the cgroup, each thing on record before there can be a process in it.
+fn begin(state: &StateDir, record: Record, bundle: Bundle) -> Result<(Container, Record), Failure> {
+    File::create(state.config())?.write_all(bundle.text())?;
+    state.write(&record)?;
+    let container = Container::new_in(bundle, &record.place()?)?.named(&record.id);
+    let record = record.with_cgroup(container.cgroup().record().clone());
+    match state.write(&record) {
+        Ok(()) => Ok((container, record)),
+        Err(error) => {
+            let removed = container.cgroup().remove(GONE).map_err(Failure::from);
+            Err(after(error.into(), removed))
+        }
+    }
+}
+
+/// Has CRIU restore the processes; the first one's id.
+fn bring_back(
+    criu: &Criu,
+    image: &Image,
+    container: &Container,
+    args: &Restore,
+    state: &StateDir,
+) -> Result<Pid, Failure> {
+    let bundle = container.bundle();
+    // P18: nobody stays here to watch.
+    if container.cgroup().monitor_kills_on_oom() {
+        return Err(
+            "linux.resources asks for the whole group to be killed when it runs out \
+                    of memory, which this host's cgroup v1 cannot do"
+                .into(),
+        );
+    }
+    let root = mounted_root(&bundle.rootfs(), state)?;
+    let pid_file = state.config().with_file_name("restored.pid");
+    let record = container.cgroup().record();
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args([
+            "restore-inside",
+            "--cgroup",
+            &serde_json::to_string(record)?,
+        ])
+        .stdin(Stdio::inherit());
+    if bundle.namespace(Kind::Cgroup).is_some() {
+        command.arg("--namespace");
+    }
+    if let Some(network) = bundle
+        .namespace(Kind::Network)
+        .flatten()
+        .filter(|_| image.network)
+    {
+        command.arg(word("--network=", network));
+    }
+    command
+        .arg("--")
+        .arg(criu.path())
+        .args(["restore", "--restore-detached", "--restore-sibling"])
+        .arg(word("--root=", &root))
+        .arg(word("--pidfile=", &pid_file));
+    let log = args.common.say(&mut command, "restore.log")?;
+    if let Some(profile) = &args.lsm_profile {
+        command.args(["--lsm-profile", profile]);
+    }
+    if let Some(label) = &args.lsm_mount_context {
+        command.args(["--lsm-mount-context", label]);
+    }
+    let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
+    for external in &image.mounts {
+        let path = external.path(mounts, record.v2.as_deref())?;
+        let key = format!("--external=mnt[{}]:", external.key);
+        command.arg(word(&key, path));
+    }
+    for stream in &image.streams {
+        let (number, name) = (stream.number, &stream.name);
+        command.args(["--inherit-fd", &format!("fd[{number}]:{name}")]);
+    }
+    Criu::run("restore", &mut command, log)?;
+    let pid = std::fs::read_to_string(&pid_file)?;
+    std::fs::remove_file(&pid_file)?;
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| "criu wrote no process id".into())
+}
+
+/// CRIU wants the root to be a mount whose changes nobody else sees. It is made in
+/// our own mount namespace, and goes with it.
+fn mounted_root(rootfs: &Path, state: &StateDir) -> Result<PathBuf, Failure> {
+    let root = state.config().with_file_name("root");
+    std::fs::create_dir(&root)?;
+    mount_bind_recursive(rootfs, &root)
+        .map_err(|errno| format!("mount {} for criu: {errno}", rootfs.display()))?;
+    mount_change(
+        &root,
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    Ok(root)
+}
+
+/// Puts the process on record and gives the caller what it wants of it.
+fn settle(
+    state: &StateDir,
+    record: Record,
+    pid: Pid,
+    args: &Restore,
+) -> Result<(Record, Process), Failure> {
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let record = record.with_init(pid)?;
+    state.write(&record)?;
+    args.outlets.serve(pid, pidfd.as_fd(), &mut None)?;
+    let process = Process {
+        pid,
+        pidfd,
+        terminal: None,
+    };
+    Ok((record, process))
+}
+
+/// Enters the cgroup, and becomes CRIU. Returns only if that fails.
+pub(super) fn inside(args: &Inside) -> Result<(), Failure> {
+    let record: cgroup::Record = serde_json::from_str(&args.cgroup)?;
+    let cgroup = Cgroup::open(record)?;
+    if !cgroup.is_absent() {
+        cgroup.add(getpid())?;
+    }
+    if args.namespace {
+        sys::process::unshare(UnshareFlags::NEWCGROUP)?;
+    }
+    let (program, words) = args.program.split_first().ok_or("no program")?;
+    let mut command = Command::new(program);
+    command.args(words);
+    let network = args
+        .network
+        .as_ref()
+        .map(|path| openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
+        .transpose()?;
+    if let Some(network) = &network {
+        rustix::io::fcntl_setfd(network, FdFlags::empty())?;
+        let number = network.as_raw_fd();
+        command.args(["--inherit-fd", &format!("fd[{number}]:{NETWORK}")]);
+    }
+    Err(format!("execute criu: {}", command.exec()).into())
+}

@@ -1,0 +1,69 @@
+//! Standard streams that lead out of a container: pipes and files of its caller.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// A stream whose other end, or whose file, is not the container's.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outside {
+    /// Its number, in the container as in the process that brings it back.
+    pub(crate) number: u32,
+    /// CRIU's name of it: `pipe:[17]`, `file[mount:inode]` (criu(8), `--inherit-fd`).
+    pub(crate) name: String,
+}
+
+impl Outside {
+    /// Those of a process; two that are the same come once. `own` are its mounts.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub(crate) fn of(pid: i32, own: &[u64]) -> Result<Vec<Self>, Error> {
+        let mut found: Vec<Self> = Vec::new();
+        for number in 0..3 {
+            let path = format!("/proc/{pid}/fd/{number}");
+            // One that is closed is nobody's.
+            let Ok(link) = fs::read_link(&path) else {
+                continue;
+            };
+            let link = link.to_string_lossy().into_owned();
+            let name = if link.starts_with("pipe:[") {
+                link
+            } else if link.starts_with('/') {
+                let reading = || Error::io(format!("look at {path}"));
+                let inode = fs::metadata(&path).map_err(reading())?.ino();
+                let info = format!("/proc/{pid}/fdinfo/{number}");
+                let info = fs::read_to_string(info).map_err(reading())?;
+                match mount_of(&info).filter(|mount| !own.contains(mount)) {
+                    Some(mount) => format!("file[{mount:x}:{inode:x}]"),
+                    None => continue,
+                }
+            } else {
+                continue;
+            };
+            if found.iter().all(|other| other.name != name) {
+                found.push(Self { number, name });
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn mount_of(info: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_of_a_descriptor_is_read() {
+        assert_eq!(mount_of("pos:\t0\nflags:\t02\nmnt_id:\t27\n"), Some(27));
+        assert_eq!(mount_of("pos:\t0\n"), None);
+    }
+}
