@@ -163,12 +163,18 @@ pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
     if mounts.iter().any(|mount| mount.destination() == "/") {
         return unfit("config.json mounts something on /: only root.path can be brought back");
     }
+    if bundle.namespace(Kind::User).is_some() {
+        return unfit(
+            "it has a user namespace, whose root CRIU reads the images as: he must not be \
+             able to read them",
+        );
+    }
     for kind in [Kind::Pid, Kind::Mount] {
         if bundle.namespace(kind) != Some(None) {
             return unfit("it has not a pid and a mount namespace of its own");
         }
     }
-    for kind in [Kind::Ipc, Kind::Uts, Kind::User, Kind::Cgroup, Kind::Time] {
+    for kind in [Kind::Ipc, Kind::Uts, Kind::Cgroup, Kind::Time] {
         if bundle.namespace(kind).flatten().is_some() {
             return unfit("it has joined a namespace that is not a network");
         }

@@ -18,7 +18,9 @@ use std::process::{Command, ExitCode, Stdio};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::FdFlags;
-use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use rustix::mount::{
+    MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount,
+};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use rustix::thread::UnshareFlags;
 
@@ -170,7 +172,7 @@ fn bring_back(
                 .into(),
         );
     }
-    let root = mounted_root(&bundle.rootfs(), state)?;
+    let root = Root::mount(&bundle.rootfs(), state)?;
     let pid_file = state.config().with_file_name("restored.pid");
     let record = container.cgroup().record();
     let mut command = Command::new("/proc/self/exe");
@@ -195,7 +197,7 @@ fn bring_back(
         .arg("--")
         .arg(criu.path())
         .args(["restore", "--restore-detached", "--restore-sibling"])
-        .arg(word("--root=", &root))
+        .arg(word("--root=", &root.0))
         .arg(word("--pidfile=", &pid_file));
     let log = args.common.say(&mut command, "restore.log")?;
     if let Some(profile) = &args.lsm_profile {
@@ -221,18 +223,30 @@ fn bring_back(
     pid.ok_or_else(|| "criu wrote no process id".into())
 }
 
-/// CRIU wants the root to be a mount whose changes nobody else sees. It is made in
-/// our own mount namespace, and goes with it.
-fn mounted_root(rootfs: &Path, state: &StateDir) -> Result<PathBuf, Failure> {
-    let root = state.config().with_file_name("root");
-    std::fs::create_dir(&root)?;
-    mount_bind_recursive(rootfs, &root)
-        .map_err(|errno| format!("mount {} for criu: {errno}", rootfs.display()))?;
-    mount_change(
-        &root,
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )?;
-    Ok(root)
+/// The root as CRIU wants it: a mount whose changes nobody else sees. It is made in
+/// our own mount namespace, and goes when this is dropped, so that its folder can go.
+#[derive(Debug)]
+struct Root(PathBuf);
+
+impl Root {
+    fn mount(rootfs: &Path, state: &StateDir) -> Result<Self, Failure> {
+        let root = state.config().with_file_name("root");
+        std::fs::create_dir(&root)?;
+        mount_bind_recursive(rootfs, &root)
+            .map_err(|errno| format!("mount {} for criu: {errno}", rootfs.display()))?;
+        let root = Self(root);
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change(&root.0, private)?;
+        Ok(root)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // What stays would go with our mount namespace.
+        unmount(&self.0, UnmountFlags::DETACH).ok();
+        std::fs::remove_dir(&self.0).ok();
+    }
 }
 
 /// Puts the process on record and gives the caller what it wants of it.
