@@ -21,6 +21,7 @@ mod net_devices;
 mod plain;
 mod probes;
 mod races;
+mod reach;
 mod rootless;
 mod scheduling;
 mod seccomp;

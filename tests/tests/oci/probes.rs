@@ -18,7 +18,7 @@ use dyno_tests::bundle::Bundle;
 use serde_json::json;
 
 /// The capabilities that a container may be given and that hostd gives to none.
-const OPTIONAL: &[&str] = &[
+pub(crate) const OPTIONAL: &[&str] = &[
     "CAP_AUDIT_CONTROL",
     "CAP_BLOCK_SUSPEND",
     "CAP_BPF",
@@ -47,7 +47,7 @@ const OPTIONAL: &[&str] = &[
 ];
 
 /// What its own root has without asking.
-const GIVEN: &[&str] = &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID"];
+pub(crate) const GIVEN: &[&str] = &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID"];
 
 /// Files of the kernel that change the machine, or tell of it: `(name, how, path)`.
 const FILES: &[(&str, char, &str)] = &[
@@ -268,7 +268,7 @@ fn working(mut bundle: Bundle) -> Vec<String> {
     worked
 }
 
-fn bundle(uid: u32, capabilities: &[&str]) -> Bundle {
+pub(crate) fn bundle(uid: u32, capabilities: &[&str]) -> Bundle {
     let mut bundle = Bundle::new(&[]);
     bundle.config["process"]["user"] = json!({"uid": uid, "gid": uid});
     bundle.config["process"]["capabilities"] = json!({"bounding": capabilities,
