@@ -82,7 +82,8 @@ struct Sample {
     failure: Option<String>,
 }
 
-/// Measures and prints. In `programs` are release builds of [`PROGRAMS`].
+/// Measures and prints. In `programs` are release builds of `dyno-runtime` and
+/// `xtask`, and the floor.
 ///
 /// # Errors
 /// When the machine does not come up or a contestant fails.
