@@ -49,8 +49,10 @@ fn the_usage_is_one_document_with_what_the_container_uses() {
     bundle.config["linux"]["resources"] =
         json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 33}});
     bundle.run_detached();
-    until("tail holds 16 MiB", || {
-        stats(&bundle)["data"]["memory"]["usage"]["usage"].as_u64() > Some(16 << 20)
+    // head has gone by then, or is about to.
+    until("tail holds 16 MiB and head has ended", || {
+        let data = &stats(&bundle)["data"];
+        data["memory"]["usage"]["usage"].as_u64() > Some(16 << 20) && data["pids"]["current"] == 3
     });
     let stats = stats(&bundle);
     assert_eq!(stats["type"], "stats");
