@@ -34,9 +34,12 @@ pub(super) fn measure(runtime: &[String], bundle: &Path, tree: Option<&str>) -> 
         .spawn()
         .with_context(|| format!("cannot execute {program}"))?;
     let peak = when_running(&mut run, || done(&mut call(&["state", NAME])));
-    done(&mut call(&["delete", "--force", NAME]))?;
+    let deleted = done(&mut call(&["delete", "--force", NAME]));
+    // Why it did not run comes before why it could not be deleted.
+    let peak = peak?;
+    deleted?;
     run.wait()?;
-    peak
+    Ok(peak)
 }
 
 fn when_running(run: &mut Child, state: impl Fn() -> Result<String>) -> Result<u64> {
@@ -48,6 +51,7 @@ fn when_running(run: &mut Child, state: impl Fn() -> Result<String>) -> Result<u
         }
         ensure!(run.try_wait()?.is_none(), "the container ended");
         ensure!(Instant::now() < deadline, "the container does not run");
+        // No runtime tells others when its container runs.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
