@@ -15,7 +15,6 @@ mod update;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +29,8 @@ use crate::rootless;
 use crate::state::{Driver, StateRoot};
 
 /// A container runtime for Linux (OCI runtime spec 1.3).
+// None of these is global to clap, which would copy it into each of two dozen
+// commands at every start. They come before the command, as with runc.
 #[derive(Debug, Parser)]
 #[command(
     name = "dyno-runtime",
@@ -39,22 +40,21 @@ use crate::state::{Driver, StateRoot};
 )]
 struct Cli {
     /// Folder of the containers' states [default: /run/dyno-runtime, or below $XDG_RUNTIME_DIR for an ordinary user]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// File that failures and warnings are written to, too
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// How lines of that file look
-    #[arg(long, value_enum, default_value_t = log::Format::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
     /// Tell more
-    #[arg(long, global = true)]
+    #[arg(long)]
     debug: bool,
     /// Have systemd make the cgroups; linux.cgroupsPath is slice:prefix:name then
-    #[arg(long, global = true)]
+    #[arg(long)]
     systemd_cgroup: bool,
     /// Whether a cgroup may be missing that nobody may make and no limit needs: by default where we are not root of the host
-    // Not global: `spec` has one of this name.
     #[arg(
         id = "when",
         long = "rootless",
@@ -76,7 +76,11 @@ struct Cli {
 /// As runc prints its own, for those who parse it.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
+// Only the one that is called is described to clap: all of them would take a quarter
+// of a megabyte for a moment, and a fifteenth of a start. The description of a
+// type here would take the place of its command's, so these types have none.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Set a container up and stop before its program
     Create(create::Creation),
@@ -246,12 +250,12 @@ const GONE: Duration = Duration::from_secs(10);
 const FAILED: u8 = 125;
 
 /// Parses the command line and carries it out.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     own_file::show_name();
     let cli = Cli::parse();
     if let Err(error) = log::open(cli.log.as_deref(), cli.log_format, cli.debug) {
         eprintln!("dyno-runtime: open the log: {error}");
-        return ExitCode::FAILURE;
+        return 1;
     }
     if let Some(ids) = cli.ordinary_user {
         ids.remember();
@@ -273,7 +277,7 @@ pub fn main() -> ExitCode {
             Level::Error,
             &format!("keep its own program from containers: {error}"),
         );
-        return ExitCode::FAILURE;
+        return 1;
     }
     let driver = match (cli.systemd_cgroup, cli.rootless.is_so()) {
         (true, _) => Driver::Systemd,
@@ -313,7 +317,7 @@ pub fn main() -> ExitCode {
             program,
         } => return jail(root, uid_base, program),
     };
-    ended(done.map(|()| ExitCode::SUCCESS), |_| 1)
+    ended(done.map(|()| 0), |_| 1)
 }
 
 /// As runc prints them: OCI features.md.
@@ -323,10 +327,10 @@ fn print_features() -> Result<(), Failure> {
     Ok(())
 }
 
-fn ended(done: Result<ExitCode, Failure>, code: impl Fn(&Failure) -> u8) -> ExitCode {
+fn ended(done: Result<u8, Failure>, code: impl Fn(&Failure) -> u8) -> u8 {
     done.unwrap_or_else(|error| {
         log::tell(Level::Error, &words(error.as_ref()));
-        ExitCode::from(code(&error))
+        code(&error)
     })
 }
 
@@ -343,7 +347,7 @@ fn warn(message: &str) {
     log::tell(Level::Warning, message);
 }
 
-fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> ExitCode {
+fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> u8 {
     let mut words = program.into_iter();
     let program = PathBuf::from(words.next().unwrap_or_default());
     let jail = Jail {
@@ -353,17 +357,17 @@ fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> ExitCode {
         args: words.collect(),
     };
     match jail.run() {
-        Ok(Exit::Code(code)) => ExitCode::from(code),
-        Ok(Exit::Signal(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
+        Ok(Exit::Code(code)) => code,
+        Ok(Exit::Signal(signal)) => 128_u8.saturating_add(signal),
         Err(error @ StartError::NotFound { .. }) => fail(&error, 127),
         Err(error) => fail(&error, FAILED),
     }
 }
 
 /// Prints an error with all its causes, on one line.
-fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+fn fail(error: &dyn std::error::Error, code: u8) -> u8 {
     eprintln!("dyno-runtime: {}", words(error));
-    ExitCode::from(code)
+    code
 }
 
 /// An error with all its causes.

@@ -31,6 +31,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout, Place};
+use crate::device_filter::Policy;
 use crate::host_mounts;
 use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
@@ -143,10 +144,35 @@ pub struct Container {
     switches: Switches,
     /// Somebody else's: what is executed in it lives on without us.
     adopted: bool,
+    /// The cgroup's device rules, until they are in force.
+    devices: Option<Policy>,
+}
+
+/// Who is told of a container's first process while it is created.
+pub trait Creator {
+    /// It is there, and goes on when this returns.
+    ///
+    /// # Errors
+    /// Whatever shall keep it from going on.
+    fn cloned(&self, init: Pid) -> io::Result<()>;
+
+    /// The state that hooks get, as OCI runtime.md has it.
+    fn state(&self, init: Pid) -> Vec<u8>;
+}
+
+/// Nobody: for configurations without hooks.
+impl Creator for () {
+    fn cloned(&self, _init: Pid) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn state(&self, _init: Pid) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 impl Container {
-    /// Makes the cgroup.
+    /// Makes the cgroup; its device rules are in force once a process is created.
     ///
     /// The calling process gets a mount namespace of its own, the umask 022, and
     /// becomes non-dumpable. It must have one thread, and stay so.
@@ -162,6 +188,28 @@ impl Container {
         Self::new_in(bundle, &Place::Folder { layout, path })
     }
 
+    /// As [`Container::new`], with the cgroup where `place` says, a folder or a scope
+    /// of systemd, and its device rules in force: for processes that others make.
+    ///
+    /// # Errors
+    /// As [`Container::new`].
+    pub fn new_restricted_in(bundle: Bundle, place: &Place) -> Result<Self, Error> {
+        let mut container = Self::new_in(bundle, place)?;
+        if let Err(error) = container.restrict_devices() {
+            container.cgroup.remove(Duration::from_secs(1)).ok();
+            return Err(error);
+        }
+        container.devices = None;
+        Ok(container)
+    }
+
+    fn restrict_devices(&self) -> Result<(), Error> {
+        match &self.devices {
+            Some(devices) => Ok(self.cgroup.restrict_devices(devices).map(drop)?),
+            None => Ok(()),
+        }
+    }
+
     /// As [`Container::new`], with the cgroup where `place` says: in a folder, or a
     /// scope of systemd.
     ///
@@ -174,7 +222,7 @@ impl Container {
         let resources = linux
             .and_then(|linux| linux.resources().clone())
             .unwrap_or_default();
-        let cgroup = Cgroup::create_in(place, &resources)?;
+        let (cgroup, devices) = Cgroup::create_open_in(place, &resources)?;
         let delegated = match cgroup::owner(bundle.spec()) {
             Some(uid) => cgroup.delegate_to(uid).map_err(Error::from),
             None => Ok(()),
@@ -188,6 +236,7 @@ impl Container {
                 preserved: 0,
                 switches: Switches::default(),
                 adopted: false,
+                devices,
             }),
             Err(error) => {
                 // The failure to make it counts more than one to clean up.
@@ -211,6 +260,7 @@ impl Container {
             preserved: 0,
             switches: Switches::default(),
             adopted: true,
+            devices: None,
         })
     }
 
@@ -234,8 +284,8 @@ impl Container {
         hooks::run_inside(self, init, "startContainer", hooks, state)
     }
 
-    fn run_create_hooks(&self, init: Pid, state: &dyn Fn(Pid) -> Vec<u8>) -> Result<(), Error> {
-        let state = state(init);
+    fn run_create_hooks(&self, init: Pid, creator: &dyn Creator) -> Result<(), Error> {
+        let state = creator.state(init);
         let of = |kind: fn(&Hooks) -> &Option<Vec<Hook>>| self.bundle.hooks(kind);
         let prestart = of(|hooks| hooks.prestart());
         hooks::run("prestart", prestart, &state)?;
@@ -260,19 +310,19 @@ impl Container {
     /// # Errors
     /// [`Error`], with the step that failed; the init is gone then.
     pub fn create(&mut self, stdio: Stdio, parent: Parent) -> Result<Created, Error> {
-        self.create_with_state(stdio, parent, &|_init| Vec::new())
+        self.create_for(&(), stdio, parent)
     }
 
-    /// As [`Container::create`], for a configuration that may have hooks: `state`
-    /// is what they get, made once init has an id.
+    /// As [`Container::create`], for a configuration that may have hooks, and a
+    /// creator who keeps a record.
     ///
     /// # Errors
-    /// As [`Container::create`], and [`Error::Hook`].
-    pub fn create_with_state(
+    /// As [`Container::create`], [`Error::Hook`], and what the creator says.
+    pub fn create_for(
         &mut self,
+        creator: &dyn Creator,
         stdio: Stdio,
         parent: Parent,
-        state: &dyn Fn(Pid) -> Vec<u8>,
     ) -> Result<Created, Error> {
         let plan = plan::init_plan(
             &InitParts {
@@ -290,7 +340,12 @@ impl Container {
             Parent::Monitor | Parent::Foreground => None,
             Parent::Detached { start } => Some(start),
         };
-        let hooks = |init: Pid| self.run_create_hooks(init, state);
+        let cloned = |init: Pid| {
+            let kept = creator.cloned(init);
+            kept.map_err(Error::system("record the container's first process"))
+        };
+        let restrict = || self.restrict_devices();
+        let hooks = |init: Pid| self.run_create_hooks(init, creator);
         let spawn = process::Spawn {
             joins: self.namespaces.joins(),
             clone_flags: self.namespaces.new_for_init(),
@@ -298,11 +353,14 @@ impl Container {
             start,
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
+            cloned: Some(&cloned),
+            meanwhile: Some(&restrict),
             hooks: Some(&hooks),
             agent: Agent::of(&self.bundle, &self.id, None),
             patience: INIT_PATIENCE,
         };
         let created = spawn.run(plan)?;
+        self.devices = None;
         if monitored && let Err(error) = self.namespaces.keep(created.pid) {
             created.detach().end();
             return Err(error);
@@ -348,6 +406,8 @@ impl Container {
             start: None,
             process: Some(process),
             user: User::Host,
+            cloned: None,
+            meanwhile: None,
             hooks: None,
             agent: Agent::of(&self.bundle, &self.id, Some(init)),
             patience: EXEC_PATIENCE,

@@ -81,6 +81,8 @@ impl Jail {
                 uids: mappings,
                 gids: mappings,
             },
+            cloned: None,
+            meanwhile: None,
             hooks: None,
             agent: None,
             patience: PATIENCE,

@@ -1,7 +1,5 @@
-//! The binary `dyno-runtime`.
+//! The binary `dyno-runtime`: it begins and ends in `dyno_runtime`'s `sys`.
 
-use std::process::ExitCode;
+#![no_main]
 
-fn main() -> ExitCode {
-    dyno_runtime::command::main()
-}
+use dyno_runtime as _;

@@ -44,7 +44,6 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -73,7 +72,7 @@ const MAX_CONFIG: u64 = 64 * 1024;
 ///
 /// Prints one [`Announcement`] on standard output and closes it. Exit code 0
 /// after a dyno that was created, however it ended; 1 where none was.
-pub fn run(dir: &Path) -> ExitCode {
+pub fn run(dir: &Path) -> u8 {
     let monitor = prepare(dir);
     let announcement = match &monitor {
         Ok((_, pid)) => Announcement::Created { pid: *pid },
@@ -84,13 +83,13 @@ pub fn run(dir: &Path) -> ExitCode {
         complain(&format_args!("announce the container: {error}"));
     }
     let Ok((monitor, _)) = monitor else {
-        return ExitCode::FAILURE;
+        return 1;
     };
     match monitor.serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             complain(&format_args!("wait for events: {error}"));
-            ExitCode::FAILURE
+            1
         }
     }
 }

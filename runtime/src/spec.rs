@@ -16,6 +16,8 @@ pub(crate) use names::parse;
 
 /// No `config.json` is larger than this, in bytes (P15).
 const MAX_CONFIG: u64 = 4 << 20;
+/// Room for most of them, in bytes.
+const USUAL_CONFIG: usize = 16 << 10;
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +102,7 @@ impl Bundle {
             path: path.clone(),
             source,
         };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(USUAL_CONFIG);
         File::open(&path)
             .and_then(|file| file.take(MAX_CONFIG + 1).read_to_end(&mut text))
             .map_err(read)?;

@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod signal;
+mod start;
 
 use std::io;
 

@@ -2,11 +2,13 @@
 //!
 //! The order: everything that can be refused by thinking is refused first; then
 //! folders, outermost first, with the controllers handed down on v2; then the
-//! limits; then the device rules. A failure removes what was made, and only that.
+//! limits; then the device rules, which may wait until somebody is in the group. A
+//! failure removes what was made, and only that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
@@ -17,7 +19,7 @@ use super::layout::{Controller, Layout, relative};
 use super::place::Place;
 use super::settings::{self, Settings, Version};
 use super::{Cgroup, Record, file, open_folder};
-use crate::device_filter;
+use crate::device_filter::{self, Policy};
 
 /// Always used where they exist: they account, and a limit may come later.
 const USUAL: [Controller; 5] = [
@@ -64,6 +66,27 @@ impl Cgroup {
         }
     }
 
+    /// As [`Cgroup::create_in`], but for the device rules, where they can wait: the
+    /// kernel takes a quarter of a millisecond to check and compile them, in which
+    /// a container's first process can set itself up.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create_in`], but for what the kernel says of the rules.
+    pub(crate) fn create_open_in(
+        place: &Place,
+        resources: &LinuxResources,
+    ) -> Result<(Self, Option<Policy>)> {
+        match place {
+            Place::Folder { layout, path } => {
+                let made = Self::create_with(layout, path, resources, None, Wanted::Usual)?;
+                Ok((made.0, Some(made.1)))
+            }
+            Place::Delegated { .. } | Place::Unit { .. } => {
+                Ok((Self::create_in(place, resources)?, None))
+            }
+        }
+    }
+
     /// Makes the cgroup `path` (`linux.cgroupsPath`), below the layout's base in
     /// every hierarchy, with all of `resources` in force. Outer folders are made
     /// as needed and stay. An empty left-over of the same name is replaced.
@@ -72,15 +95,17 @@ impl Cgroup {
     /// Whatever cannot be enforced is refused, and nothing is left behind.
     pub fn create(layout: &Layout, path: &str, resources: &LinuxResources) -> Result<Self> {
         Self::create_with(layout, path, resources, None, Wanted::Usual)
+            .and_then(|(cgroup, devices)| cgroup.restricted(&devices))
     }
 
+    /// The group without its device rules, and those.
     pub(super) fn create_with(
         layout: &Layout,
         path: &str,
         resources: &LinuxResources,
         delegated: Option<&Delegated>,
         wanted_for: Wanted,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Policy)> {
         let path = relative(path)?;
         let available = match (delegated, layout.v2()) {
             (Some(Delegated(folder)), Some(_)) => controllers(folder)?,
@@ -97,15 +122,23 @@ impl Cgroup {
         let wanted = wanted(layout, &settings, &version, wanted_for);
         let mut made = Made::default();
         let begin = delegated.map_or(Path::new(""), |Delegated(folder)| folder);
-        let result =
-            build(layout, (&path, begin), &wanted, &settings, &mut made).and_then(|cgroup| {
-                cgroup.restrict_devices(&devices)?;
-                Ok(cgroup)
-            });
-        if result.is_err() {
-            made.undo();
+        match build(layout, (&path, begin), &wanted, &settings, &mut made) {
+            Ok(cgroup) => Ok((cgroup, devices)),
+            Err(error) => {
+                made.undo();
+                Err(error)
+            }
         }
-        result
+    }
+
+    /// The same with these device rules in force, or gone.
+    pub(super) fn restricted(self, devices: &Policy) -> Result<Self> {
+        if let Err(error) = self.restrict_devices(devices) {
+            // The failure to restrict it counts more than one to clean up.
+            self.remove(Duration::ZERO).ok();
+            return Err(error);
+        }
+        Ok(self)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::device_filter::{self, Policy, Rule};
 
 /// What was in force before.
 #[derive(Debug)]
-pub(super) enum Before {
+pub(crate) enum Before {
     /// Nothing of ours, or nothing was changed.
     Nothing,
     Program(OwnedFd),
@@ -29,7 +29,7 @@ impl Cgroup {
 
     /// Puts a policy in force. On v2 the program before it is replaced in one step, on
     /// v1 only what differs is written.
-    pub(super) fn restrict_devices(&self, policy: &Policy) -> Result<Before> {
+    pub(crate) fn restrict_devices(&self, policy: &Policy) -> Result<Before> {
         let path = self.main_folder().to_owned();
         let failed = |source| Error::Devices { path, source };
         if let Some(folder) = self.v2_folder() {

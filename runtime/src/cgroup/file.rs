@@ -11,9 +11,13 @@ use std::path::Path;
 /// Bounds a read: the largest file we parse is `cgroup.procs` (P15).
 const READ_MAX: u64 = 16 << 20;
 
+/// Room for nearly every one of these files.
+const USUAL: usize = 4096;
+
 /// The content of a file without its last line end.
 pub(super) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+    // Whoever brings no room is asked to look how much it is, by another read.
+    let mut text = String::with_capacity(USUAL);
     File::open(path)?.take(READ_MAX).read_to_string(&mut text)?;
     text.truncate(text.trim_end().len());
     Ok(text)

@@ -87,7 +87,7 @@ impl Made {
         while let Some(name) = parts.next() {
             parent(&folder)?;
             folder.push(name);
-            if parts.peek().is_none() {
+            if !self.folder(&folder)? && parts.peek().is_none() {
                 match std::fs::remove_dir(&folder) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -96,20 +96,21 @@ impl Made {
                     }
                     Err(error) => return Err(Error::file("replace", &folder)(error)),
                 }
+                self.folder(&folder)?;
             }
-            self.folder(&folder)?;
             made(&folder)?;
         }
         Ok(folder)
     }
 
-    pub(super) fn folder(&mut self, folder: &Path) -> Result<()> {
+    /// Makes one folder; false where it is there.
+    pub(super) fn folder(&mut self, folder: &Path) -> Result<bool> {
         match std::fs::create_dir(folder) {
             Ok(()) => self.folders.push(folder.to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(Error::file("make", folder)(error)),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes them again. An outer folder that somebody else uses by now stays,

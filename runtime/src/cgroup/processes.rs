@@ -223,6 +223,26 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes the group as [`Cgroup::remove`] does, if no process is left in it: what
+    /// is known to have ended need not be killed. False where something is left, or
+    /// somebody else removes it.
+    ///
+    /// # Errors
+    /// When the kernel refuses for another reason than that.
+    pub fn remove_empty(&self) -> Result<bool> {
+        if self.record.unit.is_some() || self.record.absent {
+            return Ok(false);
+        }
+        for folder in self.folders() {
+            match remove_tree(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(false),
+                Err(error) => return Err(Error::file("remove", folder)(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the group's folders and what the container made below them; outer
     /// folders stay. What is gone already is not an error.
     ///

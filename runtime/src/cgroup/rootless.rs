@@ -28,8 +28,10 @@ impl Cgroup {
         let usable = detect_for(path).and_then(|layout| usable(&layout, path));
         let unusable = match usable {
             Ok(Some((layout, delegated))) => {
-                let create =
-                    |wanted| Self::create_with(&layout, path, resources, Some(&delegated), wanted);
+                let create = |wanted| {
+                    Self::create_with(&layout, path, resources, Some(&delegated), wanted)
+                        .and_then(|(cgroup, devices)| cgroup.restricted(&devices))
+                };
                 // A delegated group that holds processes itself hands nothing down.
                 return create(Wanted::Usual).or_else(|_| create(Wanted::Needed));
             }

@@ -14,7 +14,7 @@ use crate::criu::{self, Criu, External, Image, NETWORK, Outside, word};
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot, Status};
 
-/// Arguments of `checkpoint`: runc's.
+// Arguments of `checkpoint`: runc's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Checkpoint {
     #[command(flatten)]

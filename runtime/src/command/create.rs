@@ -1,7 +1,7 @@
 //! `create`: from a bundle to a process that waits to be started.
 
 use std::fs::File;
-use std::io::{IoSlice, Write};
+use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,12 +13,12 @@ use rustix::process::Pid;
 
 use super::{Failure, GONE, lifecycle, warn, words};
 use crate::cgroup;
-use crate::container::{Container, Created, Parent, Stdio, Switches};
+use crate::container::{Container, Created, Creator, Parent, Stdio, Switches};
 use crate::rootless;
 use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateRoot};
 
-/// What `create` and `run` have in common.
+// What `create` and `run` have in common.
 #[derive(Debug, clap::Args)]
 pub(super) struct Creation {
     /// Folder with config.json
@@ -36,7 +36,7 @@ pub(super) struct Creation {
     pub(super) id: String,
 }
 
-/// Where a caller wants to have things, and what it hands over.
+// Where a caller wants to have things, and what it hands over.
 #[derive(Debug, clap::Args)]
 pub(super) struct Outlets {
     /// Where the first process' id is written
@@ -161,8 +161,8 @@ impl New {
 
 fn container(state: &StateDir, record: &Record, bundle: Bundle) -> Result<Container, Failure> {
     File::create(state.config())?.write_all(bundle.text())?;
-    // Each thing is on record before it is made, or before there can be a
-    // process in it: so `delete` finds it even if we are killed on the way.
+    // Each thing is on record before it is made, or before a process in it goes on:
+    // so `delete` finds it even if we are killed on the way.
     state.write(record)?;
     let resources = bundle.spec().linux().as_ref();
     let resources = resources.and_then(|linux| linux.resources().as_ref());
@@ -184,20 +184,17 @@ impl Made {
                     .into(),
             );
         }
-        self.state.write(&self.record)?;
         let process = self.container.bundle().spec().process().as_ref();
         let stdio = match process.and_then(|process| process.terminal()) {
             Some(true) => Stdio::Terminal,
             _ => inherited()?,
         };
-        let record = &self.record;
-        let state = |init: Pid| {
-            let pid = init.as_raw_nonzero().get();
-            record.oci_state("creating", pid).to_string().into_bytes()
+        let books = Books {
+            state: &self.state,
+            record: &self.record,
         };
-        let mut created = self.container.create_with_state(stdio, parent, &state)?;
+        let mut created = self.container.create_for(&books, stdio, parent)?;
         self.record = self.record.clone().with_init(created.pid)?;
-        self.state.write(&self.record)?;
         outlets.serve(created.pid, created.pidfd.as_fd(), &mut created.terminal)?;
         Ok(created)
     }
@@ -209,6 +206,27 @@ impl Made {
         let record = &self.record;
         lifecycle::run_poststop(self.container.bundle(), record);
         cleared.and(removed.map_err(Failure::from))
+    }
+}
+
+/// The record on disk of a container that is created.
+struct Books<'a> {
+    state: &'a StateDir,
+    record: &'a Record,
+}
+
+impl Creator for Books<'_> {
+    /// Cgroup and first process come on record together, before the process goes on:
+    /// if we are killed earlier, it ends with us.
+    fn cloned(&self, init: Pid) -> io::Result<()> {
+        let record = self.record.clone().with_init(init)?;
+        self.state.write(&record).map_err(io::Error::other)
+    }
+
+    fn state(&self, init: Pid) -> Vec<u8> {
+        let pid = init.as_raw_nonzero().get();
+        let state = self.record.oci_state("creating", pid);
+        state.to_string().into_bytes()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cgroup::usage::Usage;
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::state::StateRoot;
 
-/// Arguments of `events`.
+// Arguments of `events`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
     /// Tell of the usage this often, as 5s or 500ms

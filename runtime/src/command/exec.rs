@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User, UserBuilder};
 use rustix::process::Pid;
@@ -20,7 +19,7 @@ use crate::state::{StateRoot, Status};
 /// No process.json is larger, in bytes (P15).
 const MAX_PROCESS: u64 = 4 << 20;
 
-/// Arguments of `exec`.
+// Arguments of `exec`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
     #[command(flatten)]
@@ -73,7 +72,7 @@ pub(super) struct Exec {
 }
 
 /// Executes it; the exit code of the process, unless it is left alone.
-pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<ExitCode, Failure> {
+pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<u8, Failure> {
     let preserved = args.outlets.preserved()?;
     let (state, record) = lifecycle::opened(states, &args.id)?;
     let id = &args.id;
@@ -121,8 +120,8 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<ExitCode, Failure>
         return Err(error);
     }
     match signals {
-        None => Ok(ExitCode::SUCCESS),
-        Some(signals) => Ok(ExitCode::from(attend(&running, master, &signals)?)),
+        None => Ok(0),
+        Some(signals) => Ok(attend(&running, master, &signals)?),
     }
 }
 

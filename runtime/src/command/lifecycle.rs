@@ -2,17 +2,17 @@
 //! own that knows only what is on disk.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Failure, GONE, warn, words};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Place};
 use crate::container::{Container, hooks};
 use crate::rootless;
 use crate::signal;
@@ -21,6 +21,9 @@ use crate::state::{Record, StateDir, StateError, StateRoot, Status};
 
 /// How long a container may take to be held still.
 const FREEZE: Duration = Duration::from_secs(10);
+
+/// How often a group is looked at that somebody is leaving.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Writes the byte that a created container waits for.
 pub(super) fn start(states: &StateRoot, id: &str) -> Result<(), Failure> {
@@ -210,11 +213,12 @@ pub(super) fn remove(
     record: &Record,
     bundle: Option<&Bundle>,
 ) -> Result<(), Failure> {
+    let cgroup = Cgroup::open(record.cgroup.clone())?;
     if record.cgroup == cgroup::Record::default() {
-        // A `create` was killed while it made the group, in which nobody was.
-        record.place()?.clear()?;
-    } else {
-        let cgroup = Cgroup::open(record.cgroup.clone())?;
+        // A `create` was killed while it made the group, or while a first process in
+        // it waited to go on, which ends with its maker.
+        clear(&record.place()?, GONE)?;
+    } else if !cgroup.remove_empty()? {
         kill_all(&cgroup, record)?;
         if cgroup.is_absent() && record.pid == 0 {
             kill_unrecorded(&state)?;
@@ -229,6 +233,21 @@ pub(super) fn remove(
         run_poststop(bundle, record);
     }
     Ok(())
+}
+
+/// Removes a group in which at most somebody is on his way out.
+fn clear(place: &Place, timeout: Duration) -> cgroup::Result<()> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match place.clear() {
+            Err(cgroup::Error::File { source, .. })
+                if source.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOOK);
+            }
+            cleared => return cleared,
+        }
+    }
 }
 
 /// Kills all of a container's processes and removes its cgroup. Where it has none,

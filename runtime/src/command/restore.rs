@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -35,7 +35,7 @@ use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
 use crate::sys;
 
-/// Arguments of `restore`: runc's.
+// Arguments of `restore`: runc's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub(super) struct Restore {
     id: String,
 }
 
-/// Arguments of the process between us and CRIU.
+// Arguments of the process between us and CRIU.
 #[derive(Debug, clap::Args)]
 pub(super) struct Inside {
     /// Record of the cgroup to enter
@@ -82,18 +82,14 @@ pub(super) struct Inside {
 }
 
 /// Brings a container back; the exit code of its program, unless it is left alone.
-pub(super) fn restore(
-    states: &StateRoot,
-    args: &Restore,
-    driver: Driver,
-) -> Result<ExitCode, Failure> {
+pub(super) fn restore(states: &StateRoot, args: &Restore, driver: Driver) -> Result<u8, Failure> {
     restored(states, args, driver).map_err(|error| {
         let error = super::words(error.as_ref());
         format!("cannot restore: {error}").into()
     })
 }
 
-fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<ExitCode, Failure> {
+fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<u8, Failure> {
     args.common.check()?;
     if args.no_pivot {
         return Err("not supported: --no-pivot: CRIU changes the root in its own way".into());
@@ -126,7 +122,7 @@ fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<ExitCo
         }
     };
     let Some(signals) = signals else {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     };
     // A lock covers an operation, not a container's life.
     drop(state);
@@ -137,14 +133,14 @@ fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<ExitCo
         Err(StateError::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(ExitCode::from(code?))
+    Ok(code?)
 }
 
 /// Makes the cgroup, each thing on record before there can be a process in it.
 fn begin(state: &StateDir, record: Record, bundle: Bundle) -> Result<(Container, Record), Failure> {
     File::create(state.config())?.write_all(bundle.text())?;
     state.write(&record)?;
-    let container = Container::new_in(bundle, &record.place()?)?.named(&record.id);
+    let container = Container::new_restricted_in(bundle, &record.place()?)?.named(&record.id);
     let record = record.with_cgroup(container.cgroup().record().clone());
     match state.write(&record) {
         Ok(()) => Ok((container, record)),

@@ -1,7 +1,5 @@
 //! `run`: create and start in one, and stay until the end unless told otherwise.
 
-use std::process::ExitCode;
-
 use super::create::{Creation, Made, New};
 use super::foreground::{Signals, attend};
 use super::{Failure, lifecycle};
@@ -9,7 +7,7 @@ use crate::container::Parent;
 use crate::rootless;
 use crate::state::{Driver, StateError, StateRoot};
 
-/// Arguments of `run`.
+// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     #[command(flatten)]
@@ -33,7 +31,7 @@ impl Run {
 }
 
 /// Runs a container; the exit code of its program, unless it is left alone.
-pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<ExitCode, Failure> {
+pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<u8, Failure> {
     let outlets = &args.creation.outlets;
     let new = New::begin(states, &args.creation, driver)?;
     if args.detach && new.wants_terminal() && outlets.console_socket.is_none() {
@@ -59,7 +57,7 @@ pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<Exit
     };
     lifecycle::run_poststart(bundle, &made.record);
     let Some(signals) = signals else {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     };
     let Made {
         state,
@@ -78,5 +76,5 @@ pub(super) fn run(states: &StateRoot, args: &Run, driver: Driver) -> Result<Exit
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ExitCode::from(code?))
+    Ok(code?)
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 
 use super::Failure;
 
-/// Arguments of `spec`.
+// Arguments of `spec`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Template {
     /// Folder to write it to

@@ -14,7 +14,7 @@ use crate::state::{StateRoot, Status};
 /// No resources.json is larger, in bytes (P15).
 const MAX_RESOURCES: u64 = 1 << 20;
 
-/// Arguments of `update`; the flags are runc's, and what none is given for stays.
+// Arguments of `update`; the flags are runc's, and what none is given for stays.
 #[derive(Debug, clap::Args)]
 pub(super) struct Update {
     /// linux.resources of config.json as a file, or - for standard input

@@ -218,6 +218,11 @@ pub(crate) struct Spawn<'a> {
     pub(crate) process: Option<&'a oci::Process>,
     /// Its user namespace.
     pub(crate) user: User<'a>,
+    /// What is done before it goes on.
+    pub(crate) cloned: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
+    /// What is done while it sets itself up, and before anything of the container
+    /// runs: neither hooks nor its program.
+    pub(crate) meanwhile: Option<&'a dyn Fn() -> Result<(), Error>>,
     /// What is done when it reports that its hooks are due.
     pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
     /// Who is notified of its system calls.
@@ -273,11 +278,17 @@ impl Spawn<'_> {
         if let Some(cgroup) = self.cgroup {
             cgroup.admit(created.pid)?;
         }
+        if let Some(cloned) = self.cloned {
+            cloned(created.pid)?;
+        }
         let root = self.user.complete(created.pid, &created.plan.late)?;
         created
             .receiver
             .go(root.as_ref().map(AsFd::as_fd))
             .map_err(Error::system("let the container go on"))?;
+        if let Some(meanwhile) = self.meanwhile {
+            meanwhile()?;
+        }
         loop {
             let report = created.receiver.report(self.patience);
             match report.map_err(Error::system("hear from the container"))? {

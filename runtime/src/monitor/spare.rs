@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use super::{complain, run};
 use crate::sys;
@@ -15,13 +14,13 @@ const MAX_LINE: u64 = libc::PATH_MAX as u64 + 1;
 
 /// Waits for the line on standard input that names the run folder, and serves it
 /// as if it had been started with it; ends where there is none.
-pub fn wait() -> ExitCode {
+pub fn wait() -> u8 {
     match begin() {
         Ok(Some(dir)) => run(&dir),
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(None) => 0,
         Err(error) => {
             complain(&format_args!("begin: {error}"));
-            ExitCode::FAILURE
+            1
         }
     }
 }
