@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask setup|test|bench|conformance|fuzz`.
+//! Chores: `cargo xtask setup|test|bench|conformance|fuzz|hot`.
 #![expect(
     clippy::print_stdout,
     reason = "a chore talks to the person who started it"
@@ -10,6 +10,7 @@ mod checks;
 mod conformance;
 mod count;
 mod fuzz;
+mod hot;
 mod nested;
 mod setup;
 mod threats;
@@ -40,6 +41,8 @@ enum Chore {
     Bench(bench::Bench),
     Conformance(conformance::Conformance),
     Fuzz(fuzz::Fuzz),
+    /// Find out what code a container's start needs, for `runtime/hot.ld`
+    Hot,
 }
 
 fn main() -> ExitCode {
@@ -61,5 +64,6 @@ fn run(chore: Chore) -> Result<bool> {
         Chore::Bench(bench) => bench::run(&bench).map(|()| true),
         Chore::Conformance(conformance) => conformance::run(&conformance),
         Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Chore::Hot => hot::run().map(|()| true),
     }
 }
