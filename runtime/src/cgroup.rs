@@ -171,7 +171,12 @@ impl Cgroup {
     fn folders(&self) -> Vec<&Path> {
         let mut folders: Vec<&Path> = self.record.v2.as_deref().into_iter().collect();
         for folder in self.record.v1.values() {
-            if !folders.contains(&folder.as_path()) {
+            // As they are written: to compare paths part by part takes longer.
+            let folder = folder.as_path();
+            if !folders
+                .iter()
+                .any(|known| known.as_os_str() == folder.as_os_str())
+            {
                 folders.push(folder);
             }
         }

@@ -25,6 +25,8 @@ pub(super) const ARCH_X86_64: u32 = 0xc000_003e;
 pub(super) const ARCH_I386: u32 = 0x4000_0003;
 /// The kernel's `BPF_MAXINSNS`.
 const LONGEST: usize = 4096;
+/// Room for the profiles that people use.
+const USUAL: usize = 1024;
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -56,55 +58,78 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 /// The whole program.
 pub(super) fn assemble(policy: &Policy) -> Result<Vec<sock_filter>, Error> {
     let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
-    let open = |abi, closed| {
+    let open = |abi, closed, out: &mut Reversed| {
         let table = policy.tables.iter().find(|table| table.abi == abi);
-        table.map_or_else(|| vec![statement(RETURN, closed)], search)
+        match table {
+            Some(table) => search(table, out),
+            None => out.push(statement(RETURN, closed)),
+        }
     };
-    let by_number = |search| {
-        let mut out = vec![statement(LOAD, NUMBER)];
-        out.extend::<Vec<sock_filter>>(search);
-        out
-    };
-    let x32 = open(Abi::X32, no_such_call);
-    let native = open(Abi::X86_64, libc::SECCOMP_RET_KILL_PROCESS);
-    let i386 = open(Abi::I386, libc::SECCOMP_RET_KILL_PROCESS);
-    let stranger = vec![statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS)];
-    let mut program = vec![statement(LOAD, ARCHITECTURE)];
-    program.extend(either(
+    let mut out = Reversed(Vec::with_capacity(USUAL));
+    out.either(
         (JUMP_EQ, ARCH_X86_64),
-        by_number(either((JUMP_GE, X32_BIT), x32, native)),
-        either((JUMP_EQ, ARCH_I386), by_number(i386), stranger),
-    ));
+        |out| {
+            let x32 = |out: &mut Reversed| open(Abi::X32, no_such_call, out);
+            let native =
+                |out: &mut Reversed| open(Abi::X86_64, libc::SECCOMP_RET_KILL_PROCESS, out);
+            out.either((JUMP_GE, X32_BIT), x32, native);
+            out.push(statement(LOAD, NUMBER));
+        },
+        |out| {
+            let i386 = |out: &mut Reversed| {
+                open(Abi::I386, libc::SECCOMP_RET_KILL_PROCESS, out);
+                out.push(statement(LOAD, NUMBER));
+            };
+            let stranger =
+                |out: &mut Reversed| out.push(statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
+            out.either((JUMP_EQ, ARCH_I386), i386, stranger);
+        },
+    );
+    out.push(statement(LOAD, ARCHITECTURE));
+    let Reversed(mut program) = out;
     if program.len() > LONGEST {
         return Err(Error::TooLong {
             instructions: program.len(),
         });
     }
+    program.reverse();
     Ok(program)
 }
 
-/// One of two ways on.
-fn either(
-    (code, k): (u16, u32),
-    holds: Vec<sock_filter>,
-    fails: Vec<sock_filter>,
-) -> Vec<sock_filter> {
-    let mut out = Vec::with_capacity(holds.len() + fails.len() + 2);
-    match u8::try_from(fails.len()) {
-        Ok(over) => out.push(branch(code, k, over, 0)),
-        // Too far for a conditional jump.
-        Err(_) => {
-            let over = u32::try_from(fails.len()).unwrap_or(u32::MAX);
-            out.extend([branch(code, k, 0, 1), statement(JUMP, over)]);
+/// A program from its end to its beginning: jumps lead forward, so where they lead
+/// is there before they are.
+struct Reversed(Vec<sock_filter>);
+
+impl Reversed {
+    fn push(&mut self, instruction: sock_filter) {
+        self.0.push(instruction);
+    }
+
+    /// One of two ways on.
+    fn either(
+        &mut self,
+        (code, k): (u16, u32),
+        holds: impl FnOnce(&mut Self),
+        fails: impl FnOnce(&mut Self),
+    ) {
+        holds(self);
+        let before = self.0.len();
+        fails(self);
+        let over = self.0.len() - before;
+        match u8::try_from(over) {
+            Ok(over) => self.push(branch(code, k, over, 0)),
+            // Too far for a conditional jump.
+            Err(_) => {
+                let over = u32::try_from(over).unwrap_or(u32::MAX);
+                self.push(statement(JUMP, over));
+                self.push(branch(code, k, 0, 1));
+            }
         }
     }
-    out.extend(fails);
-    out.extend(holds);
-    out
 }
 
 /// Finds the verdict for the number that is loaded.
-fn search(table: &Table) -> Vec<sock_filter> {
+fn search(table: &Table, out: &mut Reversed) {
     let newer = Verdict::Always(table.newer);
     let base = if table.abi == Abi::X32 { X32_BIT } else { 0 };
     // The first numbers of runs with the same verdict.
@@ -115,21 +140,27 @@ fn search(table: &Table) -> Vec<sock_filter> {
             runs.push((number, verdict));
         }
     }
-    tree(&runs)
+    tree(&runs, out);
 }
 
-fn tree(runs: &[(u32, &Verdict)]) -> Vec<sock_filter> {
+fn tree(runs: &[(u32, &Verdict)], out: &mut Reversed) {
     let [(_, verdict)] = runs else {
         let (left, right) = runs.split_at(runs.len() / 2);
         let pivot = right.first().map_or(0, |(number, _)| *number);
-        return either((JUMP_GE, pivot), tree(right), tree(left));
+        out.either(
+            (JUMP_GE, pivot),
+            |out| tree(right, out),
+            |out| tree(left, out),
+        );
+        return;
     };
     match verdict {
-        Verdict::Always(action) => vec![statement(RETURN, *action)],
+        Verdict::Always(action) => out.push(statement(RETURN, *action)),
         Verdict::ByArguments(cases, otherwise) => {
-            let mut out: Vec<sock_filter> = cases.iter().flat_map(case).collect();
             out.push(statement(RETURN, *otherwise));
-            out
+            for cases in cases.iter().rev() {
+                out.0.extend(case(cases).into_iter().rev());
+            }
         }
     }
 }
