@@ -26,4 +26,5 @@ mod rootless;
 mod scheduling;
 mod seccomp;
 mod switches;
+mod terminals;
 mod update;
