@@ -11,6 +11,7 @@ mod devices;
 mod events;
 mod exec;
 mod features;
+mod file_capabilities;
 mod hooks;
 mod hostile;
 mod inside;
