@@ -15,6 +15,7 @@ mod file_capabilities;
 mod hooks;
 mod hostile;
 mod inside;
+mod labels;
 mod life;
 mod mounts;
 mod namespaces;
