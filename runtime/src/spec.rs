@@ -5,8 +5,9 @@ mod names;
 pub(crate) mod process;
 pub(crate) mod ranges;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
@@ -27,6 +28,12 @@ pub enum SpecError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// It is a FIFO, a device, a folder.
+    #[error("{path} is no regular file")]
+    NoFile {
+        /// What it would be.
+        path: PathBuf,
     },
     /// The file is larger than any configuration.
     #[error("{path} is larger than {MAX_CONFIG} bytes")]
@@ -80,6 +87,14 @@ pub struct Bundle {
     text: Vec<u8>,
 }
 
+/// P15: a FIFO is opened without waiting for who writes into it.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
 impl Bundle {
     /// Reads `config.json` in `dir` and checks it.
     ///
@@ -101,8 +116,12 @@ impl Bundle {
             source,
         };
         let mut text = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(MAX_CONFIG + 1).read_to_end(&mut text))
+        let file = open(&path).map_err(read)?;
+        if !file.metadata().map_err(read)?.is_file() {
+            return Err(SpecError::NoFile { path });
+        }
+        file.take(MAX_CONFIG + 1)
+            .read_to_end(&mut text)
             .map_err(read)?;
         if text.len() as u64 > MAX_CONFIG {
             return Err(SpecError::TooLarge { path });
