@@ -7,6 +7,7 @@ mod attacks;
 mod callers;
 mod checkpoint;
 mod commands;
+mod console;
 mod controls;
 mod devices;
 mod events;

@@ -22,10 +22,14 @@ fn rounds() -> usize {
 }
 
 /// A folder shared with an attacker, where `target` is at one time a folder and
-/// at another a link to the canary.
+/// at another a link to the canary, or `console` a file and a link to its secret.
 struct Swapped {
     shared: PathBuf,
     canary: PathBuf,
+    /// Which of the two.
+    name: &'static str,
+    /// Where the secret is seen meanwhile.
+    secret: PathBuf,
 }
 
 impl Swapped {
@@ -34,10 +38,28 @@ impl Swapped {
         std::fs::create_dir_all(shared.join("target/deep")).unwrap();
         std::fs::create_dir(&canary).unwrap();
         dyno_tests::write_file(&canary.join("secret"), "secret");
-        dyno_tests::write_file(&shared.join("target/secret"), "its own");
+        let secret = shared.join("target/secret");
+        dyno_tests::write_file(&secret, "its own");
         let link = format!("../../../../../../..{}", canary.display());
         symlink(link, shared.join("swap")).unwrap();
-        Self { shared, canary }
+        Self {
+            shared,
+            canary,
+            name: "target",
+            secret,
+        }
+    }
+
+    fn console(folder: &Path) -> Self {
+        let mut swapped = Self::new(folder);
+        let (shared, secret) = (&swapped.shared, swapped.canary.join("secret"));
+        std::fs::remove_file(shared.join("swap")).unwrap();
+        let link = format!("../../../../../../..{}", secret.display());
+        symlink(link, shared.join("swap")).unwrap();
+        swapped.name = "console";
+        swapped.secret = shared.join("console");
+        dyno_tests::write_file(&swapped.secret, "its own");
+        swapped
     }
 
     /// Plays the rounds while the folder is being exchanged.
@@ -46,7 +68,7 @@ impl Swapped {
         let (mut seen_inside, mut seen_outside) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let (target, swap) = (self.shared.join("target"), self.shared.join("swap"));
+                let (target, swap) = (self.shared.join(self.name), self.shared.join("swap"));
                 while !stop.load(Ordering::Relaxed) {
                     renameat_with(CWD, &target, CWD, &swap, RenameFlags::EXCHANGE).unwrap();
                     swaps.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +77,7 @@ impl Swapped {
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 for _ in 0..rounds() {
                     // The control: who resolves the path as a string is led out.
-                    match std::fs::read(self.shared.join("target/secret")) {
+                    match std::fs::read(&self.secret) {
                         Ok(text) if text == b"secret" => seen_outside += 1,
                         _ => seen_inside += 1,
                     }
@@ -139,4 +161,27 @@ fn what_is_executed_in_a_swapped_folder_and_deleted_stays_inside() {
         assert!(delete.status.success(), "{delete:?}");
     });
     assert!(executed > 0, "nothing was ever executed");
+}
+
+#[test]
+fn a_console_that_is_swapped_for_a_link_meanwhile_is_bound_nowhere_outside() {
+    // CVE-2025-52565: the folder of devices is one that another container has, too.
+    let folder = Bundle::new(&["true"]);
+    let swapped = Swapped::console(folder.path());
+    let (mut made, mut refused) = (0, 0);
+    swapped.race(|| {
+        let mut bundle = Bundle::script("test -t 0 && echo a terminal").as_host_root();
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        let bind = json!({"destination": "/dev", "source": swapped.shared, "options": ["bind"]});
+        mounts.insert(1, bind);
+        bundle.config["linux"]["maskedPaths"] = json!([]);
+        bundle.config["process"]["terminal"] = json!(true);
+        let shown = super::terminals::at_a_terminal(&bundle.command(&["run"]));
+        match shown.contains("a terminal") {
+            true => made += 1,
+            false => refused += 1,
+        }
+    });
+    assert!(made > 0, "never made, {refused} times refused");
 }

@@ -30,13 +30,22 @@ const SHELL: &str = r#""$@"; IFS= read -r -t 1 line && echo "typed $line"; echo 
 
 /// Runs a command of somebody who sits at a terminal; what that shows.
 pub(crate) fn at_a_terminal(command: &Command) -> String {
+    by_shell(r#""$@"; echo end"#, command)
+}
+
+/// The same of somebody who then reads what is typed next.
+fn and_typed(command: &Command) -> String {
+    by_shell(SHELL, command)
+}
+
+fn by_shell(script: &str, command: &Command) -> String {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal: OwnedFd = ioctl_tiocgptpeer(&master, flags).unwrap();
     let mut shell = Command::new(root::busybox());
-    shell.args(["setsid", "-c", "sh", "-c", SHELL, "sh"]);
+    shell.args(["setsid", "-c", "sh", "-c", script, "sh"]);
     shell.arg(command.get_program()).args(command.get_args());
     shell.stdin(terminal.try_clone().unwrap());
     shell.stdout(terminal.try_clone().unwrap());
@@ -100,7 +109,7 @@ fn assert_nothing_arrived(who: &str, shown: &str) {
 fn pushing_works() -> bool {
     let mut command = Command::new(programs().join("probe"));
     command.args(attempts());
-    let shown = at_a_terminal(&command);
+    let shown = and_typed(&command);
     let answers = answers(&shown);
     let off = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
     if off.is_ok_and(|value| value == "0\n") && answers["stdin"] != 0 {
@@ -132,14 +141,14 @@ fn what_runs_on_the_callers_terminal_pushes_nothing_into_it() {
     }
     for (who, mut bundle) in attackers() {
         bundle.config["process"]["args"] = json!([&["probe".to_owned()], &attempts()[..]].concat());
-        let shown = at_a_terminal(&bundle.command(&["run"]));
+        let shown = and_typed(&bundle.command(&["run"]));
         assert_nothing_arrived(who, &shown);
     }
     // What holds is the session, and no more: who may administer the host may push.
     let mut bundle = super::probes::bundle(0, &["CAP_SYS_ADMIN"]).as_host_root();
     probe_inside(&bundle);
     bundle.config["process"]["args"] = json!([&["probe".to_owned()], &attempts()[..]].concat());
-    let shown = at_a_terminal(&bundle.command(&["run"]));
+    let shown = and_typed(&bundle.command(&["run"]));
     assert!(shown.contains("typed evil\n"), "{shown}");
 }
 
@@ -153,7 +162,7 @@ fn what_is_executed_on_the_callers_terminal_pushes_nothing_into_it() {
         bundle.run_detached();
         let mut exec = bundle.runtime(&["exec", bundle.id(), "probe"]);
         exec.args(attempts());
-        assert_nothing_arrived(who, &at_a_terminal(&exec));
+        assert_nothing_arrived(who, &and_typed(&exec));
     }
 }
 
@@ -174,7 +183,7 @@ fn a_terminal_of_its_own_leads_to_no_other() {
         let args = ["sh".to_owned(), "-c".to_owned(), script(probe.join(" "))];
         bundle.config["process"]["args"] = json!(args);
         bundle.config["process"]["terminal"] = json!(true);
-        let shown = at_a_terminal(&bundle.command(&["run"]));
+        let shown = and_typed(&bundle.command(&["run"]));
         assert!(shown.contains("own vil\n"), "the control, {who}: {shown}");
         assert!(!shown.contains("typed"), "{who}: {shown}");
 
@@ -183,7 +192,7 @@ fn a_terminal_of_its_own_leads_to_no_other() {
         bundle.run_detached();
         let mut exec = bundle.runtime(&["exec", "--tty", bundle.id()]);
         exec.args(args);
-        let shown = at_a_terminal(&exec);
+        let shown = and_typed(&exec);
         assert!(shown.contains("own vil\n"), "the control, {who}: {shown}");
         assert!(!shown.contains("typed"), "{who}: {shown}");
     }
