@@ -22,6 +22,7 @@ mod life;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod own_file;
 mod plain;
 mod probes;
 mod races;
