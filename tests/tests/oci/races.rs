@@ -15,7 +15,7 @@ use serde_json::json;
 /// virtual machine a third.
 const ROUNDS: usize = 50;
 
-fn rounds() -> usize {
+pub(crate) fn rounds() -> usize {
     let is_set = |name| std::env::var_os(name).is_some();
     match () {
         () if is_set("DYNO_SOAK") => ROUNDS * 20,
