@@ -9,9 +9,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use dyno_tests::bundle::Bundle;
-use dyno_tests::{programs, root, write_file};
+use dyno_tests::{programs, root, until, write_file};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -93,6 +94,9 @@ impl Attack {
         names != ["secret"] || secret.unwrap() != b"secret"
     }
 }
+
+/// Longer than ours waits for a process that is executed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came of an attack: whether it worked, and what was seen.
 type Outcome = (bool, String);
@@ -273,5 +277,37 @@ fn a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed() {
             stop.store(true, Ordering::Relaxed);
         });
         (attack.has_changed(), format!("{tried} tries: {told}"))
+    });
+}
+
+#[test]
+fn who_stops_what_comes_in_holds_nobody_up_for_ever() {
+    // P15: what is executed is stopped before it is the container's program.
+    hold(|runtime| {
+        let stop = "touch /made; while :; do kill -STOP -1 2>/dev/null; done";
+        let attack = Attack::new(runtime, stop);
+        attack.bundle.run_detached();
+        let made = attack.inside("made");
+        until("it stops whoever comes", || made.exists());
+        // Until one is refused, where it was stopped in time.
+        for _ in 0..3 {
+            let exec = ["exec", "--detach", attack.bundle.id(), "true"];
+            let mut exec = attack.bundle.runtime(&exec).spawn().unwrap();
+            let begin = Instant::now();
+            let status = loop {
+                match exec.try_wait().unwrap() {
+                    Some(status) => break status,
+                    None if begin.elapsed() > PATIENCE => {
+                        exec.kill().and_then(|()| exec.wait()).unwrap();
+                        return (true, format!("longer than {PATIENCE:?}"));
+                    }
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            if !status.success() {
+                return (false, format!("refused after {:?}", begin.elapsed()));
+            }
+        }
+        (false, "never stopped in time".to_owned())
     });
 }
