@@ -188,3 +188,49 @@ fn a_console_that_is_swapped_for_a_link_meanwhile_is_bound_nowhere_outside() {
     });
     assert!(made > 0, "never made, {refused} times refused");
 }
+
+#[test]
+fn a_device_that_is_swapped_for_a_file_meanwhile_gives_nobody_that_file() {
+    // Who shares the folder puts another file where the device was just made, to be
+    // its owner: the device is for him.
+    let folder = Bundle::new(&["true"]);
+    let (shared, secret) = (folder.path().join("shared"), folder.path().join("secret"));
+    std::fs::create_dir(&shared).unwrap();
+    dyno_tests::write_file(&secret, "secret");
+    let (own, hard) = (shared.join("own"), shared.join("hard"));
+    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if !hard.exists() {
+                    std::fs::hard_link(&secret, &hard).unwrap();
+                }
+                while !own.exists() && !stop.load(Ordering::Relaxed) {}
+                // It may be taken away again meanwhile.
+                if own.exists() && std::fs::rename(&hard, &own).is_ok() {
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                    // A rename of one file over itself does nothing.
+                    std::fs::remove_file(&own).ok();
+                }
+            }
+        });
+        let played = std::panic::catch_unwind(|| {
+            for _ in 0..rounds() * 2 {
+                let mut bundle = Bundle::new(&["true"]).as_host_root();
+                let bind = json!({"destination": "/srv", "source": shared, "options": ["bind"]});
+                bundle.mount(bind);
+                bundle.config["linux"]["devices"] = json!([{"path": "/srv/own", "type": "c",
+                    "major": 1, "minor": 5, "uid": 1000, "gid": 1000}]);
+                bundle.run();
+                let owner = std::os::unix::fs::MetadataExt::uid(&secret.metadata().unwrap());
+                assert_eq!(owner, 0, "the file was given away");
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = played {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let swaps = swaps.load(Ordering::Relaxed);
+    assert!(swaps > 0, "no race was run");
+}
