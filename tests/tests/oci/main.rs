@@ -23,6 +23,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod own_file;
+mod pid_reuse;
 mod plain;
 mod probes;
 mod races;
