@@ -319,11 +319,16 @@ fn members_held(state: &StateDir, record: &Record) -> Result<Vec<(Pid, OwnedFd)>
         )
         .into());
     }
-    let Some(_init) = record.init()? else {
+    let Some(init) = record.init()? else {
         return Ok(Vec::new());
     };
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let of_init = namespace(record.pid);
+    // A number may be another's at once, though a descriptor is held: whose namespace
+    // that was is known only while the first process runs.
+    if ends_within(&init, Duration::ZERO)? {
+        return Ok(Vec::new());
+    }
     let of_init = of_init.ok_or("look at the container's pid namespace: it is not yours")?;
     let members = processes()?
         .filter(|(pid, _)| namespace(pid.as_raw_nonzero().get()).as_ref() == Some(&of_init));
@@ -359,10 +364,10 @@ pub(super) fn become_root_beside(
     id: &str,
 ) -> Result<Option<rootless::Ids>, Failure> {
     let (_state, record) = opened(states, id)?;
-    // The descriptor keeps the number from being another's.
-    let Some(_init) = record.init()? else {
+    if record.init()?.is_none() {
         return Ok(None);
-    };
+    }
+    // If the number is another's by now, the kernel still lets us enter what is ours.
     let init = Pid::from_raw(record.pid).ok_or("the container has no first process")?;
     Ok(Some(rootless::enter_parent_of(init)?))
 }
