@@ -132,10 +132,21 @@ pub(super) fn kill(states: &StateRoot, id: &str, signal: &str, all: bool) -> Res
             _ => Ok(cgroup.signal(signal)?),
         };
     }
-    match record.init()? {
-        Some(init) => Ok(pidfd_send_signal(init, signal)?),
-        // The words that callers of runc look for.
-        None => Err(format!("container not running: {id:?} has stopped").into()),
+    if let Some(init) = record.init()?
+        && sent(&init, signal)?
+    {
+        return Ok(());
+    }
+    // The words that callers of runc look for.
+    Err(format!("container not running: {id:?} has stopped").into())
+}
+
+/// Whether there was a process to signal: it may end at any moment.
+fn sent(process: &OwnedFd, signal: Signal) -> Result<bool, Failure> {
+    match pidfd_send_signal(process, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -197,7 +208,7 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
             )
             .into());
         }
-        pidfd_send_signal(init, Signal::KILL)?;
+        sent(&init, Signal::KILL)?;
     }
     // A configuration that is damaged keeps nobody from deleting.
     let bundle = bundle(&state, &record).ok();
@@ -253,10 +264,10 @@ pub(super) fn end(cgroup: &Cgroup, record: &Record, timeout: Duration) -> Result
 
 fn kill_all(cgroup: &Cgroup, record: &Record) -> Result<(), Failure> {
     cgroup.kill()?;
-    match record.init()?.filter(|_| cgroup.is_absent()) {
-        Some(init) => Ok(pidfd_send_signal(init, Signal::KILL)?),
-        None => Ok(()),
+    if let Some(init) = record.init()?.filter(|_| cgroup.is_absent()) {
+        sent(&init, Signal::KILL)?;
     }
+    Ok(())
 }
 
 /// Kills a first process that waits to be started and is not on record, as `create`
@@ -271,10 +282,7 @@ fn kill_unrecorded(state: &StateDir) -> Result<(), Failure> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
         let mut open = open.into_iter().flatten().flatten();
         if open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == fifo)) {
-            match pidfd_send_signal(&process, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            sent(&process, Signal::KILL)?;
             ends_within(&process, GONE)?;
         }
     }
