@@ -22,12 +22,12 @@ pub use crate::plan::Switches;
 pub use process::{Created, Exit, Process, StartError};
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use oci_spec::runtime::{self as oci, Hook, Hooks};
 use rustix::fs::Mode;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout, Place};
@@ -369,19 +369,20 @@ impl Container {
     }
 
     /// Runs a further process beside the running `init`, which must be one that
-    /// [`Container::create`] made.
+    /// [`Container::create`] made. `pidfd` is of that one: by its id alone it could
+    /// be another by now.
     ///
     /// # Errors
     /// [`StartError`]: among others that there is no such program.
     pub fn exec(
         &self,
         init: Pid,
+        pidfd: BorrowedFd<'_>,
         process: &oci::Process,
         stdio: Stdio,
     ) -> Result<Process, StartError> {
         check_process(process).map_err(Error::from)?;
-        let pidfd = pidfd_open(init, PidfdFlags::empty()).map_err(Error::system("find init"))?;
-        let cgroup_namespace = self.namespaces.cgroup_of(init)?;
+        let cgroup_namespace = self.namespaces.cgroup_of(init, pidfd)?;
         let (early, cgroup_namespace) = match self.namespaces.cgroup_is_joined_early() {
             true => (cgroup_namespace, None),
             false => (None, cgroup_namespace),
@@ -398,9 +399,7 @@ impl Container {
         };
         let plan = plan::exec_plan(&parts, cgroup_namespace, stdio).map_err(Error::from)?;
         let spawn = process::Spawn {
-            joins: early
-                .chain([self.namespaces.join_all_of(pidfd.as_fd())])
-                .collect(),
+            joins: early.chain([self.namespaces.join_all_of(pidfd)]).collect(),
             clone_flags: 0,
             cgroup: Some(&self.cgroup),
             start: None,

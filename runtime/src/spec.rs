@@ -5,8 +5,9 @@ mod names;
 pub(crate) mod process;
 pub(crate) mod ranges;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
@@ -16,8 +17,6 @@ pub(crate) use names::parse;
 
 /// No `config.json` is larger than this, in bytes (P15).
 const MAX_CONFIG: u64 = 4 << 20;
-/// Room for most of them, in bytes.
-const USUAL_CONFIG: usize = 16 << 10;
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +28,12 @@ pub enum SpecError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// It is a FIFO, a device, a folder.
+    #[error("{path} is no regular file")]
+    NoFile {
+        /// What it would be.
+        path: PathBuf,
     },
     /// The file is larger than any configuration.
     #[error("{path} is larger than {MAX_CONFIG} bytes")]
@@ -82,6 +87,14 @@ pub struct Bundle {
     text: Vec<u8>,
 }
 
+/// P15: a FIFO is opened without waiting for who writes into it.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
 impl Bundle {
     /// Reads `config.json` in `dir` and checks it.
     ///
@@ -102,9 +115,16 @@ impl Bundle {
             path: path.clone(),
             source,
         };
-        let mut text = Vec::with_capacity(USUAL_CONFIG);
-        File::open(&path)
-            .and_then(|file| file.take(MAX_CONFIG + 1).read_to_end(&mut text))
+        let file = open(&path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(SpecError::NoFile { path });
+        }
+        // One byte more tells the end of the file without another read.
+        let length = metadata.len().min(MAX_CONFIG) + 1;
+        let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+        file.take(MAX_CONFIG + 1)
+            .read_to_end(&mut text)
             .map_err(read)?;
         if text.len() as u64 > MAX_CONFIG {
             return Err(SpecError::TooLarge { path });

@@ -1,9 +1,9 @@
 //! Device nodes and links in the container's root, made by descriptors (P1).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, chownat, fstat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, fstat, mknodat, openat, symlinkat};
 use rustix::io::{Errno, Result};
 
 use super::mount::{look_up, resolve_parent};
@@ -16,10 +16,7 @@ pub(super) fn make(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<()> {
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
         Ok(found) => {
-            let stat = fstat(&found)?;
-            let device = node.kind != FileType::Fifo;
-            let same = FileType::from_raw_mode(stat.st_mode) == node.kind
-                && (!device || stat.st_rdev == node.number());
+            let same = is_one(found.as_fd(), step)?;
             return if same { Ok(()) } else { Err(Errno::EXIST) };
         }
     }
@@ -30,8 +27,23 @@ pub(super) fn make(root: BorrowedFd<'_>, step: &DeviceStep) -> Result<()> {
     let made = mknodat(&parent, name, node.kind, node.mode(), node.number());
     rustix::process::umask(before);
     made?;
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    chownat(&parent, name, node.owner.0, node.owner.1, nofollow)
+    // Whoever shares the folder may have put another file there meanwhile, to be
+    // given that one.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = openat(&parent, name, flags, Mode::empty())?;
+    if !is_one(made.as_fd(), step)? {
+        return Err(Errno::EXIST);
+    }
+    let (uid, gid) = node.owner;
+    chownat(&made, c"", uid, gid, AtFlags::EMPTY_PATH)
+}
+
+/// Whether this is the device, or what is like it.
+fn is_one(file: BorrowedFd<'_>, step: &DeviceStep) -> Result<bool> {
+    let (stat, node) = (fstat(file)?, &step.node);
+    let numbered = node.kind != FileType::Fifo;
+    let same = FileType::from_raw_mode(stat.st_mode) == node.kind;
+    Ok(same && (!numbered || stat.st_rdev == node.number()))
 }
 
 /// Makes a link, unless there is something of its name.

@@ -76,6 +76,7 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<u8, Failure> {
     let preserved = args.outlets.preserved()?;
     let (state, record) = lifecycle::opened(states, &args.id)?;
     let id = &args.id;
+    let stopped = || format!("cannot exec in the stopped container {id:?}");
     match record.status(&state)? {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
@@ -85,9 +86,7 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<u8, Failure> {
             )
             .into());
         }
-        Status::Stopped => {
-            return Err(format!("cannot exec in the stopped container {id:?}").into());
-        }
+        Status::Stopped => return Err(stopped().into()),
     }
     let bundle = lifecycle::bundle(&state, &record)?;
     // The lock is not held while a process runs.
@@ -109,8 +108,10 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<u8, Failure> {
         true => Stdio::Terminal,
         false => inherited()?,
     };
+    // Not before: reading the process may have taken long.
+    let pidfd = record.init()?.ok_or_else(stopped)?;
     let init = Pid::from_raw(record.pid).ok_or("the container has no first process")?;
-    let mut running = container.exec(init, &process, stdio)?;
+    let mut running = container.exec(init, pidfd.as_fd(), &process, stdio)?;
     let mut master = running.terminal.take();
     if let Err(error) = args
         .outlets

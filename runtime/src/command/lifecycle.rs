@@ -135,10 +135,21 @@ pub(super) fn kill(states: &StateRoot, id: &str, signal: &str, all: bool) -> Res
             _ => Ok(cgroup.signal(signal)?),
         };
     }
-    match record.init()? {
-        Some(init) => Ok(pidfd_send_signal(init, signal)?),
-        // The words that callers of runc look for.
-        None => Err(format!("container not running: {id:?} has stopped").into()),
+    if let Some(init) = record.init()?
+        && sent(&init, signal)?
+    {
+        return Ok(());
+    }
+    // The words that callers of runc look for.
+    Err(format!("container not running: {id:?} has stopped").into())
+}
+
+/// Whether there was a process to signal: it may end at any moment.
+fn sent(process: &OwnedFd, signal: Signal) -> Result<bool, Failure> {
+    match pidfd_send_signal(process, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -200,7 +211,7 @@ pub(super) fn delete(states: &StateRoot, id: &str, force: bool) -> Result<(), Fa
             )
             .into());
         }
-        pidfd_send_signal(init, Signal::KILL)?;
+        sent(&init, Signal::KILL)?;
     }
     // A configuration that is damaged keeps nobody from deleting.
     let bundle = bundle(&state, &record).ok();
@@ -272,10 +283,10 @@ pub(super) fn end(cgroup: &Cgroup, record: &Record, timeout: Duration) -> Result
 
 fn kill_all(cgroup: &Cgroup, record: &Record) -> Result<(), Failure> {
     cgroup.kill()?;
-    match record.init()?.filter(|_| cgroup.is_absent()) {
-        Some(init) => Ok(pidfd_send_signal(init, Signal::KILL)?),
-        None => Ok(()),
+    if let Some(init) = record.init()?.filter(|_| cgroup.is_absent()) {
+        sent(&init, Signal::KILL)?;
     }
+    Ok(())
 }
 
 /// Kills a first process that waits to be started and is not on record, as `create`
@@ -290,10 +301,7 @@ fn kill_unrecorded(state: &StateDir) -> Result<(), Failure> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
         let mut open = open.into_iter().flatten().flatten();
         if open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == fifo)) {
-            match pidfd_send_signal(&process, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            sent(&process, Signal::KILL)?;
             ends_within(&process, GONE)?;
         }
     }
@@ -338,11 +346,16 @@ fn members_held(state: &StateDir, record: &Record) -> Result<Vec<(Pid, OwnedFd)>
         )
         .into());
     }
-    let Some(_init) = record.init()? else {
+    let Some(init) = record.init()? else {
         return Ok(Vec::new());
     };
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let of_init = namespace(record.pid);
+    // A number may be another's at once, though a descriptor is held: whose namespace
+    // that was is known only while the first process runs.
+    if ends_within(&init, Duration::ZERO)? {
+        return Ok(Vec::new());
+    }
     let of_init = of_init.ok_or("look at the container's pid namespace: it is not yours")?;
     let members = processes()?
         .filter(|(pid, _)| namespace(pid.as_raw_nonzero().get()).as_ref() == Some(&of_init));
@@ -378,10 +391,10 @@ pub(super) fn become_root_beside(
     id: &str,
 ) -> Result<Option<rootless::Ids>, Failure> {
     let (_state, record) = opened(states, id)?;
-    // The descriptor keeps the number from being another's.
-    let Some(_init) = record.init()? else {
+    if record.init()?.is_none() {
         return Ok(None);
-    };
+    }
+    // If the number is another's by now, the kernel still lets us enter what is ours.
     let init = Pid::from_raw(record.pid).ok_or("the container has no first process")?;
     Ok(Some(rootless::enter_parent_of(init)?))
 }

@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
@@ -166,16 +168,33 @@ impl Namespaces {
     }
 
     /// The cgroup namespace of a running init.
-    pub(super) fn cgroup_of(&self, init: Pid) -> Result<Option<OwnedFd>, Error> {
+    pub(super) fn cgroup_of(
+        &self,
+        init: Pid,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>, Error> {
         if !self.own_cgroup {
             return Ok(None);
         }
+        let failed = || Error::system("open the cgroup namespace of init");
         let folder = proc_folder(init)?;
         let namespace = open_in(&folder, "ns/cgroup", OFlags::RDONLY, ResolveFlags::empty());
-        namespace
-            .map(Some)
-            .map_err(Error::system("open the cgroup namespace of init"))
+        let namespace = namespace.map_err(failed())?;
+        // It runs still, so the id was no other's.
+        match has_ended(pidfd).map_err(failed())? {
+            true => Err(failed()(Errno::SRCH)),
+            false => Ok(Some(namespace)),
+        }
     }
+}
+
+fn has_ended(pidfd: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut polled, Some(&now))).map(|ready| ready > 0)
 }
 
 /// What the clocks of a new time namespace are ahead of the host's.

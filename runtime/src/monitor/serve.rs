@@ -184,7 +184,7 @@ impl Monitor {
         stdin: bool,
         size: Option<(u16, u16)>,
     ) -> Result<Answer, Failure> {
-        let Some(init) = self.dyno.running() else {
+        let (Some(init), Some(pidfd)) = (self.dyno.running(), self.dyno.pidfd()) else {
             return Err(not_running(self.machine.phase()));
         };
         let internal = |error: std::io::Error| {
@@ -201,7 +201,7 @@ impl Monitor {
         };
         let mut executed = self
             .container
-            .exec(init, process, stdio)
+            .exec(init, pidfd, process, stdio)
             .map_err(|error| Failure::from(&error))?;
         if let Some(master) = executed.terminal.take() {
             streams = Streams::terminal(master).map_err(internal)?;

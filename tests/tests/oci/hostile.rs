@@ -172,3 +172,53 @@ fn a_configuration_that_is_wrong_anywhere_is_refused_clearly_and_leaves_nothing(
         "{refused} refused, {run} run"
     );
 }
+
+#[test]
+fn a_configuration_that_is_no_file_is_refused_and_not_waited_for() {
+    // P15: of a FIFO nobody writes into, the end never comes.
+    let bundle = Bundle::new(&["true"]);
+    let config = bundle.path().join("config.json");
+    let command = bundle.command(&["create"]);
+    let made = |kind, device| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &config, kind, mode, device).unwrap();
+    };
+    let kinds: [(&str, &dyn Fn()); 5] = [
+        ("a FIFO", &|| made(rustix::fs::FileType::Fifo, 0)),
+        ("a socket", &|| made(rustix::fs::FileType::Socket, 0)),
+        ("a device", &|| {
+            let zero = rustix::fs::makedev(1, 5);
+            made(rustix::fs::FileType::CharacterDevice, zero);
+        }),
+        ("a folder", &|| std::fs::create_dir(&config).unwrap()),
+        ("a link to itself", &|| {
+            std::os::unix::fs::symlink("config.json", &config).unwrap();
+        }),
+    ];
+    for (what, make) in kinds {
+        match config.is_dir() {
+            true => std::fs::remove_dir(&config).unwrap(),
+            false => std::fs::remove_file(&config).unwrap(),
+        }
+        make();
+        let mut create = std::process::Command::new(command.get_program());
+        create.args(command.get_args());
+        create.stderr(std::process::Stdio::piped());
+        let mut child = create.spawn().unwrap();
+        let begin = std::time::Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if begin.elapsed() > std::time::Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("{what} is waited for");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {told}");
+        assert!(told.contains("config.json"), "{what}: {told}");
+        assert_eq!(told.lines().count(), 1, "{what}: {told}");
+    }
+    // For the rig, which deletes it.
+    std::fs::remove_file(&config).unwrap();
+}

@@ -11,21 +11,28 @@ use dyno_tests::bundle::Bundle;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-/// Rounds of a race in `make test`; `make soak` runs twenty times as many.
+/// Rounds of a race in `make test`; `make soak` runs twenty times as many, the
+/// virtual machine a third.
 const ROUNDS: usize = 50;
 
-fn rounds() -> usize {
-    match std::env::var_os("DYNO_SOAK") {
-        Some(_) => ROUNDS * 20,
-        None => ROUNDS,
+pub(crate) fn rounds() -> usize {
+    let is_set = |name| std::env::var_os(name).is_some();
+    match () {
+        () if is_set("DYNO_SOAK") => ROUNDS * 20,
+        () if is_set("DYNO_SLOW") => ROUNDS / 3,
+        () => ROUNDS,
     }
 }
 
 /// A folder shared with an attacker, where `target` is at one time a folder and
-/// at another a link to the canary.
+/// at another a link to the canary, or `console` a file and a link to its secret.
 struct Swapped {
     shared: PathBuf,
     canary: PathBuf,
+    /// Which of the two.
+    name: &'static str,
+    /// Where the secret is seen meanwhile.
+    secret: PathBuf,
 }
 
 impl Swapped {
@@ -34,10 +41,28 @@ impl Swapped {
         std::fs::create_dir_all(shared.join("target/deep")).unwrap();
         std::fs::create_dir(&canary).unwrap();
         dyno_tests::write_file(&canary.join("secret"), "secret");
-        dyno_tests::write_file(&shared.join("target/secret"), "its own");
+        let secret = shared.join("target/secret");
+        dyno_tests::write_file(&secret, "its own");
         let link = format!("../../../../../../..{}", canary.display());
         symlink(link, shared.join("swap")).unwrap();
-        Self { shared, canary }
+        Self {
+            shared,
+            canary,
+            name: "target",
+            secret,
+        }
+    }
+
+    fn console(folder: &Path) -> Self {
+        let mut swapped = Self::new(folder);
+        let (shared, secret) = (&swapped.shared, swapped.canary.join("secret"));
+        std::fs::remove_file(shared.join("swap")).unwrap();
+        let link = format!("../../../../../../..{}", secret.display());
+        symlink(link, shared.join("swap")).unwrap();
+        swapped.name = "console";
+        swapped.secret = shared.join("console");
+        dyno_tests::write_file(&swapped.secret, "its own");
+        swapped
     }
 
     /// Plays the rounds while the folder is being exchanged.
@@ -46,7 +71,7 @@ impl Swapped {
         let (mut seen_inside, mut seen_outside) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let (target, swap) = (self.shared.join("target"), self.shared.join("swap"));
+                let (target, swap) = (self.shared.join(self.name), self.shared.join("swap"));
                 while !stop.load(Ordering::Relaxed) {
                     renameat_with(CWD, &target, CWD, &swap, RenameFlags::EXCHANGE).unwrap();
                     swaps.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +80,7 @@ impl Swapped {
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 for _ in 0..rounds() {
                     // The control: who resolves the path as a string is led out.
-                    match std::fs::read(self.shared.join("target/secret")) {
+                    match std::fs::read(&self.secret) {
                         Ok(text) if text == b"secret" => seen_outside += 1,
                         _ => seen_inside += 1,
                     }
@@ -139,4 +164,73 @@ fn what_is_executed_in_a_swapped_folder_and_deleted_stays_inside() {
         assert!(delete.status.success(), "{delete:?}");
     });
     assert!(executed > 0, "nothing was ever executed");
+}
+
+#[test]
+fn a_console_that_is_swapped_for_a_link_meanwhile_is_bound_nowhere_outside() {
+    // CVE-2025-52565: the folder of devices is one that another container has, too.
+    let folder = Bundle::new(&["true"]);
+    let swapped = Swapped::console(folder.path());
+    let (mut made, mut refused) = (0, 0);
+    swapped.race(|| {
+        let mut bundle = Bundle::script("test -t 0 && echo a terminal").as_host_root();
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        let bind = json!({"destination": "/dev", "source": swapped.shared, "options": ["bind"]});
+        mounts.insert(1, bind);
+        bundle.config["linux"]["maskedPaths"] = json!([]);
+        bundle.config["process"]["terminal"] = json!(true);
+        let shown = super::terminals::at_a_terminal(&bundle.command(&["run"]));
+        match shown.contains("a terminal") {
+            true => made += 1,
+            false => refused += 1,
+        }
+    });
+    assert!(made > 0, "never made, {refused} times refused");
+}
+
+#[test]
+fn a_device_that_is_swapped_for_a_file_meanwhile_gives_nobody_that_file() {
+    // Who shares the folder puts another file where the device was just made, to be
+    // its owner: the device is for him.
+    let folder = Bundle::new(&["true"]);
+    let (shared, secret) = (folder.path().join("shared"), folder.path().join("secret"));
+    std::fs::create_dir(&shared).unwrap();
+    dyno_tests::write_file(&secret, "secret");
+    let (own, hard) = (shared.join("own"), shared.join("hard"));
+    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if !hard.exists() {
+                    std::fs::hard_link(&secret, &hard).unwrap();
+                }
+                while !own.exists() && !stop.load(Ordering::Relaxed) {}
+                // It may be taken away again meanwhile.
+                if own.exists() && std::fs::rename(&hard, &own).is_ok() {
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                    // A rename of one file over itself does nothing.
+                    std::fs::remove_file(&own).ok();
+                }
+            }
+        });
+        let played = std::panic::catch_unwind(|| {
+            for _ in 0..rounds() * 2 {
+                let mut bundle = Bundle::new(&["true"]).as_host_root();
+                let bind = json!({"destination": "/srv", "source": shared, "options": ["bind"]});
+                bundle.mount(bind);
+                bundle.config["linux"]["devices"] = json!([{"path": "/srv/own", "type": "c",
+                    "major": 1, "minor": 5, "uid": 1000, "gid": 1000}]);
+                bundle.run();
+                let owner = std::os::unix::fs::MetadataExt::uid(&secret.metadata().unwrap());
+                assert_eq!(owner, 0, "the file was given away");
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = played {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let swaps = swaps.load(Ordering::Relaxed);
+    assert!(swaps > 0, "no race was run");
 }

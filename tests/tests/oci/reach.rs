@@ -21,7 +21,7 @@ use super::probes::{GIVEN, OPTIONAL, bundle};
 const EXT4: i64 = 0xef53;
 
 /// Who tries: somebody, root of the user namespace, and root with all there is.
-fn everybody() -> [(&'static str, u32, Vec<&'static str>); 3] {
+pub(crate) fn everybody() -> [(&'static str, u32, Vec<&'static str>); 3] {
     [
         ("uid 1000", 1000, vec![]),
         ("uid 0", 0, GIVEN.to_vec()),
@@ -57,7 +57,7 @@ fn parsed(printed: &str) -> BTreeMap<String, i32> {
     printed.lines().map(line).collect()
 }
 
-fn worked(answers: &BTreeMap<String, i32>) -> Vec<&str> {
+pub(crate) fn worked(answers: &BTreeMap<String, i32>) -> Vec<&str> {
     let worked = answers.iter().filter(|(_, error)| **error == 0);
     worked.map(|(name, _)| name.as_str()).collect()
 }
