@@ -8,14 +8,13 @@ use dyno_tests::bundle::Bundle;
 use dyno_tests::until;
 use serde_json::json;
 
-/// Waits for a process whose last argument is the FIFO, holds its program's file, and
+/// Waits for a process with the FIFO as an argument, holds its program's file, and
 /// writes to it: at once, and when nobody executes it any more.
 const OVERWRITE: &str = r#"
     touch /ready
     while :; do
         for p in /proc/[0-9]*; do
-            last=$(tr '\0' '\n' 2>/dev/null < $p/cmdline | tail -n 1)
-            [ "$last" = /fifo ] || continue
+            tr '\0' '\n' 2>/dev/null < $p/cmdline | grep -qx /fifo || continue
             exec 7< $p/exe || continue
             echo x >> $p/exe
             kill -9 ${p#/proc/}
@@ -64,7 +63,7 @@ fn a_container_that_executes_the_runtime_does_not_overwrite_it() {
     let bundle = overwriting();
     let before = std::fs::read(&bundle.program).unwrap();
     // Its log is a FIFO that nobody reads: it stays.
-    overwritten(&bundle, &["/proc/self/exe", "features", "--log", "/fifo"]);
+    overwritten(&bundle, &["/proc/self/exe", "--log", "/fifo", "features"]);
     let after = std::fs::read(&bundle.program).unwrap();
     assert!(before == after, "the runtime was overwritten");
 
