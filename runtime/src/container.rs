@@ -25,13 +25,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use oci_spec::runtime::{self as oci, Hook, Hooks};
+use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxIntelRdt};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout, Place};
 use crate::host_mounts;
+use crate::intel_rdt::{self, Resctrl};
 use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
@@ -71,6 +72,9 @@ pub enum Error {
         /// The kernel's answer.
         source: rustix::io::Errno,
     },
+    /// It cannot have its class of cache and memory bandwidth.
+    #[error(transparent)]
+    IntelRdt(#[from] intel_rdt::Error),
     /// A device of the host's could not be moved.
     #[error(transparent)]
     NetDevice(#[from] NetDeviceError),
@@ -138,6 +142,8 @@ pub struct Container {
     id: String,
     bundle: Bundle,
     cgroup: Cgroup,
+    /// Its class of cache and memory bandwidth, once that is made.
+    class: Option<intel_rdt::Record>,
     namespaces: Namespaces,
     preserved: u32,
     switches: Switches,
@@ -184,6 +190,7 @@ impl Container {
                 id: String::new(),
                 bundle,
                 cgroup,
+                class: None,
                 namespaces,
                 preserved: 0,
                 switches: Switches::default(),
@@ -201,17 +208,48 @@ impl Container {
     ///
     /// # Errors
     /// [`Error`] when its cgroup cannot be opened.
-    pub fn adopt(bundle: Bundle, cgroup: cgroup::Record) -> Result<Self, Error> {
+    pub fn adopt(
+        bundle: Bundle,
+        cgroup: cgroup::Record,
+        class: Option<intel_rdt::Record>,
+    ) -> Result<Self, Error> {
         confine_caller()?;
         Ok(Self {
             id: String::new(),
             namespaces: Namespaces::of_running(&bundle),
             cgroup: Cgroup::open(cgroup)?,
+            class,
             bundle,
             preserved: 0,
             switches: Switches::default(),
             adopted: true,
         })
+    }
+
+    /// The class of cache and memory bandwidth that it asks for, to be put on record.
+    ///
+    /// # Errors
+    /// [`intel_rdt::Error`] where there can be none.
+    pub fn plan_class(&self) -> Result<Option<intel_rdt::Record>, Error> {
+        let wanted = self.wanted_class();
+        let planned = wanted.map(|wanted| Resctrl::find()?.plan(wanted, &self.id));
+        Ok(planned.transpose()?)
+    }
+
+    /// Makes the class that was planned: its processes are born in it.
+    ///
+    /// # Errors
+    /// [`intel_rdt::Error`]; what was made of it is removed.
+    pub fn make_class(&mut self, planned: Option<&intel_rdt::Record>) -> Result<(), Error> {
+        if let (Some(wanted), Some(planned)) = (self.wanted_class(), planned) {
+            planned.make(wanted)?;
+            self.class = Some(planned.clone());
+        }
+        Ok(())
+    }
+
+    fn wanted_class(&self) -> Option<&LinuxIntelRdt> {
+        self.bundle.spec().linux().as_ref()?.intel_rdt().as_ref()
     }
 
     /// Lets its processes inherit so many descriptors of the caller from 3 on.
@@ -274,6 +312,10 @@ impl Container {
         parent: Parent,
         state: &dyn Fn(Pid) -> Vec<u8>,
     ) -> Result<Created, Error> {
+        // P18: a monitor makes none.
+        if self.class.is_none() && self.wanted_class().is_some() {
+            return Err(SpecError::Unsupported("linux.intelRdt under a monitor").into());
+        }
         let plan = plan::init_plan(
             &InitParts {
                 bundle: &self.bundle,
@@ -295,6 +337,7 @@ impl Container {
             joins: self.namespaces.joins(),
             clone_flags: self.namespaces.new_for_init(),
             cgroup: Some(&self.cgroup),
+            class: self.class.as_ref(),
             start,
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
@@ -345,6 +388,7 @@ impl Container {
                 .collect(),
             clone_flags: 0,
             cgroup: Some(&self.cgroup),
+            class: self.class.as_ref(),
             start: None,
             process: Some(process),
             user: User::Host,
@@ -358,6 +402,11 @@ impl Container {
     /// Its cgroup.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Its class of cache and memory bandwidth, once that is made.
+    pub fn class(&self) -> Option<&intel_rdt::Record> {
+        self.class.as_ref()
     }
 
     /// What it was made from.

@@ -4,6 +4,7 @@
 //! for (P18), and what would change the host instead of the container.
 
 mod hooks;
+mod intel_rdt;
 mod mappings;
 mod namespaces;
 mod net_devices;
@@ -11,8 +12,6 @@ mod process;
 mod strings;
 #[cfg(test)]
 mod tests;
-
-use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Kind, Spec};
 
@@ -23,6 +22,7 @@ use namespaces::{check_host_is_left_alone, check_namespaces};
 use net_devices::check_net_devices;
 use strings::check_strings;
 
+pub(crate) use intel_rdt::check_intel_rdt;
 pub(crate) use namespaces::sysctl_namespace;
 pub(crate) use net_devices::inside_name;
 pub(crate) use process::check_process;
@@ -46,9 +46,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         .ok_or(SpecError::Missing("process"))?;
     check_process(process)?;
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
-    if linux.intel_rdt().is_some() {
-        return Err(intel_rdt());
-    }
+    intel_rdt::check_host(linux)?;
     super::process::check_linux(linux)?;
     check_net_devices(linux)?;
     check_hooks(spec)?;
@@ -62,18 +60,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     }
     check_namespaces(linux)?;
     check_host_is_left_alone(spec, linux)
-}
-
-/// Classes of cache and memory bandwidth are not made, wherever they could be.
-fn intel_rdt() -> SpecError {
-    let property = "linux.intelRdt";
-    match Path::new("/sys/fs/resctrl/schemata").exists() {
-        true => SpecError::Unsupported(property),
-        false => SpecError::Host {
-            property,
-            needed: "a resctrl file system on /sys/fs/resctrl",
-        },
-    }
 }
 
 fn find(linux: &Linux, kind: Kind) -> Option<&LinuxNamespace> {
