@@ -12,6 +12,7 @@ mod restore;
 mod run;
 mod template;
 mod update;
+mod update_class;
 
 use std::io::Write;
 use std::path::PathBuf;

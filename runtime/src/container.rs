@@ -25,7 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use oci_spec::runtime::{self as oci, Hook, Hooks};
+use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxIntelRdt};
 use rustix::fs::Mode;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -33,6 +33,7 @@ use rustix::thread::UnshareFlags;
 use crate::cgroup::{self, Cgroup, Layout, Place};
 use crate::device_filter::Policy;
 use crate::host_mounts;
+use crate::intel_rdt::{self, Resctrl};
 use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
@@ -72,6 +73,9 @@ pub enum Error {
         /// The kernel's answer.
         source: rustix::io::Errno,
     },
+    /// It cannot have its class of cache and memory bandwidth.
+    #[error(transparent)]
+    IntelRdt(#[from] intel_rdt::Error),
     /// A device of the host's could not be moved.
     #[error(transparent)]
     NetDevice(#[from] NetDeviceError),
@@ -139,6 +143,8 @@ pub struct Container {
     id: String,
     bundle: Bundle,
     cgroup: Cgroup,
+    /// Its class of cache and memory bandwidth, once that is made.
+    class: Option<intel_rdt::Record>,
     namespaces: Namespaces,
     preserved: u32,
     switches: Switches,
@@ -232,6 +238,7 @@ impl Container {
                 id: String::new(),
                 bundle,
                 cgroup,
+                class: None,
                 namespaces,
                 preserved: 0,
                 switches: Switches::default(),
@@ -250,18 +257,49 @@ impl Container {
     ///
     /// # Errors
     /// [`Error`] when its cgroup cannot be opened.
-    pub fn adopt(bundle: Bundle, cgroup: cgroup::Record) -> Result<Self, Error> {
+    pub fn adopt(
+        bundle: Bundle,
+        cgroup: cgroup::Record,
+        class: Option<intel_rdt::Record>,
+    ) -> Result<Self, Error> {
         confine_caller()?;
         Ok(Self {
             id: String::new(),
             namespaces: Namespaces::of_running(&bundle),
             cgroup: Cgroup::open(cgroup)?,
+            class,
             bundle,
             preserved: 0,
             switches: Switches::default(),
             adopted: true,
             devices: None,
         })
+    }
+
+    /// The class of cache and memory bandwidth that it asks for, to be put on record.
+    ///
+    /// # Errors
+    /// [`intel_rdt::Error`] where there can be none.
+    pub fn plan_class(&self) -> Result<Option<intel_rdt::Record>, Error> {
+        let wanted = self.wanted_class();
+        let planned = wanted.map(|wanted| Resctrl::find()?.plan(wanted, &self.id));
+        Ok(planned.transpose()?)
+    }
+
+    /// Makes the class that was planned: its processes are born in it.
+    ///
+    /// # Errors
+    /// [`intel_rdt::Error`]; what was made of it is removed.
+    pub fn make_class(&mut self, planned: Option<&intel_rdt::Record>) -> Result<(), Error> {
+        if let (Some(wanted), Some(planned)) = (self.wanted_class(), planned) {
+            planned.make(wanted)?;
+            self.class = Some(planned.clone());
+        }
+        Ok(())
+    }
+
+    fn wanted_class(&self) -> Option<&LinuxIntelRdt> {
+        self.bundle.spec().linux().as_ref()?.intel_rdt().as_ref()
     }
 
     /// Lets its processes inherit so many descriptors of the caller from 3 on.
@@ -324,6 +362,10 @@ impl Container {
         stdio: Stdio,
         parent: Parent,
     ) -> Result<Created, Error> {
+        // P18: a monitor makes none.
+        if self.class.is_none() && self.wanted_class().is_some() {
+            return Err(SpecError::Unsupported("linux.intelRdt under a monitor").into());
+        }
         let plan = plan::init_plan(
             &InitParts {
                 bundle: &self.bundle,
@@ -350,6 +392,7 @@ impl Container {
             joins: self.namespaces.joins(),
             clone_flags: self.namespaces.new_for_init(),
             cgroup: Some(&self.cgroup),
+            class: self.class.as_ref(),
             start,
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
@@ -402,6 +445,7 @@ impl Container {
             joins: early.chain([self.namespaces.join_all_of(pidfd)]).collect(),
             clone_flags: 0,
             cgroup: Some(&self.cgroup),
+            class: self.class.as_ref(),
             start: None,
             process: Some(process),
             user: User::Host,
@@ -417,6 +461,11 @@ impl Container {
     /// Its cgroup.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Its class of cache and memory bandwidth, once that is made.
+    pub fn class(&self) -> Option<&intel_rdt::Record> {
+        self.class.as_ref()
     }
 
     /// What it was made from.

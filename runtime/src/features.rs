@@ -103,7 +103,9 @@ fn linux() -> LinuxFeature {
     let mut selinux = Selinux::default();
     selinux.set_enabled(Some(true));
     let mut rdt = IntelRdt::default();
-    rdt.set_enabled(Some(false));
+    rdt.set_enabled(Some(true))
+        .set_schemata(Some(true))
+        .set_monitoring(Some(true));
     let mut idmap = IDMap::default();
     idmap.set_enabled(Some(true));
     let mut mounts = MountExtensions::default();
@@ -147,7 +149,8 @@ mod tests {
             ("/linux/netDevices/enabled", json!(true)),
             ("/linux/seccomp/enabled", json!(true)),
             ("/linux/apparmor/enabled", json!(true)),
-            ("/linux/intelRdt/enabled", json!(false)),
+            ("/linux/intelRdt/enabled", json!(true)),
+            ("/linux/intelRdt/monitoring", json!(true)),
             (
                 "/potentiallyUnsafeConfigAnnotations/0",
                 json!("org.systemd.property."),

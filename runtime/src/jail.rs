@@ -74,6 +74,7 @@ impl Jail {
                 | libc::CLONE_NEWPID
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS) as u64,
+            class: None,
             cgroup: None,
             start: None,
             process: Some(&process),

@@ -7,6 +7,7 @@
 //!  container ties them together: new → create → start, exec
 //!  cgroup    limits, freezing, killing, events, on v2 and on hybrid hosts
 //!  seccomp   profile → BPF            device_filter  rules → eBPF
+//!  intel_rdt classes of cache and memory bandwidth
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
 //!  criu      saves a container's processes and brings them back
@@ -32,6 +33,7 @@ pub mod device_filter;
 pub mod features;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod intel_rdt;
 pub mod jail;
 pub mod monitor;
 pub mod own_file;

@@ -19,6 +19,15 @@ pub(crate) fn path(field: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
+/// Where the first file system of this kind is mounted.
+pub(crate) fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let of_kind = after.split(' ').next() == Some(kind);
+        before.split(' ').nth(4).filter(|_| of_kind).map(path)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +44,15 @@ mod tests {
         ] {
             assert_eq!(path(field), PathBuf::from(expected), "{field}");
         }
+    }
+
+    #[test]
+    fn a_file_system_is_found_by_its_kind_and_not_by_its_name() {
+        let lines = "1 0 0:1 / / rw shared:1 - ext4 resctrl rw\n\
+                     2 1 0:2 / /a\\040b rw - resctrl none rw,mba_MBps\n\
+                     3 1 0:2 / /c rw - resctrl none rw\n";
+        assert_eq!(mounted(lines, "resctrl"), Some(PathBuf::from("/a b")));
+        assert_eq!(mounted(lines, "cgroup2"), None);
+        assert_eq!(mounted("broken\n", "broken"), None);
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
 
-pub(crate) use check::{check_process, inside_name, sysctl_namespace};
+pub(crate) use check::{check_intel_rdt, check_process, inside_name, sysctl_namespace};
 pub(crate) use names::parse;
 
 /// No `config.json` is larger than this, in bytes (P15).

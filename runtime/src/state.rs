@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Place};
 use crate::container::Switches;
+use crate::intel_rdt;
 use crate::replace;
 use crate::rootless;
 use crate::spec::Bundle;
@@ -112,6 +113,9 @@ pub struct Record {
     pub switches: Switches,
     /// The folders of its cgroup; none before all of them are made.
     pub cgroup: cgroup::Record,
+    /// Its class of cache and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<intel_rdt::Record>,
 }
 
 /// Who makes a container's cgroup.
@@ -336,6 +340,7 @@ impl Record {
             driver: Driver::default(),
             switches: Switches::default(),
             cgroup: cgroup::Record::default(),
+            intel_rdt: None,
         }
     }
 
@@ -367,6 +372,12 @@ impl Record {
     #[must_use]
     pub fn with_cgroup(self, cgroup: cgroup::Record) -> Self {
         Self { cgroup, ..self }
+    }
+
+    /// The same with its class of cache and memory bandwidth.
+    #[must_use]
+    pub fn with_intel_rdt(self, intel_rdt: Option<intel_rdt::Record>) -> Self {
+        Self { intel_rdt, ..self }
     }
 
     /// The same with its first process.

@@ -36,7 +36,7 @@ pub struct Usage {
     pub network_interfaces: (),
 }
 
-/// Nothing of it is set up, so nothing is counted.
+/// Nothing of it is read: what is counted is in `mon_data` of the container's group.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct IntelRdt {}
 

@@ -184,6 +184,16 @@ impl Made {
                     .into(),
             );
         }
+        if let Some(class) = self.container.plan_class()? {
+            self.record = self.record.clone().with_intel_rdt(Some(class));
+            self.state.write(&self.record)?;
+            let class = self.record.intel_rdt.as_ref();
+            if let Err(error) = self.container.make_class(class) {
+                // Nothing of it is there.
+                self.record.intel_rdt = None;
+                return Err(error.into());
+            }
+        }
         let process = self.container.bundle().spec().process().as_ref();
         let stdio = match process.and_then(|process| process.terminal()) {
             Some(true) => Stdio::Terminal,
@@ -202,6 +212,10 @@ impl Made {
     /// Takes down whatever there is of it.
     pub(super) fn clear(self) -> Result<(), Failure> {
         let cleared = lifecycle::end(self.container.cgroup(), &self.record, GONE);
+        let cleared = cleared.and_then(|()| match &self.record.intel_rdt {
+            Some(class) => Ok(class.undo()?),
+            None => Ok(()),
+        });
         let removed = self.state.remove();
         let record = &self.record;
         lifecycle::run_poststop(self.container.bundle(), record);

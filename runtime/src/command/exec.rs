@@ -101,7 +101,8 @@ pub(super) fn exec(states: &StateRoot, args: &Exec) -> Result<u8, Failure> {
         true => None,
         false => Some(Signals::listen()?),
     };
-    let mut container = Container::adopt(bundle, record.cgroup.clone())?.named(&record.id);
+    let mut container = Container::adopt(bundle, record.cgroup.clone(), record.intel_rdt.clone())?
+        .named(&record.id);
     container.preserve(preserved);
     container.switch(record.switches);
     let stdio = match terminal {

@@ -40,7 +40,7 @@ pub(super) fn start(states: &StateRoot, id: &str) -> Result<(), Failure> {
     let bundle = bundle(&state, &record)?;
     if bundle.has_start_hooks() {
         let init = Pid::from_raw(record.pid).ok_or("it has no first process")?;
-        let container = Container::adopt(bundle, record.cgroup.clone())?;
+        let container = Container::adopt(bundle, record.cgroup.clone(), record.intel_rdt.clone())?;
         let hooked = run_start_hooks(&container, &record, init);
         if let Err(error) = hooked {
             kill_all(container.cgroup(), &record)?;
@@ -229,7 +229,9 @@ pub(super) fn remove(
         // A `create` was killed while it made the group, or while a first process in
         // it waited to go on, which ends with its maker.
         clear(&record.place()?, GONE)?;
-    } else if !cgroup.remove_empty()? {
+    } else if cgroup.remove_empty()? {
+        remove_class(record)?;
+    } else {
         kill_all(&cgroup, record)?;
         if cgroup.is_absent() && record.pid == 0 {
             kill_unrecorded(&state)?;
@@ -261,9 +263,21 @@ fn clear(place: &Place, timeout: Duration) -> cgroup::Result<()> {
     }
 }
 
-/// Kills all of a container's processes and removes its cgroup. Where it has none,
-/// its first process takes those of its pid namespace with it.
+/// Kills all of a container's processes and removes its cgroup and its class.
 pub(super) fn end(cgroup: &Cgroup, record: &Record, timeout: Duration) -> Result<(), Failure> {
+    end_processes(cgroup, record, timeout)?;
+    remove_class(record)
+}
+
+fn remove_class(record: &Record) -> Result<(), Failure> {
+    match &record.intel_rdt {
+        Some(class) => Ok(class.remove()?),
+        None => Ok(()),
+    }
+}
+
+/// Where there is no cgroup the first process takes those of its pid namespace with it.
+fn end_processes(cgroup: &Cgroup, record: &Record, timeout: Duration) -> Result<(), Failure> {
     kill_all(cgroup, record)?;
     if !cgroup.is_absent() {
         return Ok(cgroup.remove(timeout)?);

@@ -31,6 +31,7 @@ use super::{Failure, GONE, lifecycle};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, Process};
 use crate::criu::{Criu, Image, NETWORK, word};
+use crate::intel_rdt;
 use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
 use crate::sys;
@@ -73,6 +74,9 @@ pub(super) struct Inside {
     /// Whether to make a cgroup namespace there
     #[arg(long)]
     namespace: bool,
+    /// Record of its class of cache and memory bandwidth
+    #[arg(long)]
+    class: Option<String>,
     /// Network namespace that CRIU is handed
     #[arg(long)]
     network: Option<PathBuf>,
@@ -140,15 +144,22 @@ fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<u8, Fa
 fn begin(state: &StateDir, record: Record, bundle: Bundle) -> Result<(Container, Record), Failure> {
     File::create(state.config())?.write_all(bundle.text())?;
     state.write(&record)?;
-    let container = Container::new_restricted_in(bundle, &record.place()?)?.named(&record.id);
+    let mut container = Container::new_restricted_in(bundle, &record.place()?)?.named(&record.id);
     let record = record.with_cgroup(container.cgroup().record().clone());
-    match state.write(&record) {
-        Ok(()) => Ok((container, record)),
+    match classed(state, record, &mut container) {
+        Ok(record) => Ok((container, record)),
         Err(error) => {
             let removed = container.cgroup().remove(GONE).map_err(Failure::from);
-            Err(after(error.into(), removed))
+            Err(after(error, removed))
         }
     }
+}
+
+fn classed(state: &StateDir, record: Record, container: &mut Container) -> Result<Record, Failure> {
+    let record = record.with_intel_rdt(container.plan_class()?);
+    state.write(&record)?;
+    container.make_class(record.intel_rdt.as_ref())?;
+    Ok(record)
 }
 
 /// Has CRIU restore the processes; the first one's id.
@@ -181,6 +192,9 @@ fn bring_back(
         .stdin(Stdio::inherit());
     if bundle.namespace(Kind::Cgroup).is_some() {
         command.arg("--namespace");
+    }
+    if let Some(class) = container.class() {
+        command.args(["--class", &serde_json::to_string(class)?]);
     }
     if let Some(network) = bundle
         .namespace(Kind::Network)
@@ -270,6 +284,10 @@ pub(super) fn inside(args: &Inside) -> Result<(), Failure> {
     let cgroup = Cgroup::open(record)?;
     if !cgroup.is_absent() {
         cgroup.add(getpid())?;
+    }
+    if let Some(class) = &args.class {
+        let class: intel_rdt::Record = serde_json::from_str(class)?;
+        class.admit(getpid())?;
     }
     if args.namespace {
         sys::process::unshare(UnshareFlags::NEWCGROUP)?;

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids, LinuxResources,
+};
 
-use super::{Failure, lifecycle, warn};
+use super::{Failure, lifecycle, update_class, warn};
 use crate::cgroup::{self, Cgroup};
 use crate::spec::parse;
 use crate::state::{StateRoot, Status};
@@ -68,10 +70,10 @@ pub(super) struct Update {
     /// Limit on processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    /// Refused: of Intel RDT, which this runtime does not set up
+    /// Cache of its class, as L3:0=ffff0;1=3ff (Intel RDT)
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Refused: of Intel RDT, which this runtime does not set up
+    /// Memory bandwidth of its class, as MB:0=20;1=70 (Intel RDT)
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// The container
@@ -100,7 +102,6 @@ const FLAGS: [&str; 16] = [
 
 /// Changes the limits, all or none of them.
 pub(super) fn update(states: &StateRoot, args: &Update) -> Result<(), Failure> {
-    args.refuse_rdt()?;
     let resources = match &args.resources {
         Some(path) => read(path)?,
         None => args.resources(),
@@ -114,7 +115,13 @@ pub(super) fn update(states: &StateRoot, args: &Update) -> Result<(), Failure> {
     for warning in cgroup::ignored(&resources) {
         warn(&warning);
     }
-    Ok(Cgroup::open(record.cgroup)?.update(&resources)?)
+    let cgroup = Cgroup::open(record.cgroup.clone())?;
+    let Some(schemas) = args.schemas() else {
+        return Ok(cgroup.update(&resources)?);
+    };
+    update_class::update(&state, record, &schemas, &cgroup, || {
+        cgroup.update(&resources)
+    })
 }
 
 fn read(path: &Path) -> Result<LinuxResources, Failure> {
@@ -136,21 +143,16 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> String {
 }
 
 impl Update {
-    /// P18: nobody would enforce it.
-    fn refuse_rdt(&self) -> Result<(), Failure> {
-        let flags = [
-            ("--l3-cache-schema", &self.l3_cache_schema),
-            ("--mem-bw-schema", &self.mem_bw_schema),
-        ];
-        for (flag, value) in flags {
-            if value.as_ref().is_some_and(|value| !value.is_empty()) {
-                return Err(format!(
-                    "{flag} is of Intel RDT, which this runtime does not set up: leave it out"
-                )
-                .into());
-            }
-        }
-        Ok(())
+    /// What is asked of its class, if anything.
+    fn schemas(&self) -> Option<LinuxIntelRdt> {
+        let given = |schema: &Option<String>| schema.clone().filter(|schema| !schema.is_empty());
+        let (cache, bandwidth) = (given(&self.l3_cache_schema), given(&self.mem_bw_schema));
+        let asked = cache.is_some() || bandwidth.is_some();
+        let mut schemas = LinuxIntelRdt::default();
+        schemas
+            .set_l3_cache_schema(cache)
+            .set_mem_bw_schema(bandwidth);
+        asked.then_some(schemas)
     }
 
     fn resources(&self) -> LinuxResources {

@@ -109,6 +109,7 @@ pub(super) fn run_inside(
             joins: vec![container.namespaces.join_all_of(pidfd.as_fd())],
             clone_flags: 0,
             cgroup: Some(&container.cgroup),
+            class: container.class.as_ref(),
             start: None,
             process: None,
             user: User::Host,

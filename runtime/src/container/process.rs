@@ -22,6 +22,7 @@ use super::namespaces::{User, move_devices};
 use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
+use crate::intel_rdt;
 use crate::plan::Plan;
 use crate::seccomp::Agent;
 use crate::spec::process::affinity;
@@ -213,6 +214,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) joins: Vec<Join<'a>>,
     pub(crate) clone_flags: u64,
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Its class of cache and memory bandwidth.
+    pub(crate) class: Option<&'a intel_rdt::Record>,
     pub(crate) start: Option<OwnedFd>,
     /// Its rlimits and OOM score, which the parent sets.
     pub(crate) process: Option<&'a oci::Process>,
@@ -280,6 +283,9 @@ impl Spawn<'_> {
         }
         if let Some(cloned) = self.cloned {
             cloned(created.pid)?;
+        }
+        if let Some(class) = self.class {
+            class.admit(created.pid)?;
         }
         let root = self.user.complete(created.pid, &created.plan.late)?;
         created

@@ -205,9 +205,44 @@ fn every_memory_policy_is_understood() {
 }
 
 #[test]
-fn what_is_said_to_be_missing_is_refused() {
-    assert_eq!(features()["linux"]["intelRdt"]["enabled"], false);
-    let mut bundle = Bundle::new(&["true"]);
-    bundle.config["linux"]["intelRdt"] = json!({"closID": "x"});
-    assert!(refusal(&bundle.run_attached()).contains("linux.intelRdt"));
+fn classes_of_cache_and_bandwidth_are_refused_where_the_kernel_has_none() {
+    let rdt = &features()["linux"]["intelRdt"];
+    for property in ["enabled", "schemata", "monitoring"] {
+        assert_eq!(rdt[property], true, "{property}");
+    }
+    if std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+        dyno_tests::skip("this host has a resctrl file system");
+        return;
+    }
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    for (class, told) in [
+        (json!({"closID": "x"}), "resctrl"),
+        (json!({"schemata": ["L3:0=f"]}), "resctrl"),
+        (json!({"closID": "a/b"}), "linux.intelRdt.closID"),
+    ] {
+        bundle.config["linux"]["intelRdt"] = class;
+        let told_by_it = refusal(&bundle.run_attached());
+        assert!(told_by_it.contains("linux.intelRdt"), "{told_by_it}");
+        assert!(told_by_it.contains(told), "{told_by_it}");
+    }
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("intelRdt");
+    bundle.run_detached();
+    for words in [
+        ["--l3-cache-schema", "L3:0=f"],
+        ["--mem-bw-schema", "MB:0=10"],
+    ] {
+        let id = bundle.id();
+        let update = bundle.call(&["update", "--pids-limit", "7", words[0], words[1], id]);
+        let told = refusal(&update);
+        assert!(told.contains("resctrl"), "{told}");
+    }
+    // Nothing of it: neither the other limit nor a class on record.
+    let state = std::fs::read_to_string(
+        bundle
+            .path()
+            .join(format!("state/{}/state.json", bundle.id())),
+    );
+    assert!(!state.unwrap().contains("intelRdt"));
+    assert_eq!(bundle.state()["status"], "running");
 }

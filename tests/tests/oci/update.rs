@@ -186,6 +186,10 @@ fn an_update_that_is_refused_changes_nothing() {
             &["--pids-limit", "3", "--mem-bw-schema", "MB:0=20"],
             "--mem-bw-schema",
         ),
+        (
+            &["--pids-limit", "3", "--mem-bw-schema", "0=20"],
+            "begins with MB:",
+        ),
         (&["--resources", "/no/such/file"], "/no/such/file"),
     ] {
         let message = refused(&bundle, options);
