@@ -1,7 +1,7 @@
 //! A folder that somebody exchanges for a link out of the root, again and again,
 //! while the runtime mounts, masks, executes and deletes there (P1, P4).
 //!
-//! A sample in `make test`, all rounds in `make soak`.
+//! A sample in `make test`, a smaller one on Debian's kernel, all rounds in `make soak`.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,8 @@ use dyno_tests::bundle::Bundle;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-/// Rounds of a race in `make test`; `make soak` runs twenty times as many.
+/// Rounds of a race in `make test`.
 const ROUNDS: usize = 50;
-
-fn rounds() -> usize {
-    match std::env::var_os("DYNO_SOAK") {
-        Some(_) => ROUNDS * 20,
-        None => ROUNDS,
-    }
-}
 
 /// A folder shared with an attacker, where `target` is at one time a folder and
 /// at another a link to the canary.
@@ -53,7 +46,7 @@ impl Swapped {
                 }
             });
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                for _ in 0..rounds() {
+                for _ in 0..dyno_tests::rounds(ROUNDS) {
                     // The control: who resolves the path as a string is led out.
                     match std::fs::read(self.shared.join("target/secret")) {
                         Ok(text) if text == b"secret" => seen_outside += 1,

@@ -51,10 +51,6 @@ const HOST_ONLY: &[(&str, &str)] = &[
     ("dyno-tests::images ", "needs docker-registry and skopeo"),
     ("dyno-tests::real ", "needs docker-registry and skopeo"),
     (
-        "dyno-tests::oci attacks::a_mount_target_that_is_swapped",
-        "races for minutes without KVM",
-    ),
-    (
         "dyno-tests::oci attacks::a_sysctl_goes_to_the_container_wherever_its_proc_leads",
         "6.1 shows no net.core.somaxconn in a network of another user namespace",
     ),
@@ -62,7 +58,6 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::oci mounts::idmap_is_for_one_mount_and_ridmap_for_those_below",
         "6.1 maps the owners of no tmpfs",
     ),
-    ("dyno-tests::oci races::", "races for minutes without KVM"),
     (
         "dyno-runtime::systemd ",
         "needs systemd, as the guest of the engines' scenarios has it",
@@ -175,6 +170,7 @@ fn run(vm: &Vm, test: &Test) -> Result<()> {
         .context("a path that is not UTF-8")?;
     let request = Request::new(&[executable, "--exact", &test.name, "--nocapture"])
         .env("NEXTEST", "1")
+        .env("DYNO_SLOW", "1")
         .env("RUST_BACKTRACE", "0")
         .deadline(DEADLINE);
     let text = vm.request(request)?.text()?;
