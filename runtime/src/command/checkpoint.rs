@@ -277,13 +277,21 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     };
     let locked = tables(&network).into_iter();
     for table in locked.filter(|table| !before.contains(table)) {
-        if args.common.tcp_established {
+        let settled = match args.common.tcp_established {
             // Else the other ends would hear that their connections are gone.
-            image.lock = Some(table);
-            image.write(&args.common.image_path)?;
-        } else if let Err(errno) = lock::release(network.as_fd(), &table) {
+            true => {
+                image.lock = Some(table.clone());
+                image
+                    .write(&args.common.image_path)
+                    .map_err(|error| super::words(&error))
+            }
+            false => lock::release(network.as_fd(), &table).map_err(|errno| errno.to_string()),
+        };
+        // It is saved, and there is no way back.
+        if let Err(reason) = settled {
             super::warn(&format!(
-                "the network that the container had joined stays locked: nft delete table inet {table}: {errno}"
+                "the network that the container had joined stays locked by table inet {table}, \
+                 which nft can delete: {reason}"
             ));
         }
     }
