@@ -9,6 +9,7 @@
 //! so that nobody finds it out with processes half saved.
 
 mod image;
+pub(crate) mod lock;
 mod mounts;
 mod outside;
 

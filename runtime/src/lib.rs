@@ -16,6 +16,7 @@
 //!  features  what is supported, for callers that ask
 //!  signal    names and numbers
 //!  mountinfo what the kernel says of mounts
+//!  netlink   messages to the kernel and from it
 //!  replace   a file in the place of another
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
@@ -49,6 +50,7 @@ mod host_mounts;
 mod lsm;
 mod mountinfo;
 mod net_devices;
+mod netlink;
 mod plan;
 mod rootless;
 mod sys;

@@ -7,12 +7,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::netlink::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, Netlink, ROUTE, attributes};
 
 /// A device by its name on the host, and that in the container, which may be a
 /// template such as `eth%d`.
@@ -66,8 +63,8 @@ pub(crate) fn move_into(
             .map_or_else(String::new, |device| device.host.clone()),
         source,
     };
-    let outside = Netlink::open().map_err(all)?;
-    let (host, inside) = Netlink::open_in(namespace).map_err(all)?;
+    let outside = Netlink::open(ROUTE).map_err(all)?;
+    let (host, inside) = Netlink::open_in(namespace, ROUTE).map_err(all)?;
     let mut moved = Moved {
         host,
         outside,
@@ -159,15 +156,8 @@ impl Moved {
     }
 }
 
-/// Numbers of `<linux/netlink.h>`, `<linux/rtnetlink.h>`, `<linux/if_link.h>`
+/// Numbers of `<linux/rtnetlink.h>`, `<linux/if_link.h>`
 /// and `<linux/if_addr.h>`.
-const HEADER: usize = 16;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
@@ -184,9 +174,6 @@ const IFF_UP: u32 = 1;
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
 
-/// More than the kernel sends at once.
-const BUFFER: usize = 64 * 1024;
-
 #[derive(Debug)]
 struct Link {
     index: u32,
@@ -202,28 +189,7 @@ struct Address {
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
-/// A socket to the kernel's routing tables.
-#[derive(Debug)]
-struct Netlink(OwnedFd);
-
 impl Netlink {
-    fn open() -> Result<Self> {
-        let family = AddressFamily::NETLINK;
-        // Protocol 0 is NETLINK_ROUTE.
-        socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, None).map(Self)
-    }
-
-    /// A socket belongs to the namespace that it was opened in. Also our own.
-    fn open_in(namespace: BorrowedFd<'_>) -> Result<(OwnedFd, Self)> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let ours = openat(CWD, "/proc/self/ns/net", flags, Mode::empty())?;
-        let network = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(namespace, network)?;
-        let opened = Self::open();
-        move_into_link_name_space(ours.as_fd(), network)?;
-        Ok((ours, opened?))
-    }
-
     fn links(&self) -> Result<Vec<Link>> {
         let mut links = Vec::new();
         self.ask(&Message::new(RTM_GETLINK, NLM_F_DUMP, &[0; LINK]), |body| {
@@ -302,25 +268,6 @@ impl Netlink {
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK, &link_body(index, IFF_UP));
         self.ask(&message, |_| {})
     }
-
-    /// Sends a request and hands on what comes, up to the end or the acknowledgement.
-    fn ask(&self, message: &Message, mut answer: impl FnMut(&[u8])) -> Result<()> {
-        send(&self.0, &message.bytes(), SendFlags::empty())?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let (length, _) =
-                rustix::io::retry_on_intr(|| recv(&self.0, &mut *buffer, RecvFlags::empty()))?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            while let Some((kind, body, after)) = next_message(rest) {
-                match kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return acknowledged(body),
-                    _ => answer(body),
-                }
-                rest = after;
-            }
-        }
-    }
 }
 
 fn link_body(index: u32, up: u32) -> [u8; LINK] {
@@ -331,74 +278,10 @@ fn link_body(index: u32, up: u32) -> [u8; LINK] {
     body
 }
 
-/// A request: header, body, attributes.
-struct Message {
-    kind: u16,
-    flags: u16,
-    payload: Vec<u8>,
-}
-
-impl Message {
-    fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
-        Self {
-            kind,
-            flags: flags | NLM_F_REQUEST,
-            payload: body.to_vec(),
-        }
-    }
-
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        self.payload.extend(length.to_ne_bytes());
-        self.payload.extend(kind.to_ne_bytes());
-        self.payload.extend(value);
-        self.payload
-            .resize(self.payload.len().next_multiple_of(4), 0);
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let length = u32::try_from(HEADER + self.payload.len()).unwrap_or(u32::MAX);
-        let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend(self.kind.to_ne_bytes());
-        bytes.extend(self.flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(&self.payload);
-        bytes
-    }
-}
-
-/// The first message: its type, its body, and what follows it.
-fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let body = bytes.get(HEADER..length)?;
-    let after = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body, after))
-}
-
-fn acknowledged(body: &[u8]) -> Result<()> {
-    let code = body.get(..4).and_then(|bytes| bytes.try_into().ok());
-    match code.map(i32::from_ne_bytes) {
-        Some(0) => Ok(()),
-        Some(code) => Err(Errno::from_raw_os_error(code.saturating_neg())),
-        None => Err(Errno::BADMSG),
-    }
-}
-
-fn attributes(body: &[u8], from: usize) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = body.get(from..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::next_message;
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
@@ -410,18 +293,5 @@ mod tests {
         assert_eq!((kind, after.len()), (RTM_NEWLINK, 0));
         let found: Vec<_> = attributes(body, LINK).collect();
         assert_eq!(found, [(3, &b"eth0\0"[..]), (28, &5_u32.to_ne_bytes()[..])]);
-    }
-
-    #[test]
-    fn what_is_cut_or_lies_about_its_length_ends_the_reading() {
-        let mut bytes = Message::new(RTM_GETLINK, 0, &[0; LINK]).bytes();
-        assert!(next_message(&bytes[..20]).is_none());
-        for length in [0_u32, 15, 1000, u32::MAX] {
-            bytes[..4].copy_from_slice(&length.to_ne_bytes());
-            assert!(next_message(&bytes).is_none(), "{length}");
-        }
-        for body in [&[3, 0, 3, 0][..], &[0; 4], &[200, 0, 3, 0, 1], &[5]] {
-            assert_eq!(attributes(body, 0).count(), 0, "{body:?}");
-        }
     }
 }

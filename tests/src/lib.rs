@@ -34,6 +34,17 @@ pub fn programs() -> PathBuf {
         .to_owned()
 }
 
+/// Rounds of a test that needs many: twenty times as many as usual in `make soak`, four
+/// tenths in a virtual machine without KVM, which says so by `DYNO_SLOW`.
+pub fn rounds(usual: usize) -> usize {
+    let is_set = |name| std::env::var_os(name).is_some();
+    match (is_set("DYNO_SOAK"), is_set("DYNO_SLOW")) {
+        (true, _) => usual * 20,
+        (false, true) => usual * 2 / 5,
+        (false, false) => usual,
+    }
+}
+
 /// Waits until something is so, and fails after [`DEADLINE`].
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();

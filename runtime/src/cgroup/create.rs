@@ -18,8 +18,9 @@ use super::folders::{Made, enable_controllers, inherit_cpuset};
 use super::layout::{Controller, Layout, relative};
 use super::place::Place;
 use super::settings::{self, Settings, Version};
-use super::{Cgroup, Record, file, open_folder};
-use crate::device_filter::{self, Policy};
+use super::systemd::Holder;
+use super::{Cgroup, Record, devices, file, open_folder};
+use crate::device_filter::Policy;
 
 /// Always used where they exist: they account, and a limit may come later.
 const USUAL: [Controller; 5] = [
@@ -113,11 +114,7 @@ impl Cgroup {
         };
         let version = |controller| version(layout, &available, controller);
         let settings = settings::plan(resources, &version, None)?;
-        let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
-        let devices = devices.map_err(|source| Error::Devices {
-            path: path.clone(),
-            source,
-        })?;
+        let devices = devices::policy(resources, &path)?;
 
         let wanted = wanted(layout, &settings, &version, wanted_for);
         let mut made = Made::default();
@@ -262,12 +259,20 @@ fn build(
         }
         record.v1.insert(*controller, done[base].clone());
     }
-    let v2 = record.v2.as_deref().map(open_folder).transpose()?;
+    limited(record, settings, None)
+}
+
+/// The cgroup of folders that are made, with its limits.
+pub(super) fn limited(
+    record: Record,
+    settings: &Settings,
+    holder: Option<Holder>,
+) -> Result<Cgroup> {
     let cgroup = Cgroup {
+        v2: record.v2.as_deref().map(open_folder).transpose()?,
         record,
-        v2,
         killed: Cell::new(false),
-        holder: RefCell::new(None),
+        holder: RefCell::new(holder),
     };
     cgroup.apply(&settings.writes, &mut Vec::new())?;
     Ok(cgroup)

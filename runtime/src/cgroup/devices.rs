@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oci_spec::runtime::LinuxDeviceCgroup;
+use oci_spec::runtime::LinuxResources;
 
 use super::error::{Error, Result};
 use super::layout::Controller;
@@ -19,14 +19,16 @@ pub(crate) enum Before {
     Lists(Policy),
 }
 
-impl Cgroup {
-    pub(super) fn policy(&self, rules: &[LinuxDeviceCgroup]) -> Result<Policy> {
-        device_filter::policy(rules).map_err(|source| Error::Devices {
-            path: self.main_folder().to_owned(),
-            source,
-        })
-    }
+/// What the rules of this group come to.
+pub(super) fn policy(resources: &LinuxResources, group: &Path) -> Result<Policy> {
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    device_filter::policy(rules).map_err(|source| Error::Devices {
+        path: group.to_owned(),
+        source,
+    })
+}
 
+impl Cgroup {
     /// Puts a policy in force. On v2 the program before it is replaced in one step, on
     /// v1 only what differs is written.
     pub(crate) fn restrict_devices(&self, policy: &Policy) -> Result<Before> {

@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use super::create::controllers;
 use super::error::{Error, Result};
 use super::settings::{self, Absent, Current, Setting, Shows, Version};
-use super::{Cgroup, file};
+use super::{Cgroup, devices, file};
 use crate::device_filter::Policy;
 
 impl Cgroup {
@@ -35,7 +35,7 @@ impl Cgroup {
         }
         let devices = match resources.devices().as_deref() {
             None | Some([]) => None,
-            Some(rules) => Some(self.policy(rules)?),
+            Some(_) => Some(devices::policy(resources, self.main_folder())?),
         };
         let mut undo = Vec::new();
         let result = self.change(&settings.writes, devices.as_ref(), &mut undo);

@@ -1,7 +1,9 @@
 //! `checkpoint`: saves a running container's processes by CRIU, and removes it unless
 //! it shall go on. Whatever fails, the container runs on.
 
-use std::fs::DirBuilder;
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +12,7 @@ use oci_spec::runtime::LinuxNamespaceType as Kind;
 
 use super::{Failure, lifecycle};
 use crate::cgroup::Cgroup;
-use crate::criu::{self, Criu, External, Image, NETWORK, Outside, word};
+use crate::criu::{self, Criu, External, Image, NETWORK, Outside, lock, word};
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot, Status};
 
@@ -124,6 +126,23 @@ impl Common {
     }
 }
 
+impl Checkpoint {
+    /// CRIU's words for what is of `checkpoint` alone.
+    fn words(&self) -> Vec<OsString> {
+        let asked = [
+            (self.pre_dump || self.parent_path.is_some(), "--track-mem"),
+            (self.leave_running && !self.pre_dump, "--leave-running"),
+            (self.tcp_skip_in_flight, "--skip-in-flight"),
+            (self.link_remap, "--link-remap"),
+        ];
+        let asked = asked.into_iter().filter(|(asked, _)| *asked);
+        let mut words: Vec<OsString> = asked.map(|(_, word)| word.into()).collect();
+        let parent = self.parent_path.as_ref();
+        words.extend(parent.map(|parent| word("--prev-images-dir=", parent)));
+        words
+    }
+}
+
 /// Saves a container.
 pub(super) fn checkpoint(states: &StateRoot, args: &Checkpoint) -> Result<(), Failure> {
     let (state, record, bundle) = saved(states, args).map_err(|error| {
@@ -208,7 +227,7 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     let mountinfo = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
     let network = bundle.namespace(Kind::Network).flatten().is_some();
-    let image = Image::new(
+    let mut image = Image::new(
         External::of(&mountinfo, mounts)?,
         Outside::of(pid, &criu::ids(&mountinfo))?,
         network,
@@ -223,21 +242,7 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
         .arg(word("--root=", record.rootfs.canonicalize()?))
         .stdin(Stdio::null());
     let log = args.common.say(&mut command, "dump.log")?;
-    if args.pre_dump || args.parent_path.is_some() {
-        command.arg("--track-mem");
-    }
-    if let Some(parent) = &args.parent_path {
-        command.arg(word("--prev-images-dir=", parent));
-    }
-    for (asked, word) in [
-        (args.leave_running && !args.pre_dump, "--leave-running"),
-        (args.tcp_skip_in_flight, "--skip-in-flight"),
-        (args.link_remap, "--link-remap"),
-    ] {
-        if asked {
-            command.arg(word);
-        }
-    }
+    command.args(args.words());
     for external in &image.mounts {
         let (target, key) = (&external.target, &external.key);
         command.args(["--external", &format!("mnt[{target}]:{key}")]);
@@ -249,8 +254,13 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     {
         command.args(["--external", &stream.name]);
     }
-    if network {
-        let inode = std::fs::metadata(format!("/proc/{pid}/ns/net"))?.ino();
+    // Held open: nobody of the container may be left to name it by.
+    let network = match network {
+        true => Some(File::open(format!("/proc/{pid}/ns/net"))?),
+        false => None,
+    };
+    if let Some(network) = &network {
+        let inode = network.metadata()?.ino();
         command.args(["--external", &format!("net[{inode}]:{NETWORK}")]);
     }
     if args.pre_dump {
@@ -258,14 +268,93 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     }
     // Before: once it is saved the container is gone, and this is needed.
     image.write(&args.common.image_path)?;
-    Criu::run(verb, &mut command, log).map_err(|error| {
-        Image::remove(&args.common.image_path);
-        error.into()
-    })
+    // There may be no nftables yet.
+    let tables = |network: &File| lock::tables(network.as_fd()).unwrap_or_default();
+    let before = network.as_ref().map(tables).unwrap_or_default();
+    Criu::run(verb, &mut command, log).inspect_err(|_| Image::remove(&args.common.image_path))?;
+    let Some(network) = network.filter(|_| !args.leave_running) else {
+        return Ok(());
+    };
+    let locked = tables(&network).into_iter();
+    for table in locked.filter(|table| !before.contains(table)) {
+        let settled = match args.common.tcp_established {
+            // Else the other ends would hear that their connections are gone.
+            true => {
+                image.lock = Some(table.clone());
+                image
+                    .write(&args.common.image_path)
+                    .map_err(|error| super::words(&error))
+            }
+            false => lock::release(network.as_fd(), &table).map_err(|errno| errno.to_string()),
+        };
+        // It is saved, and there is no way back.
+        if let Err(reason) = settled {
+            super::warn(&format!(
+                "the network that the container had joined stays locked by table inet {table}, \
+                 which nft can delete: {reason}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder for memory of processes, which is nobody else's business.
 fn make(folder: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| format!("make {}: {error}", folder.display()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        checkpoint: Checkpoint,
+    }
+
+    /// What CRIU is told, without its folders.
+    fn told(flags: &str, images: &Path) -> String {
+        let images = images.to_str().unwrap();
+        let words = ["checkpoint", "--image-path", images]
+            .into_iter()
+            .chain(flags.split_ascii_whitespace())
+            .chain(["x"]);
+        let args = Line::try_parse_from(words).unwrap().checkpoint;
+        let mut command = Command::new("criu");
+        args.common.say(&mut command, "log").unwrap();
+        command.args(args.words());
+        let told = command
+            .get_args()
+            .skip(5)
+            .map(|word| word.to_str().unwrap());
+        told.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn every_flag_becomes_the_word_that_criu_has_for_it() {
+        let images = tempfile::tempdir().unwrap();
+        for (flags, words) in [
+            ("", ""),
+            ("--tcp-established", "--tcp-established"),
+            ("--tcp-skip-in-flight", "--skip-in-flight"),
+            ("--ext-unix-sk", "--ext-unix-sk"),
+            ("--shell-job", "--shell-job"),
+            ("--file-locks", "--file-locks"),
+            ("--link-remap", "--link-remap"),
+            ("--auto-dedup", "--auto-dedup"),
+            ("--empty-ns network", "--empty-ns=net"),
+            ("--leave-running", "--leave-running"),
+            ("--pre-dump", "--track-mem"),
+            // It goes on in any case, and `criu pre-dump` does not know the word.
+            ("--pre-dump --leave-running", "--track-mem"),
+            ("--parent-path ../a", "--track-mem --prev-images-dir=../a"),
+            ("--manage-cgroups-mode ignore", ""),
+        ] {
+            assert_eq!(told(flags, images.path()), words, "{flags}");
+        }
+    }
 }

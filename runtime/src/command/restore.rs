@@ -30,7 +30,7 @@ use super::foreground::{Signals, attend};
 use super::{Failure, GONE, lifecycle};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, Process};
-use crate::criu::{Criu, Image, NETWORK, word};
+use crate::criu::{Criu, Image, NETWORK, lock, word};
 use crate::intel_rdt;
 use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
@@ -83,6 +83,20 @@ pub(super) struct Inside {
     /// CRIU and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     program: Vec<std::ffi::OsString>,
+}
+
+impl Restore {
+    /// CRIU's words for the labels of security modules.
+    fn labels(&self) -> Vec<&str> {
+        let labels = [
+            ("--lsm-profile", &self.lsm_profile),
+            ("--lsm-mount-context", &self.lsm_mount_context),
+        ];
+        let given = labels
+            .into_iter()
+            .filter_map(|(word, label)| Some([word, label.as_deref()?]));
+        given.flatten().collect()
+    }
 }
 
 /// Brings a container back; the exit code of its program, unless it is left alone.
@@ -210,23 +224,23 @@ fn bring_back(
         .arg(word("--root=", &root.0))
         .arg(word("--pidfile=", &pid_file));
     let log = args.common.say(&mut command, "restore.log")?;
-    if let Some(profile) = &args.lsm_profile {
-        command.args(["--lsm-profile", profile]);
-    }
-    if let Some(label) = &args.lsm_mount_context {
-        command.args(["--lsm-mount-context", label]);
-    }
+    command.args(args.labels());
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
     for external in &image.mounts {
         let path = external.path(mounts, record.v2.as_deref())?;
         let key = format!("--external=mnt[{}]:", external.key);
         command.arg(word(&key, path));
     }
-    for stream in &image.streams {
+    for stream in image.streams.iter().filter(|stream| !stream.terminal) {
         let (number, name) = (stream.number, &stream.name);
         command.args(["--inherit-fd", &format!("fd[{number}]:{name}")]);
     }
     Criu::run("restore", &mut command, log)?;
+    if let (Some(table), Some(path)) = (&image.lock, bundle.namespace(Kind::Network).flatten()) {
+        let network = File::open(path)?;
+        lock::release(network.as_fd(), table)
+            .map_err(|errno| format!("unlock the network, table inet {table}: {errno}"))?;
+    }
     let pid = std::fs::read_to_string(&pid_file)?;
     std::fs::remove_file(&pid_file)?;
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
@@ -306,4 +320,31 @@ pub(super) fn inside(args: &Inside) -> Result<(), Failure> {
         command.args(["--inherit-fd", &format!("fd[{number}]:{NETWORK}")]);
     }
     Err(format!("execute criu: {}", command.exec()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        restore: Restore,
+    }
+
+    #[test]
+    fn labels_are_given_to_criu_as_they_are() {
+        let labels = |line: &str| {
+            let words = ["restore"].into_iter().chain(line.split(' '));
+            let line = Line::try_parse_from(words).unwrap();
+            line.restore.labels().join(" ")
+        };
+        let both = "--lsm-profile selinux:a_u:b_r:c_t:s0 --lsm-mount-context d_u:e_r:f_t:s0";
+        assert_eq!(labels(&format!("{both} x")), both);
+        let one = "--lsm-profile apparmor:/usr/bin/x//y";
+        assert_eq!(labels(&format!("{one} x")), one);
+        assert_eq!(labels("x"), "");
+    }
 }

@@ -22,6 +22,9 @@ pub(crate) struct Image {
     pub(crate) streams: Vec<Outside>,
     /// Whether its network was joined rather than made.
     pub(crate) network: bool,
+    /// The table by which CRIU keeps that network locked until it is brought back.
+    #[serde(default)]
+    pub(crate) lock: Option<String>,
 }
 
 impl Image {
@@ -32,6 +35,7 @@ impl Image {
             mounts,
             streams,
             network,
+            lock: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Standard streams that lead out of a container: pipes and files of its caller.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,10 @@ pub(crate) struct Outside {
     pub(crate) number: u32,
     /// CRIU's name of it: `pipe:[17]`, `file[mount:inode]` (criu(8), `--inherit-fd`).
     pub(crate) name: String,
+    /// A terminal, which nobody hands over: CRIU takes the one that its own standard
+    /// input is (`--shell-job`).
+    #[serde(default)]
+    pub(crate) terminal: bool,
 }
 
 impl Outside {
@@ -30,11 +34,14 @@ impl Outside {
                 continue;
             };
             let link = link.to_string_lossy().into_owned();
+            let mut terminal = false;
             let name = if link.starts_with("pipe:[") {
                 link
             } else if link.starts_with('/') {
                 let reading = || Error::io(format!("look at {path}"));
-                let inode = fs::metadata(&path).map_err(reading())?.ino();
+                let file = fs::metadata(&path).map_err(reading())?;
+                terminal = is_terminal(&file);
+                let inode = file.ino();
                 let info = format!("/proc/{pid}/fdinfo/{number}");
                 let info = fs::read_to_string(info).map_err(reading())?;
                 match mount_of(&info).filter(|mount| !own.contains(mount)) {
@@ -45,11 +52,21 @@ impl Outside {
                 continue;
             };
             if found.iter().all(|other| other.name != name) {
-                found.push(Self { number, name });
+                found.push(Self {
+                    number,
+                    name,
+                    terminal,
+                });
             }
         }
         Ok(found)
     }
+}
+
+/// A terminal's slave, by the kernel's list of devices (`admin-guide/devices.txt`).
+fn is_terminal(file: &fs::Metadata) -> bool {
+    let kind = file.file_type();
+    kind.is_char_device() && matches!(rustix::fs::major(file.rdev()), 4 | 5 | 136..=143)
 }
 
 fn mount_of(info: &str) -> Option<u64> {
@@ -60,6 +77,14 @@ fn mount_of(info: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_is_told_from_other_devices() {
+        for (path, expected) in [("/dev/null", false), ("/dev/tty", true), ("/dev", false)] {
+            let file = fs::metadata(path).unwrap();
+            assert_eq!(is_terminal(&file), expected, "{path}");
+        }
+    }
 
     #[test]
     fn the_mount_of_a_descriptor_is_read() {

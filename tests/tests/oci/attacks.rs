@@ -179,7 +179,7 @@ fn a_mount_target_that_is_swapped_for_a_link_meanwhile_stays_inside() {
                 swaps.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for _ in 0..30 {
+        for _ in 0..dyno_tests::rounds(30) {
             // The positive control: who resolves the path as a string is led out.
             dyno_tests::until("the swap leads out", || {
                 shared.join("target/secret").exists()

@@ -3,6 +3,9 @@
 //! kernel will not do, the refusal is tested here, and the rest is counted as skipped;
 //! Debian's kernel in a virtual machine runs it.
 
+mod flags;
+mod memory;
+
 use std::process::{Command, Output, Stdio};
 
 use dyno_tests::bundle::Bundle;

@@ -260,7 +260,7 @@ fn a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed() {
         let stop = AtomicBool::new(false);
         // It falls once in forty times or so.
         let more = if runtime == Path::new("runc") { 20 } else { 1 };
-        let tries = super::races::rounds() * more;
+        let tries = dyno_tests::rounds(super::races::ROUNDS) * more;
         let mut told = String::new();
         let mut tried = 0;
         std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! A folder that somebody exchanges for a link out of the root, again and again,
 //! while the runtime mounts, masks, executes and deletes there (P1, P4).
 //!
-//! A sample in `make test`, all rounds in `make soak`.
+//! A sample in `make test`, a smaller one on Debian's kernel, all rounds in `make soak`.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,8 @@ use dyno_tests::bundle::Bundle;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-/// Rounds of a race in `make test`; `make soak` runs twenty times as many, the
-/// virtual machine a third.
-const ROUNDS: usize = 50;
-
-pub(crate) fn rounds() -> usize {
-    let is_set = |name| std::env::var_os(name).is_some();
-    match () {
-        () if is_set("DYNO_SOAK") => ROUNDS * 20,
-        () if is_set("DYNO_SLOW") => ROUNDS / 3,
-        () => ROUNDS,
-    }
-}
+/// Rounds of a race in `make test`.
+pub(crate) const ROUNDS: usize = 50;
 
 /// A folder shared with an attacker, where `target` is at one time a folder and
 /// at another a link to the canary, or `console` a file and a link to its secret.
@@ -78,7 +68,7 @@ impl Swapped {
                 }
             });
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                for _ in 0..rounds() {
+                for _ in 0..dyno_tests::rounds(ROUNDS) {
                     // The control: who resolves the path as a string is led out.
                     match std::fs::read(&self.secret) {
                         Ok(text) if text == b"secret" => seen_outside += 1,
@@ -215,7 +205,7 @@ fn a_device_that_is_swapped_for_a_file_meanwhile_gives_nobody_that_file() {
             }
         });
         let played = std::panic::catch_unwind(|| {
-            for _ in 0..rounds() * 2 {
+            for _ in 0..dyno_tests::rounds(ROUNDS) * 2 {
                 let mut bundle = Bundle::new(&["true"]).as_host_root();
                 let bind = json!({"destination": "/srv", "source": shared, "options": ["bind"]});
                 bundle.mount(bind);

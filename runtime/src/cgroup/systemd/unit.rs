@@ -1,22 +1,22 @@
 //! A container's group that is a scope of systemd.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 
-use super::super::create::{Wanted, controllers, version, wanted};
+use super::super::create::{Wanted, controllers, limited, version, wanted};
+use super::super::devices;
 use super::super::error::{Error, Result};
 use super::super::folders::{Made, enable_controllers, inherit_cpuset};
 use super::super::layout::{Controller, Layout, detect_mounts};
 use super::super::place::Unit;
 use super::super::settings::{self, Settings, Version};
-use super::super::{Cgroup, Record, UnitRecord, open_folder};
+use super::super::{Cgroup, Record, UnitRecord};
 use super::wire::Value;
 use super::{Holder, Property, Systemd, properties};
-use crate::device_filter::{self, Policy};
+use crate::device_filter::Policy;
 
 /// What is asked for, thought out.
 struct Request<'a> {
@@ -43,11 +43,7 @@ impl Cgroup {
         };
         let version = |controller| version(&layout, &available, controller);
         let settings = settings::plan(resources, &version, None)?;
-        let devices = device_filter::policy(resources.devices().as_deref().unwrap_or_default());
-        let devices = devices.map_err(|source| Error::Devices {
-            path: PathBuf::from(&unit.name),
-            source,
-        })?;
+        let devices = devices::policy(resources, Path::new(&unit.name))?;
         let mut annotated = Vec::new();
         for (name, value) in annotations {
             annotated.push(properties::of_annotation(name, value)?);
@@ -208,14 +204,7 @@ impl Request<'_> {
             }
             record.v1.insert(*controller, done[base].clone());
         }
-        let v2 = record.v2.as_deref().map(open_folder).transpose()?;
-        let cgroup = Cgroup {
-            record,
-            v2,
-            killed: Cell::new(false),
-            holder: RefCell::new(Some(holder)),
-        };
-        cgroup.apply(&self.settings.writes, &mut Vec::new())?;
+        let cgroup = limited(record, &self.settings, Some(holder))?;
         cgroup.restrict_devices(&self.devices)?;
         Ok(cgroup)
     }
