@@ -26,8 +26,8 @@ use self::trace::Trace;
 use crate::nested;
 
 /// Parts of dependencies that only unusual input needs: the patterns for CPUs in
-/// `execCPUAffinity`, time zones, numbers with a point.
-const COLD: [&str; 7] = [
+/// `execCPUAffinity`, time zones, numbers with a point, words for error numbers.
+const COLD: [&str; 9] = [
     "*regex_syntax*",
     "*regex_automata*",
     "*aho_corasick*",
@@ -35,6 +35,8 @@ const COLD: [&str; 7] = [
     "*zmij*",
     "*libc.a:fpioconst.o",
     "*libm*.a:*",
+    "*.nix-*",
+    "*.anstream-*",
 ];
 
 /// Makes `runtime/hot.ld` anew; takes some minutes.

@@ -88,11 +88,12 @@ impl Section {
 
 /// A mangled name (RFC 2603) as a pattern: hashes of crates are base-62 numbers
 /// behind `Cs`, and references back, behind `B`, count letters, theirs among them.
+/// Behind `Xs` and `Ms` implementations are numbered, by what features a crate has.
 /// LLVM numbers what it has split.
 fn without_hashes(name: &str) -> String {
     let mut pattern = String::new();
     let mut rest = name;
-    while let Some(at) = rest.find(['C', 'B', '.']) {
+    while let Some(at) = rest.find(['C', 'B', 'X', 'M', '.']) {
         let (before, tail) = rest.split_at(at);
         pattern.push_str(before);
         let number = |text: &str, most: usize| {
@@ -101,6 +102,10 @@ fn without_hashes(name: &str) -> String {
         };
         let (kept, skipped) = if let Some(hash) = tail.strip_prefix("Cs") {
             ("Cs*_", number(hash, 13).map(|length| 2 + length))
+        } else if let Some(implementation) = tail.strip_prefix("Xs") {
+            ("Xs*_", number(implementation, 2).map(|length| 2 + length))
+        } else if let Some(implementation) = tail.strip_prefix("Ms") {
+            ("Ms*_", number(implementation, 2).map(|length| 2 + length))
         } else if let Some(back) = tail.strip_prefix('B') {
             ("B*_", number(back, 2).map(|length| 1 + length))
         } else if tail.starts_with(".llvm.") {
@@ -160,6 +165,10 @@ mod tests {
             (
                 ".text._RINvNtCsaaaa_4core3ptr13drop_in_placeNtB2_5CargoEB4_",
                 ".text._RINvNtCs*_4core3ptr13drop_in_placeNtB*_5CargoEB*_",
+            ),
+            (
+                ".text._RINvXs7_NtCsaaaa_10serde_json3serNtB6_8Compound",
+                ".text._RINvXs*_NtCs*_10serde_json3serNtB*_8Compound",
             ),
             (".text._RNvC4main.llvm.123456", ".text._RNvC4main.llvm.*"),
             (".text.memcpy", ".text.memcpy"),
