@@ -1,11 +1,18 @@
 //! Standard streams that lead out of a container: pipes and files of its caller.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+
+/// How often a process is looked at, and how long to wait in between.
+const LOOKS: usize = 10;
+const BETWEEN: Duration = Duration::from_millis(1);
 
 /// A stream whose other end, or whose file, is not the container's.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +30,28 @@ pub(crate) struct Outside {
 impl Outside {
     /// Those of a process; two that are the same come once. `own` are its mounts.
     ///
+    /// It is looked at several times: a shell that writes to a file has that in the place
+    /// of its standard output for a moment.
+    ///
     /// # Errors
     /// When `/proc` cannot be read.
     pub(crate) fn of(pid: i32, own: &[u64]) -> Result<Vec<Self>, Error> {
+        let mut found = Self::seen(pid, own)?;
+        for _ in 1..LOOKS {
+            std::thread::sleep(BETWEEN);
+            for stream in Self::seen(pid, own)? {
+                let known =
+                    |other: &Self| other.number == stream.number || other.name == stream.name;
+                if !found.iter().any(known) {
+                    found.push(stream);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those that it has at this moment.
+    fn seen(pid: i32, own: &[u64]) -> Result<Vec<Self>, Error> {
         let mut found: Vec<Self> = Vec::new();
         for number in 0..3 {
             let path = format!("/proc/{pid}/fd/{number}");
@@ -39,11 +65,22 @@ impl Outside {
                 link
             } else if link.starts_with('/') {
                 let reading = || Error::io(format!("look at {path}"));
-                let file = fs::metadata(&path).map_err(reading())?;
+                let file = match fs::metadata(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    file => file.map_err(reading())?,
+                };
                 terminal = is_terminal(&file);
                 let inode = file.ino();
+                let still = |now: PathBuf| now.to_string_lossy() == link;
                 let info = format!("/proc/{pid}/fdinfo/{number}");
-                let info = fs::read_to_string(info).map_err(reading())?;
+                let info = match fs::read_to_string(info) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    info => info.map_err(reading())?,
+                };
+                // Else it is of two files.
+                if !fs::read_link(&path).is_ok_and(still) {
+                    continue;
+                }
                 match mount_of(&info).filter(|mount| !own.contains(mount)) {
                     Some(mount) => format!("file[{mount:x}:{inode:x}]"),
                     None => continue,

@@ -72,7 +72,8 @@ const WITH_PODMAN: &[(&str, &str)] = &[
         "67108864\n50",
     ),
     (
-        "podman stats --no-stream --format '{{.MemUsage}} {{.PIDS}}' one | cut -d/ -f2",
+        // Between two sleeps the shell is alone.
+        "until podman stats --no-stream --format '{{.MemUsage}} {{.PIDS}}' one | cut -d/ -f2 | grep ' 2$'; do :; done",
         " 67.11MB 2",
     ),
     (
@@ -136,7 +137,8 @@ const WITH_PODMAN_AND_SYSTEMD: &[(&str, &str)] = &[
         "0::/\n4",
     ),
     (
-        "podman stats --no-stream --format '{{.MemUsage}} {{.PIDS}}' two | cut -d/ -f2",
+        // Between two sleeps the shell is alone.
+        "until podman stats --no-stream --format '{{.MemUsage}} {{.PIDS}}' two | cut -d/ -f2 | grep ' 2$'; do :; done",
         " 67.11MB 2",
     ),
     (
