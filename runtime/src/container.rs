@@ -156,7 +156,8 @@ pub struct Container {
 
 /// Who is told of a container's first process while it is created.
 pub trait Creator {
-    /// It is there, and goes on when this returns.
+    /// It is there, and sets itself up. Neither hooks nor its program run before
+    /// this returns, and until then it ends with the caller.
     ///
     /// # Errors
     /// Whatever shall keep it from going on.
@@ -382,11 +383,11 @@ impl Container {
             Parent::Monitor | Parent::Foreground => None,
             Parent::Detached { start } => Some(start),
         };
-        let cloned = |init: Pid| {
+        let meanwhile = |init: Pid| {
             let kept = creator.cloned(init);
-            kept.map_err(Error::system("record the container's first process"))
+            kept.map_err(Error::system("record the container's first process"))?;
+            self.restrict_devices()
         };
-        let restrict = || self.restrict_devices();
         let hooks = |init: Pid| self.run_create_hooks(init, creator);
         let spawn = process::Spawn {
             joins: self.namespaces.joins(),
@@ -396,8 +397,7 @@ impl Container {
             start,
             process: self.bundle.spec().process().as_ref(),
             user: self.namespaces.user(&self.bundle),
-            cloned: Some(&cloned),
-            meanwhile: Some(&restrict),
+            meanwhile: Some(&meanwhile),
             hooks: Some(&hooks),
             agent: Agent::of(&self.bundle, &self.id, None),
             patience: INIT_PATIENCE,
@@ -449,7 +449,6 @@ impl Container {
             start: None,
             process: Some(process),
             user: User::Host,
-            cloned: None,
             meanwhile: None,
             hooks: None,
             agent: Agent::of(&self.bundle, &self.id, Some(init)),

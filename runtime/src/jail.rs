@@ -82,7 +82,6 @@ impl Jail {
                 uids: mappings,
                 gids: mappings,
             },
-            cloned: None,
             meanwhile: None,
             hooks: None,
             agent: None,

@@ -3,13 +3,14 @@
 //! A process of ours that is about to become a container's shows it our file
 //! as `/proc/pid/exe`. Where the container's root is the host's, he may open
 //! that, wait until nobody executes it, and write (CVE-2019-5736). So we
-//! execute ourselves once more, from a read-only copy of the *mount* of our
-//! file. The copy is attached nowhere: with its descriptor closed by execve no
-//! path leads to it, and `mount_setattr(2)` does not take it any more, so that
-//! nobody makes it writable again.
+//! run from a read-only copy of the *mount* of our file. The copy is attached
+//! nowhere: with its descriptor closed no path leads to it, and
+//! `mount_setattr(2)` does not take it any more, so that nobody makes it writable
+//! again.
 //!
-//! `dyno-runtime` has done so before its C library began, in `sys::entry`. What is
-//! here makes sure of it, and says why where it could not be.
+//! `dyno-runtime` has changed over to it before its C library began, in
+//! `sys::entry`. What is here makes sure of it, by executing ourselves once more,
+//! and says why where it could not be.
 //!
 //! An ordinary user can't make such a copy. He executes a copy of the *file*, in
 //! memory and sealed (`memfd_create(2)`): it costs a millisecond or two.

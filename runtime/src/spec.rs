@@ -82,7 +82,8 @@ pub enum SpecError {
 #[derive(Debug)]
 pub struct Bundle {
     dir: PathBuf,
-    spec: Spec,
+    /// A bundle is handed on many times, and its configuration has kilobytes.
+    spec: Box<Spec>,
     /// The file as it was read.
     text: Vec<u8>,
 }
@@ -129,14 +130,14 @@ impl Bundle {
         if text.len() as u64 > MAX_CONFIG {
             return Err(SpecError::TooLarge { path });
         }
-        let spec = parse(&text).map_err(|malformed| SpecError::Parse {
+        let spec: Box<Spec> = parse(&text).map_err(|malformed| SpecError::Parse {
             path: path.clone(),
             property: malformed.property,
             source: malformed.source,
         })?;
         let dir = dir.canonicalize().map_err(read)?;
-        let bundle = Self::new(dir, spec)?;
-        Ok(Self { text, ..bundle })
+        check::check(&spec)?;
+        Ok(Self { dir, spec, text })
     }
 
     /// A bundle from a configuration that is in memory already.
@@ -145,8 +146,11 @@ impl Bundle {
     /// As [`Bundle::load`].
     pub fn new(dir: PathBuf, spec: Spec) -> Result<Self, SpecError> {
         check::check(&spec)?;
-        let text = Vec::new();
-        Ok(Self { dir, spec, text })
+        Ok(Self {
+            dir,
+            spec: Box::new(spec),
+            text: Vec::new(),
+        })
     }
 
     /// `config.json` as it was read; empty where it was in memory already.

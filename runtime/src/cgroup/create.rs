@@ -14,7 +14,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 
 use super::error::{Error, Result};
-use super::folders::{Made, enable_controllers, inherit_cpuset};
+use super::folders::{Made, enable_controllers};
 use super::layout::{Controller, Layout, relative};
 use super::place::Place;
 use super::settings::{self, Settings, Version};
@@ -239,7 +239,7 @@ fn build(
             // Somebody else has decided what is handed down to us.
             false => Ok(()),
         };
-        record.v2 = Some(made.path(base, path, hand_down, |_| Ok(()))?);
+        record.v2 = Some(made.path(base, path, hand_down)?);
     }
     let mut done: BTreeMap<&Path, PathBuf> = BTreeMap::new();
     for controller in wanted {
@@ -248,14 +248,11 @@ fn build(
         };
         if !done.contains_key(base) {
             let cpusets = layout.v1(Controller::Cpuset) == Some(base);
-            let inherit = |folder: &Path| {
-                if cpusets {
-                    inherit_cpuset(folder)
-                } else {
-                    Ok(())
-                }
+            let folder = match cpusets {
+                true => made.cpuset_path(base, path)?,
+                false => made.path(base, path, |_| Ok(()))?,
             };
-            done.insert(base, made.path(base, path, |_| Ok(()), inherit)?);
+            done.insert(base, folder);
         }
         record.v1.insert(*controller, done[base].clone());
     }

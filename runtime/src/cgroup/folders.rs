@@ -33,21 +33,33 @@ pub(super) fn enable_controllers(folder: &Path, controllers: &[Controller]) -> R
 }
 
 /// A new v1 cpuset is empty and takes no process before it has both lists, cpuset(7).
-pub(super) fn inherit_cpuset(folder: &Path) -> Result<()> {
-    let Some(parent) = folder.parent() else {
-        return Ok(());
-    };
+/// `folder` lies below `base`, the hierarchy's own, whose lists are full.
+pub(super) fn inherit_cpuset(base: &Path, folder: &Path) -> Result<()> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        let (from, to) = (parent.join(name), folder.join(name));
-        if file::read(&to)
-            .map_err(Error::file("read", &to))?
-            .is_empty()
-        {
-            let value = file::read(&from).map_err(Error::file("read", &from))?;
-            file::write(&to, &value).map_err(Error::file("write", &to))?;
-        }
+        inherited(base, folder, name)?;
     }
     Ok(())
+}
+
+/// A list of `folder`; an empty one is filled first, with that of the folder above.
+fn inherited(base: &Path, folder: &Path, name: &str) -> Result<String> {
+    let file = folder.join(name);
+    let list = file::read(&file).map_err(Error::file("read", &file))?;
+    match folder.parent() {
+        Some(above) if list.is_empty() && folder != base => {
+            let list = inherited(base, above, name)?;
+            file::write(&file, &list).map_err(Error::file("write", &file))?;
+            Ok(list)
+        }
+        _ => Ok(list),
+    }
+}
+
+/// Has the kernel fill the lists of those who are made in this cpuset: a list that
+/// is written costs more than all else of a new cgroup, cgroup-v1/cpusets.rst.
+fn clone_cpuset(folder: &Path) -> Result<()> {
+    let file = folder.join("cgroup.clone_children");
+    file::write(&file, "1").map_err(Error::file("write", &file))
 }
 
 /// The folders that one `create` has made, in order.
@@ -58,18 +70,17 @@ pub(super) struct Made {
 
 impl Made {
     /// Makes `base/path`; the last part must be new, or empty and then made anew.
-    /// `parent` is called for every folder that shall get one, `made` for each made.
+    /// `parent` is called for every folder that shall get one.
     pub(super) fn path(
         &mut self,
         base: &Path,
         path: &Path,
         parent: impl Fn(&Path) -> Result<()>,
-        made: impl Fn(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        match self.walk(base, path, &parent, &made) {
+        match self.walk(base, path, &parent) {
             // A neighbour that failed has just taken an outer folder away again.
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.walk(base, path, &parent, &made)
+                self.walk(base, path, &parent)
             }
             walked => walked,
         }
@@ -80,7 +91,6 @@ impl Made {
         base: &Path,
         path: &Path,
         parent: &impl Fn(&Path) -> Result<()>,
-        made: &impl Fn(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let mut folder = base.to_owned();
         let mut parts = path.iter().peekable();
@@ -98,7 +108,6 @@ impl Made {
                 }
                 self.folder(&folder)?;
             }
-            made(&folder)?;
         }
         Ok(folder)
     }
@@ -111,6 +120,17 @@ impl Made {
             Err(error) => return Err(Error::file("make", folder)(error)),
         }
         Ok(true)
+    }
+
+    /// As [`Made::path`], for the hierarchy of v1 that has cpusets.
+    pub(super) fn cpuset_path(&mut self, base: &Path, path: &Path) -> Result<PathBuf> {
+        let before = self.folders.len();
+        let folder = self.path(base, path, |_| Ok(()))?;
+        inherit_cpuset(base, &folder)?;
+        let new = self.folders.get(before..).unwrap_or_default();
+        let outer = new.iter().filter(|new| **new != folder);
+        outer.map(PathBuf::as_path).try_for_each(clone_cpuset)?;
+        Ok(folder)
     }
 
     /// Removes them again. An outer folder that somebody else uses by now stays,

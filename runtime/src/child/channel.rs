@@ -7,13 +7,13 @@
 //!    │ ◀── hooks ── go ────────▶   │   if there are any
 //!    │ ◀── listener (+ fd) ──────  │   if calls of it are notified of
 //!    │ ◀── ready ────────────────  │
-//!    │ ── start ───────────────▶   │   or through a FIFO, by another process
+//!    │ ── start ───────────────▶   │   or "go", and start comes through a FIFO, by another process
 //!    │ ◀── end of file ──────────  │   execve succeeded
 //!    │ ◀── failed {step, errno} ─  │   at any time, instead
 //! ```
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -90,9 +90,14 @@ impl Reporter {
         }
     }
 
-    /// Says that all is ready and blocks until a byte comes on `start`.
+    /// Says that all is ready and blocks until a byte comes on `start`. Where that
+    /// is another's to say, its parent lets it go on before: who is not on record
+    /// does not outlive its parent. `read(2)`, as a seccomp filter may be in force.
     pub(crate) fn await_start(&self, start: BorrowedFd<'_>) -> Result<()> {
         self.send(READY, 0, 0, None)?;
+        if start.as_raw_fd() != self.0.as_raw_fd() {
+            await_byte(self.0.as_fd())?;
+        }
         await_byte(start)
     }
 

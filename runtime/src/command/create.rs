@@ -1,5 +1,6 @@
 //! `create`: from a bundle to a process that waits to be started.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -201,10 +202,11 @@ impl Made {
         };
         let books = Books {
             state: &self.state,
-            record: &self.record,
+            record: RefCell::new(self.record.clone()),
         };
-        let mut created = self.container.create_for(&books, stdio, parent)?;
-        self.record = self.record.clone().with_init(created.pid)?;
+        let created = self.container.create_for(&books, stdio, parent);
+        self.record = books.record.into_inner();
+        let mut created = created?;
         outlets.serve(created.pid, created.pidfd.as_fd(), &mut created.terminal)?;
         Ok(created)
     }
@@ -223,23 +225,25 @@ impl Made {
     }
 }
 
-/// The record on disk of a container that is created.
+/// What is on record of a container that is created.
 struct Books<'a> {
     state: &'a StateDir,
-    record: &'a Record,
+    record: RefCell<Record>,
 }
 
 impl Creator for Books<'_> {
-    /// Cgroup and first process come on record together, before the process goes on:
-    /// if we are killed earlier, it ends with us.
+    /// Cgroup and first process come on record together: if we are killed earlier,
+    /// the process ends with us.
     fn cloned(&self, init: Pid) -> io::Result<()> {
-        let record = self.record.clone().with_init(init)?;
-        self.state.write(&record).map_err(io::Error::other)
+        let record = self.record.borrow().clone().with_init(init)?;
+        self.state.write(&record).map_err(io::Error::other)?;
+        self.record.replace(record);
+        Ok(())
     }
 
     fn state(&self, init: Pid) -> Vec<u8> {
         let pid = init.as_raw_nonzero().get();
-        let state = self.record.oci_state("creating", pid);
+        let state = self.record.borrow().oci_state("creating", pid);
         state.to_string().into_bytes()
     }
 }

@@ -113,7 +113,6 @@ pub(super) fn run_inside(
             start: None,
             process: None,
             user: User::Host,
-            cloned: None,
             meanwhile: None,
             hooks: None,
             agent: None,

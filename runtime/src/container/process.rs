@@ -175,6 +175,14 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
     }
 }
 
+/// Of a step before the process was ready.
+fn early_failure(plan: &Plan, step: usize, errno: Errno) -> Error {
+    match failure(plan, step, errno) {
+        StartError::Container(error) => error,
+        StartError::NotFound { .. } | StartError::NotExecutable { .. } => Error::Died,
+    }
+}
+
 fn step_error(step: &str, source: Errno) -> Error {
     Error::Step {
         step: step.to_owned(),
@@ -221,11 +229,9 @@ pub(crate) struct Spawn<'a> {
     pub(crate) process: Option<&'a oci::Process>,
     /// Its user namespace.
     pub(crate) user: User<'a>,
-    /// What is done before it goes on.
-    pub(crate) cloned: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
     /// What is done while it sets itself up, and before anything of the container
-    /// runs: neither hooks nor its program.
-    pub(crate) meanwhile: Option<&'a dyn Fn() -> Result<(), Error>>,
+    /// runs: neither hooks nor its program. Until then it ends with its parent.
+    pub(crate) meanwhile: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
     /// What is done when it reports that its hooks are due.
     pub(crate) hooks: Option<&'a dyn Fn(Pid) -> Result<(), Error>>,
     /// Who is notified of its system calls.
@@ -281,9 +287,6 @@ impl Spawn<'_> {
         if let Some(cgroup) = self.cgroup {
             cgroup.admit(created.pid)?;
         }
-        if let Some(cloned) = self.cloned {
-            cloned(created.pid)?;
-        }
         if let Some(class) = self.class {
             class.admit(created.pid)?;
         }
@@ -293,7 +296,7 @@ impl Spawn<'_> {
             .go(root.as_ref().map(AsFd::as_fd))
             .map_err(Error::system("let the container go on"))?;
         if let Some(meanwhile) = self.meanwhile {
-            meanwhile()?;
+            meanwhile(created.pid).map_err(|error| Self::own_failure(created).unwrap_or(error))?;
         }
         loop {
             let report = created.receiver.report(self.patience);
@@ -315,23 +318,38 @@ impl Spawn<'_> {
                     Some(agent) => agent.send(created.pid, listener.as_fd())?,
                     None => return Err(Error::Died),
                 },
-                Report::Ready => {
-                    return match self.process {
-                        Some(process) => limits::set(created.pid, process, self.is_further()),
-                        None => Ok(()),
-                    };
-                }
+                Report::Ready => return self.be_ready(created),
                 Report::Failed { step, errno } => {
-                    return Err(match failure(&created.plan, step, errno) {
-                        StartError::Container(error) => error,
-                        StartError::NotFound { .. } | StartError::NotExecutable { .. } => {
-                            Error::Died
-                        }
-                    });
+                    return Err(early_failure(&created.plan, step, errno));
                 }
                 Report::Closed | Report::Cloned(_) => return Err(Error::Died),
             }
         }
+    }
+
+    /// What the process has said of a step that failed, if it has.
+    fn own_failure(created: &Created) -> Option<Error> {
+        while let Ok(report) = created.receiver.report(Duration::ZERO) {
+            match report {
+                Report::Failed { step, errno } => {
+                    return Some(early_failure(&created.plan, step, errno));
+                }
+                Report::Closed => break,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn be_ready(&self, created: &Created) -> Result<(), Error> {
+        if let Some(process) = self.process {
+            limits::set(created.pid, process, self.is_further())?;
+        }
+        if self.start.is_some() {
+            let go = created.receiver.go(None);
+            go.map_err(Error::system("let the container wait for its start"))?;
+        }
+        Ok(())
     }
 
     /// Clones the child, directly or from a process that joins namespaces first.
@@ -381,10 +399,7 @@ impl Spawn<'_> {
             .map_err(Error::system("wait for a process"))?;
         match report.map_err(Error::system("hear from a process"))? {
             Report::Cloned(pid) => Pid::from_raw(pid).ok_or(Error::Died),
-            Report::Failed { step, errno } => match failure(plan, step, errno) {
-                StartError::Container(error) => Err(error),
-                StartError::NotFound { .. } | StartError::NotExecutable { .. } => Err(Error::Died),
-            },
+            Report::Failed { step, errno } => Err(early_failure(plan, step, errno)),
             _ => Err(Error::Died),
         }
     }

@@ -58,14 +58,15 @@ pub(super) fn dev_tmpfs(
     devices: &[LinuxDevice],
     ids: &impl HostIds,
 ) -> Result<(OwnedFd, Vec<Step>), PlanError> {
-    let root = (ids.uid(0), ids.gid(0));
+    let root = new_owner((ids.uid(0), ids.gid(0)));
     let mut bound = Vec::new();
     let in_the_way = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let attributes = attributes - in_the_way;
     let dev = file_system(c"tmpfs", None, &options.parameters(), attributes)
         .map_err(|source| prepare("make", Path::new("/dev"), source))?;
-    rustix::fs::chownat(&dev, c"", root.0, root.1, AtFlags::EMPTY_PATH)
+    hand_over(dev.as_fd(), c"", root, AtFlags::EMPTY_PATH)
         .map_err(|source| prepare("hand over", Path::new("/dev"), source))?;
+    let _modes_as_given = NoUmask::new();
     for (name, node) in default_nodes(root) {
         match node.make(dev.as_fd(), name) {
             Err(Errno::PERM) => bound.push((Path::new("/dev").join(name), node)),
@@ -75,7 +76,7 @@ pub(super) fn dev_tmpfs(
     for (name, target) in LINKS {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::symlinkat(target, &dev, name)
-            .and_then(|()| rustix::fs::chownat(&dev, name, root.0, root.1, nofollow))
+            .and_then(|()| hand_over(dev.as_fd(), name, root, nofollow))
             .map_err(|source| prepare("link", Path::new(name), source))?;
     }
     for device in devices {
@@ -218,7 +219,9 @@ fn bound_nodes(nodes: &[(PathBuf, Node)], scratch: &Path) -> Result<Vec<Step>, P
     let bound = |(index, (path, node)): (usize, &(PathBuf, Node))| {
         let name = index.to_string();
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let modes_as_given = NoUmask::new();
         let made = node.make(store.as_fd(), &name);
+        drop(modes_as_given);
         let mount = match made.and_then(|()| open_tree(&store, name, flags)) {
             Err(Errno::PERM) => hosts_own(path, node)?,
             made => made.map_err(|source| prepare("make", path, source))?,
@@ -326,7 +329,8 @@ impl Node {
         Mode::from_raw_mode(self.mode)
     }
 
-    /// Makes the node, or replaces a default one of the same name.
+    /// Makes the node, or replaces a default one of the same name, under the umask
+    /// of whoever runs us.
     fn make(&self, dev: BorrowedFd<'_>, name: impl AsRef<Path>) -> Result<(), Errno> {
         let name = name.as_ref();
         let (number, mode) = (self.number(), self.mode());
@@ -337,15 +341,42 @@ impl Node {
             }
             made => made?,
         }
-        // The umask of whoever runs us has no say in it.
-        rustix::fs::chmodat(dev, name, mode, AtFlags::empty())?;
-        rustix::fs::chownat(
-            dev,
-            name,
-            self.owner.0,
-            self.owner.1,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
+        hand_over(dev, name, self.owner, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+/// The same without whom a file of ours belongs to anyway.
+pub(super) fn new_owner((uid, gid): Owner) -> Owner {
+    let others_uid = uid.filter(|uid| *uid != rustix::process::geteuid());
+    let others_gid = gid.filter(|gid| *gid != rustix::process::getegid());
+    (others_uid, others_gid)
+}
+
+/// Gives a new file to its [`new_owner`].
+pub(super) fn hand_over(
+    folder: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+    owner: Owner,
+    flags: AtFlags,
+) -> Result<(), Errno> {
+    match owner {
+        (None, None) => Ok(()),
+        (uid, gid) => rustix::fs::chownat(folder, name, uid, gid, flags),
+    }
+}
+
+/// While it lives, files have the modes that they are made with.
+struct NoUmask(Mode);
+
+impl NoUmask {
+    fn new() -> Self {
+        Self(rustix::process::umask(Mode::empty()))
+    }
+}
+
+impl Drop for NoUmask {
+    fn drop(&mut self) {
+        rustix::process::umask(self.0);
     }
 }
 

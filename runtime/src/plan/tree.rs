@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::devices::{self, Dev, dev_tmpfs};
+use super::devices::{self, Dev, dev_tmpfs, hand_over, new_owner};
 use super::ids::HostIds;
 use super::mounts::{self, MountStep, Mounts, Remount, Source};
 use super::options::Options;
@@ -301,8 +301,8 @@ fn cgroup_bind(
 fn cgroup_tmpfs(folders: &[&str], options: &Options, bundle: &Bundle) -> Result<OwnedFd, Errno> {
     let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
     let tmpfs = rootfs::file_system(c"tmpfs", None, &[mode], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-    let empty = AtFlags::EMPTY_PATH;
-    rustix::fs::chownat(&tmpfs, c"", bundle.uid(0), bundle.gid(0), empty)?;
+    let owner = new_owner((bundle.uid(0), bundle.gid(0)));
+    hand_over(tmpfs.as_fd(), c"", owner, AtFlags::EMPTY_PATH)?;
     for folder in folders {
         rustix::fs::mkdirat(&tmpfs, *folder, Mode::from_raw_mode(0o755))?;
     }

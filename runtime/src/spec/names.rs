@@ -21,7 +21,19 @@ pub(crate) struct Malformed {
 
 /// Parses a configuration, or a process of one.
 pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
-    let malformed = match parse_as_it_is(text) {
+    // To know where one is all the way costs a tenth of a start.
+    match serde_json::from_slice(text) {
+        Ok(parsed) => Ok(parsed),
+        Err(_) => parse_again(text),
+    }
+}
+
+/// What could not be parsed: where the mistake is, unless it is none. Apart, for
+/// what it needs of the stack.
+#[cold]
+#[inline(never)]
+fn parse_again<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
+    let malformed = match parse_and_say_where(text) {
         Err(malformed) if malformed.source.is_data() => malformed,
         parsed => return parsed,
     };
@@ -40,11 +52,7 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
     serde_path_to_error::deserialize(value).map_err(Malformed::from)
 }
 
-fn parse_as_it_is<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
-    // To know where one is all the way costs a tenth of a start.
-    if let Ok(parsed) = serde_json::from_slice(text) {
-        return Ok(parsed);
-    }
+fn parse_and_say_where<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
     let mut parser = serde_json::Deserializer::from_slice(text);
     let parsed = serde_path_to_error::deserialize(&mut parser)?;
     parser.end().map_err(|source| Malformed {

@@ -1,8 +1,10 @@
 //! Where a group is made, and what is left of it.
 
+use std::fs;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,6 +35,64 @@ fn a_group_exists_in_every_hierarchy_it_uses_until_it_is_removed() {
     group.cgroup.kill().unwrap();
     assert!(group.cgroup.procs().unwrap().is_empty());
     assert!(!group.cgroup.populated().unwrap());
+}
+
+#[test]
+fn the_kernel_fills_the_cpusets_of_those_who_come_later() {
+    let group = Group::new(json!({}));
+    let Some(cpuset) = group.cgroup.record().v1.get(&Controller::Cpuset) else {
+        // v2 has no lists to fill.
+        assert!(group.cgroup.record().v2.is_some());
+        return;
+    };
+    let dynos = cpuset.parent().unwrap();
+    let read = |folder: &Path, name| fs::read_to_string(folder.join(name)).unwrap();
+    for outer in [dynos, dynos.parent().unwrap()] {
+        assert_eq!(read(outer, "cgroup.clone_children"), "1\n", "{outer:?}");
+    }
+    // As the kernel leaves it, without a word of ours.
+    let later = dynos.join("later");
+    fs::create_dir(&later).unwrap();
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let list = read(&later, name);
+        assert_ne!(list.trim(), "", "{name}");
+        assert_eq!(list, read(cpuset, name), "{name}");
+    }
+    fs::remove_dir(&later).unwrap();
+}
+
+#[test]
+fn a_cpuset_is_filled_through_outer_ones_that_are_empty() {
+    let group = Group::new(json!({}));
+    let Some(cpuset) = group.cgroup.record().v1.get(&Controller::Cpuset) else {
+        assert!(group.cgroup.record().v2.is_some());
+        return;
+    };
+    // Somebody else's, who has not filled it yet.
+    let others = cpuset.parent().unwrap().join("others");
+    fs::create_dir(&others).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(others.join("cgroup.clone_children"))
+        .and_then(|mut file| file.write_all(b"0"))
+        .unwrap();
+    let nested = others.join("empty");
+    fs::create_dir(&nested).unwrap();
+    assert_eq!(
+        fs::read_to_string(nested.join("cpuset.cpus")).unwrap(),
+        "\n"
+    );
+    let path = format!("{}/dynos/others/empty/b", group.outer);
+    let inner = Cgroup::create(&group.layout, &path, &parse(json!({}))).unwrap();
+    let list = fs::read_to_string(nested.join("b/cpuset.cpus")).unwrap();
+    assert_eq!(
+        list,
+        fs::read_to_string(cpuset.join("cpuset.cpus")).unwrap()
+    );
+    let flag = fs::read_to_string(nested.join("cgroup.clone_children")).unwrap();
+    assert_eq!(flag, "0\n", "it is not ours to change");
+    inner.remove(LONG).unwrap();
+    prune(&group.layout, &format!("{}/dynos/others", group.outer)).unwrap();
 }
 
 #[test]

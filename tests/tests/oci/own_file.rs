@@ -14,13 +14,16 @@ const OVERWRITE: &str = r#"
     touch /ready
     while :; do
         for p in /proc/[0-9]*; do
-            tr '\0' '\n' 2>/dev/null < $p/cmdline | grep -qx /fifo || continue
+            words=$(tr '\0' '\n' 2>/dev/null < $p/cmdline) || continue
+            echo "$words" | grep -qx /fifo || continue
+            # On its way in, and not yet that program.
+            case $words in */dyno-runtime*) continue;; esac
             exec 7< $p/exe || continue
             echo x >> $p/exe
             kill -9 ${p#/proc/}
             until [ ! -e $p/exe ]; do :; done
             n=0
-            while [ $n -lt 50 ]; do n=$((n + 1)); echo x >> /proc/self/fd/7 && break; done
+            while [ $n -lt 500 ]; do n=$((n + 1)); echo x >> /proc/self/fd/7 && break; done
             touch /tried
             exec sleep 1000
         done
@@ -127,4 +130,57 @@ fn a_folder_that_was_passed_on_is_no_working_folder() {
         let used = exec(&[], &["sh", "-c", script]);
         assert_eq!(used.stdout, b"secret", "{used:?}");
     }
+}
+
+/// In a container that may make mounts, a runtime whose log is a FIFO that nobody
+/// reads, so that it stays: whether the mount of the file that it runs from is
+/// read-only, and whether that file is still mapped by its path.
+fn runs_from(seccomp: &serde_json::Value) -> (bool, bool) {
+    let mut bundle = Bundle::new(&["/srv/dyno-runtime", "--log", "/srv/fifo", "features"]);
+    bundle = bundle.as_host_root();
+    bundle.config["linux"]["seccomp"] = seccomp.clone();
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+    }
+    let srv = bundle.path().join("layer/srv");
+    std::fs::copy(&bundle.program, srv.join("dyno-runtime")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, srv.join("fifo"), fifo, mode, 0).unwrap();
+    bundle.run_detached();
+    let process = PathBuf::from(format!("/proc/{}", bundle.state()["pid"]));
+    until("it waits for who reads its log", || {
+        let call = std::fs::read_to_string(process.join("syscall")).unwrap();
+        // openat(2), to append.
+        call.starts_with("257 ") && call.contains(" 0x80441 ")
+    });
+    let flags = rustix::fs::statvfs(process.join("exe")).unwrap().f_flag;
+    let maps = std::fs::read_to_string(process.join("maps")).unwrap();
+    (
+        flags.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        maps.contains("/srv/dyno-runtime"),
+    )
+}
+
+#[test]
+fn the_runtime_runs_from_a_file_that_is_out_of_reach() {
+    // A detached mount has no path.
+    assert_eq!(runs_from(&json!(null)), (true, false));
+    // Where the kernel does not let a process change its file, it is executed anew.
+    let refused = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{
+            "names": ["prctl"],
+            "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "value": 35, "op": "SCMP_CMP_EQ"}],
+        }],
+    });
+    assert_eq!(runs_from(&refused), (true, false));
+    // The control: where it gets no copy of its mount, and a command that has nothing
+    // to do with a container is content with that.
+    let neither = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["open_tree"], "action": "SCMP_ACT_ERRNO"}],
+    });
+    assert_eq!(runs_from(&neither), (false, true));
 }

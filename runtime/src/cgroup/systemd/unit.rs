@@ -196,9 +196,9 @@ impl Request<'_> {
                 for part in &group {
                     folder.push(part);
                     made.folder(&folder)?;
-                    if cpusets {
-                        inherit_cpuset(&folder)?;
-                    }
+                }
+                if cpusets {
+                    inherit_cpuset(base, &folder)?;
                 }
                 done.insert(base, folder);
             }
