@@ -8,12 +8,14 @@
 //! dyno, image, host, event, error, name            what travels
 //! query                                            parameters after the `?`
 //! frame                                            attach and exec streams
+//! doctor                                           what a look at the machine found
 //! edge                                             tables for dyno-edge
 //! client                                           typed calls over a unix socket
 //! openapi                                          the generated document
 //! ```
 
 pub mod client;
+pub mod doctor;
 pub mod dyno;
 pub mod edge;
 pub mod error;

@@ -33,6 +33,7 @@ pub const FRAMES: &str = "dyno-frames";
         host::version,
         host::info,
         host::health,
+        host::doctor,
         host::document,
         host::events,
         dynos::create,

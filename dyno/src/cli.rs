@@ -102,6 +102,8 @@ commands! {
     Events(command::events::Events),
     /// Show the host
     Info(command::info::Info),
+    /// Look whether the host has what dynos need, and say what to do
+    Doctor(command::doctor::Doctor),
     /// Show the versions of dyno and hostd
     Version(command::version::VersionCommand),
     /// Write the completion script for a shell

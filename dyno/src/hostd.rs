@@ -116,6 +116,18 @@ impl Place {
         }
     }
 
+    /// A client of the hostd that runs there, if one does; none is started.
+    ///
+    /// # Errors
+    /// A [`Failure`] where one runs and does not let us in.
+    pub(crate) async fn running(&self) -> Result<Option<Client>, Failure> {
+        match Client::new(&self.socket).connected().await {
+            Ok(client) => Ok(Some(client)),
+            Err(absent) if absent.is_absent() => Ok(None),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
     fn refusal(&self, absent: &client::Error) -> Failure {
         let socket = self.socket.display();
         let why = match absent {
@@ -134,11 +146,7 @@ impl Place {
     }
 
     async fn start(&self) -> Result<(), Failure> {
-        let program = program().ok_or_else(|| {
-            Failure::new("hostd is not running, and its program is neither beside dyno nor in PATH")
-                .hint("install hostd beside dyno")
-                .with_code(code::NO_HOSTD)
-        })?;
+        let program = program().ok_or_else(no_program)?;
         let log_path = self.run_dir.join("hostd.log");
         let (mut log, child) = self.spawn(&program, &log_path).map_err(|error| {
             Failure::io(format!("cannot start {}", program.display()), &error)
@@ -222,7 +230,7 @@ impl Place {
 }
 
 /// hostd beside us, else the first in `PATH`.
-fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     let beside = std::env::current_exe()
         .ok()
         .map(|dyno| dyno.with_file_name("hostd"));
@@ -234,6 +242,13 @@ fn program() -> Option<PathBuf> {
         .into_iter()
         .chain(in_path)
         .find(|program| program.is_file())
+}
+
+/// What is to be said where there is no [`program`].
+pub(crate) fn no_program() -> Failure {
+    Failure::new("hostd is not running, and its program is neither beside dyno nor in PATH")
+        .hint("install hostd beside dyno")
+        .with_code(code::NO_HOSTD)
 }
 
 /// Becomes the program that the arguments name, in a session of its own, if

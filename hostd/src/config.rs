@@ -28,6 +28,8 @@ pub enum Action {
     Uninstall,
     /// Take down what a host without dynos has in this kernel: network, DNS, cgroups
     Teardown(Serve),
+    /// Look whether this machine has what dynos need, and say what to do
+    Doctor(Doctor),
     /// Keep the systemd unit of the dynos alive
     #[command(hide = true)]
     Hold,
@@ -67,6 +69,17 @@ pub struct Serve {
     /// made in the delegated one around it
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+}
+
+/// `hostd doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Doctor {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What the daemon is, or would be, started with
+    #[command(flatten)]
+    pub serve: Serve,
 }
 
 /// `hostd install`.

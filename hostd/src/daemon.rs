@@ -244,6 +244,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         identity,
         facts,
         binaries,
+        options: options.clone(),
         spares: Arc::new(Spares::new(runtime)),
         layout,
         images,

@@ -11,6 +11,7 @@ use dyno_runtime::cgroup::Layout;
 use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 
+use crate::config::Serve;
 use crate::durable::{chain, internal};
 use crate::edge::Edge;
 use crate::events::Events;
@@ -43,6 +44,8 @@ pub struct Host {
     pub facts: HostFacts,
     /// The programs it executes.
     pub binaries: Binaries,
+    /// What hostd was started with.
+    pub options: Serve,
     /// Where its monitors come from.
     pub spares: Arc<Spares>,
     /// How the machine's cgroups are mounted.

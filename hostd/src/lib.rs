@@ -24,6 +24,7 @@ pub mod cgroups;
 pub mod config;
 pub mod daemon;
 pub mod desired;
+pub mod doctor;
 pub mod durable;
 pub mod edge;
 pub mod engine;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use dyno_hostd::config::{Action, Command};
 use dyno_hostd::durable::chain;
-use dyno_hostd::{daemon, systemd, teardown};
+use dyno_hostd::{daemon, doctor, systemd, teardown};
 use tracing_subscriber::EnvFilter;
 
 /// How long work in progress may keep a daemon that was told to end.
@@ -38,6 +38,10 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
             runtime.shutdown_timeout(LAST_STEPS);
             Ok(served?)
         }
+        Action::Doctor(options) => Ok(doctor::tell(
+            &doctor::examine(&options.serve),
+            options.json,
+        )?),
         Action::Hold => Ok(event_loop()?.block_on(systemd::hold())?),
         Action::Teardown(options) => Ok(teardown::teardown(options)?),
         Action::Install(options) => Ok(systemd::install(options)?),

@@ -18,6 +18,7 @@
 //!  mountinfo what the kernel says of mounts
 //!  netlink   messages to the kernel and from it
 //!  replace   a file in the place of another
+//!  clock     whether somebody keeps the machine's
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
 //!  fuzz      where bytes that we did not write come in, for tests of that
@@ -28,6 +29,7 @@
 //! that is the contract that makes cloning safe.
 
 pub mod cgroup;
+pub mod clock;
 pub mod command;
 pub mod container;
 pub mod device_filter;

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::connection::Call;
 use super::{Client, Error, Lines};
+use crate::doctor::Check;
 use crate::event::Event;
 use crate::host::{Health, HostInfo, Version};
 use crate::query::EventsQuery;
@@ -31,6 +32,14 @@ impl Client {
     /// [`Error`] where hostd does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
         self.json(Call::new(Method::GET, "/v1/health")).await
+    }
+
+    /// What its machine has of what dynos need.
+    ///
+    /// # Errors
+    /// [`Error`] where hostd does not answer.
+    pub async fn doctor(&self) -> Result<Vec<Check>, Error> {
+        self.json(Call::new(Method::GET, "/v1/doctor")).await
     }
 
     /// The OpenAPI document.

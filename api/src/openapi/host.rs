@@ -4,6 +4,7 @@
     reason = "only the document that utoipa makes of these is used"
 )]
 
+use crate::doctor::Check;
 use crate::error::ApiError;
 use crate::event::Event;
 use crate::host::{Health, HostInfo, Version};
@@ -29,6 +30,13 @@ fn info() {}
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn health() {}
+
+/// What this machine has of what dynos need, and what to do about the rest.
+#[utoipa::path(get, path = "/v1/doctor", tag = "host", responses(
+    (status = 200, body = Vec<Check>, description = "One thing each"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn doctor() {}
 
 /// This document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "host", responses(

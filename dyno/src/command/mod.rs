@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod completion;
 mod credentials;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use dyno_api::doctor::Check;
 use dyno_api::dyno::Phase;
 use dyno_api::event::Event;
 use dyno_api::host::{CgroupLayout, Health, HostInfo, Version};
@@ -13,11 +14,11 @@ use dyno_api::query::EventsQuery;
 use dyno_runtime::cgroup::Layout;
 use tokio::sync::{broadcast, mpsc};
 
-use super::answer::lines;
+use super::answer::{Failure, lines};
 use super::extract::{Nothing, Params};
-use crate::engine;
-use crate::host::Host;
+use crate::host::{Host, blocking};
 use crate::paths::text;
+use crate::{doctor, engine};
 
 /// Events that a slow reader may leave unread.
 const UNREAD: usize = 64;
@@ -69,6 +70,17 @@ pub(super) async fn info(State(host): Shared, _: Params<Nothing>) -> Json<HostIn
         running: u32::try_from(running).unwrap_or(u32::MAX),
         warnings: warnings(&host).await,
     })
+}
+
+pub(super) async fn doctor(
+    State(host): Shared,
+    _: Params<Nothing>,
+) -> Result<Json<Vec<Check>>, Failure> {
+    let options = host.options.clone();
+    // It executes programs for their versions.
+    let mut checks = blocking(move || Ok(doctor::examine(&options))).await?;
+    checks.extend(doctor::running(&host).await);
+    Ok(Json(checks))
 }
 
 async fn warnings(host: &Host) -> Vec<String> {

@@ -36,6 +36,7 @@ fn routes() -> Routes {
         ("/v1/version", get(host::version)),
         ("/v1/info", get(host::info)),
         ("/v1/health", get(host::health)),
+        ("/v1/doctor", get(host::doctor)),
         ("/v1/openapi.json", get(host::document)),
         ("/v1/events", get(host::events)),
         ("/v1/dynos", get(dynos::list).post(dynos::create)),

@@ -1,5 +1,5 @@
 //! When and where a process runs: `sched_setattr(2)`, `ioprio_set(2)`,
-//! `set_mempolicy(2)`, `personality(2)`.
+//! `set_mempolicy(2)`, `personality(2)`; and the clock that it reads, `adjtimex(2)`.
 
 use rustix::io::Result;
 use rustix::process::Pid;
@@ -69,6 +69,15 @@ pub(crate) fn set_memory_policy(mode: libc::c_int, nodes: Option<&Nodes>) -> Res
     // SAFETY: the mask is alive during the call and holds as many bits, but for
     // the one that is not read.
     done(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
+}
+
+/// How the clock is kept; nothing is changed.
+pub(crate) fn adjtimex() -> Result<libc::timex> {
+    // SAFETY: all of its fields are numbers.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is alive during the call, and a mode of 0 sets nothing.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    done(state.into()).map(|()| timex)
 }
 
 /// Sets this process' execution domain.

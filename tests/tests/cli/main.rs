@@ -7,6 +7,7 @@
 
 mod alone;
 mod daily;
+mod doctor;
 mod refusals;
 mod rig;
 mod streams;
