@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::health::{FailedCheck, Health, HealthState};
 use crate::name::{DynoId, DynoName};
 
 /// What shall run: the body of `POST /v1/dynos`, kept as desired state.
@@ -44,6 +45,9 @@ pub struct DynoSpec {
     pub read_only: bool,
     /// What happens when it ends.
     pub restart: RestartPolicy,
+    /// How it is found out whether it works.
+    #[serde(skip_serializing_if = "Health::is_unset")]
+    pub health: Health,
     /// Signal that asks it to end; the image's own, else SIGTERM, when absent.
     pub stop_signal: Option<String>,
     /// Milliseconds between that signal and the kill of the whole cgroup.
@@ -262,6 +266,12 @@ pub struct DynoStatus {
     pub exit: Option<ExitStatus>,
     /// How often it was started again since it was last started by request.
     pub restarts: u32,
+    /// What its checks say; absent where it has none, or does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
+    /// The latest check that failed since it was last started by request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<FailedCheck>,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
 }

@@ -10,7 +10,6 @@ use dyno_api::name::{DynoId, DynoName};
 use dyno_api::query::StopQuery;
 use dyno_runtime::monitor::protocol::Request;
 use jiff::Timestamp;
-use oci_spec::runtime::{Process, Spec};
 
 use crate::desired::{self, Record, Wanted};
 use crate::durable::{self, from_io, internal};
@@ -18,7 +17,7 @@ use crate::host::{Host, blocking};
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
-use crate::{admission, bundle, identity, images, signal};
+use crate::{admission, exec, identity, images, signal};
 
 /// How long a new dyno waits for the name of one that is being removed.
 const PASSING: Duration = Duration::from_secs(5);
@@ -97,6 +96,7 @@ fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError>
         rest: Phase::Created,
         reason: None,
         exit: None,
+        failed_check: None,
         spec,
     };
     host.registry().reserve(&mut record)?;
@@ -322,37 +322,7 @@ pub async fn exec(
             format!("dyno {} is not running", dyno.name),
         ));
     }
-    let (stdin, size) = (request.stdin, request.size);
-    let shared = host.clone();
-    let id = dyno.id.clone();
-    let process = blocking(move || exec_process(&shared, &id, &request)).await?;
-    let socket = host.paths.dyno(&dyno.id).monitor_socket();
-    let request = Request::Exec {
-        process: Box::new(process),
-        stdin,
-        size,
-    };
-    let (_, connection) = monitor::open(&socket, &request).await?;
-    Ok(connection)
-}
-
-fn exec_process(host: &Host, id: &DynoId, request: &ExecRequest) -> Result<Process, ApiError> {
-    let paths = host.paths.dyno(id);
-    let missing = || ApiError::new(ErrorKind::Conflict, format!("dyno {id} is not running"));
-    let record: Record = durable::read_json(&paths.record())?.ok_or_else(missing)?;
-    let spec: Spec = durable::read_json(&paths.config())?.ok_or_else(missing)?;
-    let first = spec.process().as_ref().ok_or_else(missing)?;
-    let own = first.user();
-    let user = match &request.user {
-        Some(user) => launch::identity(host, &record, user)?,
-        None => {
-            let mut user =
-                launch::identity(host, &record, &format!("{}:{}", own.uid(), own.gid()))?;
-            user.additional_gids = own.additional_gids().clone().unwrap_or_default();
-            user
-        }
-    };
-    Ok(bundle::exec_process(first, request, &user)?)
+    exec::begin(host, &dyno.id, request).await
 }
 
 #[cfg(test)]

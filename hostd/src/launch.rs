@@ -27,6 +27,7 @@ use tokio::task::spawn_blocking;
 use crate::bundle::{self, Inputs, files};
 use crate::desired::Record;
 use crate::durable::{self, Survives, from_io, internal};
+use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::logs;
 use crate::monitor::{self, Watch};
@@ -192,7 +193,9 @@ async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut tokio::process::C
 async fn plumb(host: &Host, record: &Record, init: u32) -> Result<(), ApiError> {
     match (record.spec.net, place(record)) {
         (NetMode::Default, Some(place)) => {
-            host.network.attach(place, init).await?;
+            let plan = Plan::of(&record.spec, &record.image.config);
+            let in_service = !plan.gates_service();
+            host.network.attach(place, init, in_service).await?;
             host.publish_names();
             Ok(())
         }

@@ -150,6 +150,11 @@ impl DynoPaths {
         self.run.join("state.json")
     }
 
+    /// What its checks said.
+    pub fn health(&self) -> PathBuf {
+        self.run.join("health.json")
+    }
+
     /// The empty folder that the root file system is mounted over.
     pub fn rootfs(&self) -> PathBuf {
         self.run.join("rootfs")

@@ -4,7 +4,7 @@ use clap::Args;
 use dyno_api::event::{Event, What};
 use dyno_api::query::EventsQuery;
 
-use super::Context;
+use super::{Context, status};
 use crate::failure::Failure;
 
 /// Show what happens on the host, as it happens
@@ -53,6 +53,16 @@ fn text(event: &Event) -> String {
             format!("dyno {name} starts again in {delay_ms} ms (restart {restarts})")
         }
         What::DynoLost { name, .. } => format!("dyno {name} lost: its monitor vanished"),
+        What::DynoHealth {
+            name,
+            health,
+            reason,
+            ..
+        } => {
+            let health = status::health_word(*health);
+            let why = reason.as_ref().map(|reason| format!(": {reason}"));
+            format!("dyno {name} {health}{}", why.unwrap_or_default())
+        }
         What::DynoRemoved { name, .. } => format!("dyno {name} removed"),
         What::ImageReady { reference, .. } => format!("image {reference} ready"),
         What::ImageRemoved { reference } => format!("image {reference} removed"),

@@ -2,6 +2,7 @@
 
 use anstyle::Style;
 use dyno_api::dyno::{Dyno, ExitStatus, Phase};
+use dyno_api::health::HealthState;
 use jiff::Timestamp;
 
 use crate::output::style;
@@ -27,8 +28,13 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
                 .started
                 .map(|started| human_age(started, now))
                 .unwrap_or_default();
+            let health = status
+                .health
+                .map(|health| format!(" ({})", health_word(health)));
+            let health = health.unwrap_or_default();
             let again = restarts(status.restarts);
-            format!("running {age}{again}").trim_end().to_owned()
+            let text = format!("running {age}");
+            format!("{}{health}{again}", text.trim_end())
         }
         Phase::Backoff => format!("{}{}", ended("backoff"), restarts(status.restarts)),
         Phase::Stopping => "stopping".to_owned(),
@@ -38,6 +44,16 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
             Some(reason) => format!("failed: {reason}"),
             None => "failed".to_owned(),
         },
+    }
+}
+
+/// What the checks of a dyno that has any say.
+pub(super) fn health_word(health: HealthState) -> &'static str {
+    match health {
+        HealthState::Starting => "starting",
+        HealthState::Unready => "unready",
+        HealthState::Ready => "ready",
+        HealthState::Unhealthy => "unhealthy",
     }
 }
 
@@ -86,6 +102,8 @@ mod tests {
             started: Some(then),
             exit,
             restarts,
+            health: None,
+            failed_check: None,
             reason: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);

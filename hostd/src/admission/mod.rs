@@ -5,6 +5,7 @@
 //! they are known, in the engine.
 
 mod capability;
+mod health;
 mod limits;
 mod mounts;
 pub mod ports;
@@ -56,6 +57,7 @@ pub fn check(spec: &DynoSpec, facts: &HostFacts, paths: &Paths) -> Result<(), Ap
         return Err(invalid("ports are published on the default network only")
             .hint("leave `net` or `ports` out; with `net` host every port is the host's anyway"));
     }
+    health::check(spec)?;
     capabilities(&spec.security)?;
     limits::check(spec, facts)?;
     ports::check(&spec.ports)?;

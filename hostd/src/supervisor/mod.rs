@@ -5,8 +5,10 @@
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
 //! view      what the API shows, and which events follow
+//! checks    whether it works, and what follows where it does not
 //! ```
 
+mod checks;
 pub mod machine;
 mod perform;
 mod view;
@@ -19,8 +21,10 @@ use dyno_api::error::{ApiError, ErrorKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::desired::{Record, Wanted};
+use crate::health::plan::Plan;
 use crate::host::Host;
 use crate::launch::Running;
+use checks::Checks;
 use machine::{Input, Recovery, State, Traits, is_leased, step};
 
 /// Requests that wait for one dyno.
@@ -124,6 +128,8 @@ struct Supervisor {
     restart_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
+    plan: Plan,
+    checks: Option<Checks>,
     unrecorded: bool,
     forgotten: bool,
 }
@@ -157,6 +163,7 @@ fn spawn(
         view: seen,
         attached: Arc::downgrade(&attached),
     };
+    let plan = Plan::of(&record.spec, &record.image.config);
     let mut supervisor = Supervisor {
         host,
         record,
@@ -167,11 +174,14 @@ fn spawn(
         restarts: 0,
         restart_due: None,
         attached,
+        plan,
+        checks: None,
         unrecorded: false,
         forgotten: false,
     };
     if matches!(how, Some(Recovery::Adopt { .. })) {
         supervisor.state = State::Live;
+        supervisor.begin_checks();
         supervisor.show_running();
     }
     tokio::spawn(async move {
@@ -186,6 +196,7 @@ fn spawn(
 impl Supervisor {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while !self.forgotten {
+            self.follow_checks().await;
             let due = self.restart_due;
             // With each turn anew: whatever happened, somebody may follow it up.
             let lease = is_leased(self.state, self.traits()).then(|| Instant::now() + LEASE);
@@ -198,6 +209,7 @@ impl Supervisor {
                     Some(status) => self.heard(status),
                     None => self.monitor_gone().await,
                 },
+                outcome = checks::next(&mut self.checks) => self.checked(outcome).await,
                 () = until(due) => {
                     self.restart_due = None;
                     self.input(Input::RestartDue, None).await.unwrap_or_else(|error| {

@@ -90,6 +90,7 @@ impl Supervisor {
         if wanted == Wanted::Running {
             self.losses = 0;
             self.restarts = 0;
+            self.record.failed_check = None;
         }
         if self.record.wanted == wanted {
             return Ok(());
@@ -334,7 +335,8 @@ impl Supervisor {
 
     fn show(&self, status: &Status) {
         let monitor = self.running.as_ref().map_or(0, |running| running.pid);
-        let dyno = view::described(&self.record, status, monitor, self.restarts);
+        let mut dyno = view::described(&self.record, status, monitor, self.restarts);
+        dyno.status.health = self.health(status);
         let before = self.view.borrow().status.clone();
         for event in view::events(&before, &dyno, status.next_start) {
             self.host.events.emit(event);

@@ -24,6 +24,8 @@ pub(super) fn resting(record: &Record) -> Dyno {
             started: None,
             exit: record.exit,
             restarts: 0,
+            health: None,
+            failed_check: record.failed_check.clone(),
             reason: record.reason.clone(),
         },
     }

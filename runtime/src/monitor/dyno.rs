@@ -258,7 +258,11 @@ impl Monitor {
                 self.dyno.killed = true;
             }
             if cause == Event::Timer {
-                self.dyno.reason = Some("killed: it did not end when it was asked to".to_owned());
+                let killed = "killed: it did not end when it was asked to";
+                self.dyno.reason = Some(match self.dyno.reason.take() {
+                    Some(why) => format!("{why}; {killed}"),
+                    None => killed.to_owned(),
+                });
             }
         }
         self.kill_group();

@@ -124,6 +124,16 @@ pub enum Request {
         #[serde(default)]
         grace_ms: Option<u64>,
     },
+    /// End the dyno as a failure: asked, then killed, as by a stop; what
+    /// follows is the policy's. Answered at once.
+    Fail {
+        /// Why: the reason that is shown.
+        reason: String,
+        /// Milliseconds of this run in which it worked: a healthy spell resets
+        /// the delay.
+        #[serde(default)]
+        healthy_ms: u64,
+    },
     /// Send a signal.
     Signal {
         /// Its number.

@@ -24,6 +24,9 @@ pub(super) const MAX_CLIENTS: usize = 64;
 /// The longest grace that a request may ask for.
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// Characters of a reason that are kept: `state.json` is rewritten often.
+const MAX_REASON: usize = 2048;
+
 impl Monitor {
     pub(super) fn accept(&mut self, now: Instant) {
         let Some(socket) = self
@@ -83,6 +86,7 @@ impl Monitor {
             Request::Status {} => Ok(Answer::Now),
             Request::Start {} => self.start(),
             Request::Stop { signal, grace_ms } => self.stop(id, signal, grace_ms),
+            Request::Fail { reason, healthy_ms } => Ok(self.fail(&reason, healthy_ms)),
             Request::Signal { signal, all } => self.signal(signal, all),
             Request::Watch {} => {
                 self.become_part(id, Role::Watching, Patience::Observer);
@@ -117,6 +121,16 @@ impl Monitor {
             return Err(conflict(error));
         }
         Ok(Answer::Later)
+    }
+
+    fn fail(&mut self, reason: &str, healthy_ms: u64) -> Answer {
+        if self.machine.phase() == Phase::Running {
+            self.dyno.reason = Some(reason.chars().take(MAX_REASON).collect());
+        }
+        let healthy = Duration::from_millis(healthy_ms);
+        // It may have ended meanwhile, which is what was wanted.
+        self.event(Event::Fail { healthy }).ok();
+        Answer::Now
     }
 
     fn signal(&mut self, number: u8, all: bool) -> Result<Answer, Failure> {

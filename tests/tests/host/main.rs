@@ -3,6 +3,7 @@
 
 mod cycles;
 mod faults;
+mod health;
 mod isolation;
 mod limits;
 mod network;

@@ -10,6 +10,7 @@ use dyno_api::dyno::{
 use dyno_api::name::DynoName;
 
 use super::environment::EnvArgs;
+use super::health::HealthArgs;
 use crate::failure::Failure;
 use crate::value::{device, duration, env, limit, mount, platform, port, restart, size, ulimit};
 
@@ -48,6 +49,8 @@ pub(super) struct SpecArgs {
     /// Start it again: no, on-failure, on-failure:N or always
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = restart::parse)]
     restart: RestartPolicy,
+    #[command(flatten)]
+    health: HealthArgs,
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -129,6 +132,7 @@ impl SpecArgs {
             hostname: self.hostname,
             read_only: self.read_only,
             restart: self.restart,
+            health: self.health.into_health(),
             stop_signal: self.stop_signal,
             stop_grace_ms: self.stop_grace.map(duration::millis),
             net: self.net.into(),
