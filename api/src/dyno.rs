@@ -241,6 +241,9 @@ pub struct Dyno {
     pub status: DynoStatus,
 }
 
+/// Crashes in a row from which on a dyno that waits is in a crash loop.
+pub const CRASH_LOOP: u32 = 5;
+
 /// How a dyno is now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -266,6 +269,18 @@ pub struct DynoStatus {
     pub exit: Option<ExitStatus>,
     /// How often it was started again since it was last started by request.
     pub restarts: u32,
+    /// Runs in a row that ended before they were healthy, which takes 10 s;
+    /// counted when a run ends.
+    #[serde(default)]
+    pub crashes: u32,
+    /// In `backoff`: that many runs in a row have crashed that it will not
+    /// work by itself, most likely ([`CRASH_LOOP`]).
+    #[serde(default)]
+    pub crash_loop: bool,
+    /// In `backoff`: when it is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_start: Option<Timestamp>,
     /// What its checks say; absent where it has none, or does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthState>,

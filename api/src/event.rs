@@ -60,6 +60,12 @@ pub enum What {
         restarts: u32,
         /// Milliseconds until then.
         delay_ms: u64,
+        /// Runs in a row that ended before they were healthy.
+        #[serde(default)]
+        crashes: u32,
+        /// They are so many that it will not work by itself, most likely.
+        #[serde(default)]
+        crash_loop: bool,
     },
     /// Its monitor vanished; the dyno was killed with it.
     DynoLost {

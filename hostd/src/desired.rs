@@ -55,6 +55,10 @@ pub struct Record {
     pub reason: Option<String>,
     /// How it last ended.
     pub exit: Option<ExitStatus>,
+    /// How often it was started again under earlier monitors since it was last
+    /// started by request.
+    #[serde(default)]
+    pub restarts: u32,
     /// The latest check that failed since it was last started by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_check: Option<FailedCheck>,
@@ -190,6 +194,7 @@ pub(crate) mod tests {
             rest: Phase::Created,
             reason: None,
             exit: None,
+            restarts: 0,
             failed_check: None,
         }
     }

@@ -96,6 +96,7 @@ fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError>
         rest: Phase::Created,
         reason: None,
         exit: None,
+        restarts: 0,
         failed_check: None,
         spec,
     };

@@ -294,13 +294,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
         version: monitor_protocol::VERSION,
         id: record.id.to_string(),
         stdin: spec.stdin,
-        restart: match spec.restart {
-            RestartPolicy::No => monitor_protocol::RestartPolicy::No,
-            RestartPolicy::OnFailure { max_retries } => {
-                monitor_protocol::RestartPolicy::OnFailure { max_retries }
-            }
-            RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
-        },
+        restart: restart_policy(spec.restart),
         stop_signal: bundle::stop_signal(spec, &record.image.config)?,
         stop_grace_ms: spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log: Some(monitor_protocol::LogConfig {
@@ -311,6 +305,17 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })
+}
+
+/// A restart policy in the monitor's words.
+pub fn restart_policy(policy: RestartPolicy) -> monitor_protocol::RestartPolicy {
+    match policy {
+        RestartPolicy::No => monitor_protocol::RestartPolicy::No,
+        RestartPolicy::OnFailure { max_retries } => {
+            monitor_protocol::RestartPolicy::OnFailure { max_retries }
+        }
+        RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
+    }
 }
 
 fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(), ApiError> {

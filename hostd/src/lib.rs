@@ -21,6 +21,7 @@
 pub mod admission;
 pub mod bundle;
 pub mod cgroups;
+pub mod chance;
 pub mod config;
 pub mod daemon;
 pub mod desired;

@@ -223,6 +223,7 @@ fn untold() -> Status {
         pid: None,
         started: None,
         restarts: 0,
+        crashes: 0,
         exit: None,
         next_start: None,
         reason: None,

@@ -48,9 +48,11 @@ fn text(event: &Event) -> String {
             name,
             restarts,
             delay_ms,
+            crash_loop,
             ..
         } => {
-            format!("dyno {name} starts again in {delay_ms} ms (restart {restarts})")
+            let word = if *crash_loop { ", crash loop" } else { "" };
+            format!("dyno {name} starts again in {delay_ms} ms (restart {restarts}{word})")
         }
         What::DynoLost { name, .. } => format!("dyno {name} lost: its monitor vanished"),
         What::DynoHealth {

@@ -36,7 +36,15 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
             let text = format!("running {age}");
             format!("{}{health}{again}", text.trim_end())
         }
-        Phase::Backoff => format!("{}{}", ended("backoff"), restarts(status.restarts)),
+        Phase::Backoff => {
+            let word = if status.crash_loop {
+                "crash loop"
+            } else {
+                "backoff"
+            };
+            let next = next_start(status.next_start, now);
+            format!("{}{}{next}", ended(word), restarts(status.restarts))
+        }
         Phase::Stopping => "stopping".to_owned(),
         Phase::Exited => ended("exited"),
         Phase::Lost => "lost".to_owned(),
@@ -55,6 +63,12 @@ pub(super) fn health_word(health: HealthState) -> &'static str {
         HealthState::Ready => "ready",
         HealthState::Unhealthy => "unhealthy",
     }
+}
+
+/// `, next in 12s`.
+fn next_start(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map(|at| format!(", next in {}", human_age(now, at)))
+        .unwrap_or_default()
 }
 
 /// The style of a phase.
@@ -85,7 +99,7 @@ fn cause(exit: &ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dyno_api::dyno::{DynoSpec, DynoStatus};
+    use dyno_api::dyno::{CRASH_LOOP, DynoSpec, DynoStatus};
     use jiff::SignedDuration;
 
     use super::*;
@@ -102,6 +116,9 @@ mod tests {
             started: Some(then),
             exit,
             restarts,
+            crashes: restarts,
+            crash_loop: phase == Phase::Backoff && restarts >= CRASH_LOOP,
+            next_start: (phase == Phase::Backoff).then(|| then + SignedDuration::from_secs(192)),
             health: None,
             failed_check: None,
             reason: None,
@@ -149,7 +166,13 @@ mod tests {
                 Phase::Backoff,
                 exit(1, false),
                 1,
-                "backoff (1) 2m ago, restarted once",
+                "backoff (1) 2m ago, restarted once, next in 12s",
+            ),
+            (
+                Phase::Backoff,
+                exit(1, false),
+                CRASH_LOOP,
+                "crash loop (1) 2m ago, restarted 5 times, next in 12s",
             ),
             (Phase::Lost, None, 0, "lost"),
         ] {

@@ -1,6 +1,5 @@
 //! One check, made again and again: waits, probes, tells.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,10 +56,4 @@ pub fn spawn(
             pause = check.interval.min(left.unwrap_or(Duration::MAX));
         }
     });
-}
-
-/// A random part of this time: not all dynos of a host are asked at once.
-pub fn part_of(whole: Duration) -> Duration {
-    let [low, high, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
-    whole / (1 << 16) * u32::from(u16::from_le_bytes([low, high]))
 }

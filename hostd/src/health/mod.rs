@@ -15,5 +15,5 @@ pub mod plan;
 mod probe;
 mod saved;
 
-pub use cycle::{Outcome, Subject, part_of, spawn};
+pub use cycle::{Outcome, Subject, spawn};
 pub use saved::Saved;

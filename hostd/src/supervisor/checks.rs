@@ -16,7 +16,7 @@ use super::Supervisor;
 use crate::health::course::{Change, Course};
 use crate::health::{self, Outcome, Saved, Subject};
 use crate::host::blocking;
-use crate::{monitor, signal};
+use crate::{chance, monitor, signal};
 
 /// Outcomes that wait for the supervisor.
 const QUEUE: usize = 4;
@@ -125,7 +125,7 @@ impl Supervisor {
                 continue;
             };
             let first = match kind {
-                _ if resumed => health::part_of(check.interval),
+                _ if resumed => chance::part_of(check.interval),
                 CheckKind::Startup | CheckKind::Readiness => Duration::ZERO,
                 CheckKind::Liveness => check.interval,
             };

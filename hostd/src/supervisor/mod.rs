@@ -5,9 +5,11 @@
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
 //! view      what the API shows, and which events follow
+//! again     restarts that are hostd's own
 //! checks    whether it works, and what follows where it does not
 //! ```
 
+mod again;
 mod checks;
 pub mod machine;
 mod perform;
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Dyno, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_runtime::monitor::policy::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::desired::{Record, Wanted};
@@ -121,10 +124,12 @@ struct Supervisor {
     state: State,
     view: watch::Sender<Dyno>,
     running: Option<Running>,
-    /// Losses in a row, which the pause before a restart grows with.
-    losses: u32,
-    /// Restarts under earlier monitors.
-    restarts: u32,
+    /// What the pauses before hostd's own restarts depend on.
+    history: History,
+    /// The latest loss was one too many for its policy.
+    given_up: bool,
+    /// The pause that the policy has decided on.
+    next_pause: Option<Duration>,
     restart_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
@@ -170,8 +175,9 @@ fn spawn(
         state: State::Resting,
         view,
         running,
-        losses: 0,
-        restarts: 0,
+        history: History::default(),
+        given_up: false,
+        next_pause: None,
         restart_due: None,
         attached,
         plan,
@@ -278,7 +284,10 @@ impl Supervisor {
     fn traits(&self) -> Traits {
         Traits {
             rm: self.record.spec.rm,
-            restart: self.record.spec.restart,
+            restart: match self.given_up {
+                true => RestartPolicy::No,
+                false => self.record.spec.restart,
+            },
             wanted: self.record.wanted,
         }
     }

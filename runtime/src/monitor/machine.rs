@@ -173,6 +173,11 @@ impl Machine {
         self.restarts
     }
 
+    /// Runs in a row that ended before they were healthy.
+    pub fn crashes(&self) -> u32 {
+        self.history.crashes()
+    }
+
     /// After how many failures in a row the policy gave up, if it did.
     pub fn gave_up_after(&self) -> Option<u32> {
         self.gave_up_after

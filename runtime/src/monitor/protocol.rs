@@ -242,6 +242,9 @@ pub struct Status {
     pub started: Option<Timestamp>,
     /// How often the monitor started it again.
     pub restarts: u32,
+    /// Runs in a row that ended before they were healthy; counted at their end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
     /// How it last ended.
     pub exit: Option<ExitStatus>,
     /// In `backoff`: when it will be started again.
@@ -252,6 +255,11 @@ pub struct Status {
     /// asked for that dyno's end.
     #[serde(default)]
     pub by_system: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The phases of a dyno's life that its monitor sees.

@@ -30,6 +30,7 @@ impl Monitor {
                 .map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
             started: self.dyno.started,
             restarts: self.machine.restarts(),
+            crashes: self.machine.crashes(),
             exit: self.dyno.exit,
             next_start: self.dyno.next_start.map(|(_, wall)| wall),
             reason: self.dyno.reason.clone(),
