@@ -5,7 +5,7 @@
 //! refused everywhere, so that a misspelt option is an error and not a no-op.
 //!
 //! ```text
-//! dyno, health, image, host, event, error, name    what travels
+//! dyno, health, why, image, host, event, error, name   what travels
 //! query                                            parameters after the `?`
 //! frame                                            attach and exec streams
 //! edge                                             tables for dyno-edge
@@ -25,3 +25,4 @@ pub mod image;
 pub mod name;
 pub mod openapi;
 pub mod query;
+pub mod why;

@@ -51,3 +51,4 @@ pub mod systemd;
 pub mod teardown;
 pub mod trash;
 pub mod uids;
+pub mod why;

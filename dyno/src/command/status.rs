@@ -143,6 +143,7 @@ mod tests {
                 code,
                 signal: None,
                 oom,
+                memory_peak_bytes: None,
                 at,
             })
         };

@@ -72,6 +72,7 @@ pub(super) fn exit(exit: protocol::ExitStatus) -> ExitStatus {
         code: exit.code,
         signal: exit.signal,
         oom: exit.oom,
+        memory_peak_bytes: exit.memory_peak_bytes,
         at: exit.at,
     }
 }
@@ -133,6 +134,7 @@ mod tests {
                 code: 1,
                 signal: None,
                 oom: false,
+                memory_peak_bytes: None,
                 at: at(second),
             }),
             next_start: None,

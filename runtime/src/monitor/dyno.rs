@@ -233,6 +233,7 @@ impl Monitor {
             code: exit_code(failure.kind),
             signal: None,
             oom: false,
+            memory_peak_bytes: None,
             at: Timestamp::now(),
         });
         self.dyno.reason = Some(failure.message.clone());

@@ -91,8 +91,10 @@ impl Monitor {
             Exit::Code(exit_code(FailureKind::Internal))
         });
         let oom = self.killed_for_memory(exit, self.dyno.oom_before);
-        let status = exit_status(exit, oom);
+        let mut status = exit_status(exit, oom);
         if oom {
+            let used = self.container.cgroup().stats();
+            status.memory_peak_bytes = used.ok().and_then(|used| used.memory_peak_bytes);
             self.dyno.reason = Some("killed: its memory limit was reached".to_owned());
         } else if self.dyno.started.is_none() {
             self.dyno.reason = Some("it ended before it was started".to_owned());
@@ -208,6 +210,7 @@ pub(super) fn exit_status(exit: Exit, oom: bool) -> ExitStatus {
         code,
         signal,
         oom,
+        memory_peak_bytes: None,
         at: Timestamp::now(),
     }
 }

@@ -297,6 +297,10 @@ pub struct ExitStatus {
     pub signal: Option<u8>,
     /// It was killed because its memory limit was reached.
     pub oom: bool,
+    /// The most bytes of memory that its group had in use since it was made,
+    /// where it was killed for them and the kernel counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
     /// When.
     pub at: Timestamp,
 }

@@ -65,6 +65,11 @@ fn an_unready_dyno_takes_no_new_connection_and_nobody_is_restarted_for_hostds_ab
     let reason = status["failed_check"]["reason"].as_str().unwrap();
     assert!(reason.starts_with("status 404"), "{reason}");
     assert_eq!(status["restarts"], 0);
+    let why = host.ok(&["why", "web"]);
+    assert!(
+        why.contains("out of service") && why.contains("status 404"),
+        "{why}"
+    );
     let events = host.ok(&["events", "--no-follow", "--since", "0"]);
     assert!(events.contains("dyno web unready: status 404"), "{events}");
 }

@@ -77,6 +77,9 @@ fn a_crash_loop_shows_with_its_next_try_and_a_start_does_not_wait_for_it() {
     );
     let events = host.ok(&["events", "--no-follow", "--since", "0"]);
     assert!(events.contains(", crash loop)"), "{events}");
+    let why = host.ok(&["why", "mad"]);
+    let told = ["crash loop", "exit code 7", "dyno start mad"];
+    assert!(told.iter().all(|words| why.contains(words)), "{why}");
 }
 
 #[test]
