@@ -287,6 +287,10 @@ pub struct DynoStatus {
     /// The latest check that failed since it was last started by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_check: Option<FailedCheck>,
+    /// What it last said about itself by `STATUS=`, see
+    /// [`Health::notify`](crate::health::Health::notify).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
 }

@@ -28,8 +28,16 @@ pub struct Health {
     /// passes again. The image's own `HEALTHCHECK` when absent.
     pub readiness: Option<Check>,
     /// Milliseconds from the start of the command until the startup check has
-    /// to have passed; 60,000 when absent.
+    /// to have passed, and `READY=1` to have come; 60,000 when absent.
     pub start_timeout_ms: Option<u64>,
+    /// The dyno says when it has started: `READY=1` on `$NOTIFY_SOCKET`, as
+    /// sd_notify(3) has it, within the start timeout.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
+    /// Milliseconds from one `WATCHDOG=1` to the next; later, the dyno is ended
+    /// as by its liveness check. With `notify` only; none needed when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_ms: Option<u64>,
     /// Do not use the image's own `HEALTHCHECK`.
     pub ignore_image: bool,
 }

@@ -302,6 +302,13 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
             max_bytes: logs::MAX_BYTES,
             keep: logs::KEEP,
         }),
+        notify: spec.health.notify.then(|| {
+            let start = Plan::of(spec, &record.image.config).start_timeout;
+            monitor_protocol::NotifyConfig {
+                start_timeout_ms: u64::try_from(start.as_millis()).ok(),
+                watchdog_ms: spec.health.watchdog_ms,
+            }
+        }),
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })

@@ -121,6 +121,7 @@ mod tests {
             next_start: (phase == Phase::Backoff).then(|| then + SignedDuration::from_secs(192)),
             health: None,
             failed_check: None,
+            status_text: None,
             reason: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);

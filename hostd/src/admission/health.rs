@@ -36,7 +36,12 @@ pub(super) fn check(spec: &DynoSpec) -> Result<(), ApiError> {
             probe(name, &check.probe, spec.net)?;
         }
     }
-    if health.start_timeout_ms.is_some() && health.startup.is_none() {
+    if health.watchdog_ms.is_some() && !health.notify {
+        return Err(invalid("a watchdog hears what the dyno says by sd_notify")
+            .hint("set `notify` as well"));
+    }
+    within("the watchdog's time in ms", health.watchdog_ms, &INTERVAL)?;
+    if health.start_timeout_ms.is_some() && health.startup.is_none() && !health.notify {
         return Err(
             invalid("a start timeout without a startup check has no meaning")
                 .hint("add a startup check, such as `tcp://:80`"),

@@ -15,6 +15,8 @@ pub struct Course {
     state: HealthState,
     /// When the command was started, or hostd came back to it.
     begin: Instant,
+    /// What it needs still to have started: its check to pass, its own word.
+    needs: (bool, bool),
     /// Since when it has been working.
     works_since: Option<Instant>,
     /// When it was last seen working.
@@ -65,10 +67,16 @@ impl Course {
             None | Some(HealthState::Unhealthy) => plan.first_state(),
             Some(earlier) => earlier,
         };
+        let is_starting = state == HealthState::Starting;
+        let needs = (
+            is_starting && plan.startup.is_some(),
+            is_starting && plan.notify,
+        );
         let works = (state != HealthState::Starting).then_some(now);
         Self {
             plan,
             state,
+            needs,
             begin: now,
             works_since: works,
             worked_at: works,
@@ -148,8 +156,26 @@ impl Course {
         }
     }
 
+    /// It has said itself that it has started.
+    pub fn notified(&mut self, now: Instant) -> Change {
+        let before = self.state;
+        self.needs.1 = false;
+        self.may_have_started(now);
+        match before == self.state {
+            true => Change::None,
+            false => Change::State,
+        }
+    }
+
+    fn may_have_started(&mut self, now: Instant) {
+        if self.works_since.is_none() && self.needs == (false, false) {
+            (self.works_since, self.worked_at) = (Some(now), Some(now));
+            self.state = self.plan.started_state();
+        }
+    }
+
     fn startup(&mut self, passed: bool, reason: &str, now: Instant) -> Option<String> {
-        if self.works_since.is_some() {
+        if !self.needs.0 {
             return None;
         }
         self.startup.note(passed);
@@ -159,22 +185,14 @@ impl Course {
             .as_ref()
             .map_or(1, |check| check.successes);
         if passed && self.startup.passed >= wanted {
-            (self.works_since, self.worked_at) = (Some(now), Some(now));
-            self.state = self.started_state();
+            self.needs.0 = false;
+            self.may_have_started(now);
         }
         let late = !passed && now >= self.start_deadline();
         late.then(|| {
             let limit = self.plan.start_timeout;
             format!("it has not started within {limit:?}; the startup check says: {reason}")
         })
-    }
-
-    /// What is known of a run that has started and nothing else.
-    fn started_state(&self) -> HealthState {
-        match self.plan.readiness {
-            Some(_) => HealthState::Unready,
-            None => HealthState::Ready,
-        }
     }
 
     fn liveness(&mut self, passed: bool, reason: &str, now: Instant) -> Option<String> {
@@ -188,7 +206,7 @@ impl Course {
             self.worked_at = Some(now);
             // It could not be ended, and works again.
             if self.state == HealthState::Unhealthy {
-                self.state = self.started_state();
+                self.state = self.plan.started_state();
             }
             return None;
         }
@@ -238,6 +256,7 @@ mod tests {
             startup: check(1, 1),
             liveness: check(2, 1),
             readiness: check(2, 2),
+            notify: false,
             start_timeout: LIMIT,
         }
     }
@@ -265,6 +284,26 @@ mod tests {
         assert_eq!(then(Readiness, bad()), (Change::State, Unready));
         assert_eq!(then(Readiness, Ok(())), (Change::None, Unready));
         assert_eq!(then(Readiness, Ok(())), (Change::State, Ready));
+    }
+
+    #[test]
+    fn who_says_when_it_has_started_needs_both_its_word_and_its_check() {
+        let now = Instant::now();
+        let plan = Plan {
+            notify: true,
+            ..all()
+        };
+        for word_first in [true, false] {
+            let mut course = Course::new(plan.clone(), None, now);
+            let check = |course: &mut Course| course.outcome(CheckKind::Startup, &Ok(()), now);
+            let changes = match word_first {
+                true => [course.notified(now), check(&mut course)],
+                false => [check(&mut course), course.notified(now)],
+            };
+            assert_eq!(changes, [Change::None, Change::State]);
+            assert_eq!(course.state(), HealthState::Unready);
+            assert_eq!(course.notified(now), Change::None);
+        }
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub struct Plan {
     pub liveness: Option<Planned>,
     /// Takes it out of service.
     pub readiness: Option<Planned>,
-    /// From its start until the startup check has to have passed.
+    /// It says itself when it has started.
+    pub notify: bool,
+    /// From its start until it has to have started.
     pub start_timeout: Duration,
 }
 
@@ -60,28 +62,37 @@ impl Plan {
             startup: planned(&health.startup, STARTUP_INTERVAL),
             liveness: planned(&health.liveness, INTERVAL),
             readiness: own.or_else(of_image),
+            notify: health.notify,
             start_timeout: health
                 .start_timeout_ms
                 .map_or(START_TIMEOUT, Duration::from_millis),
         }
     }
 
-    /// Whether there is nothing to check.
+    /// Whether there is nothing to find out.
     pub fn is_empty(&self) -> bool {
-        self.startup.is_none() && self.liveness.is_none() && self.readiness.is_none()
+        let checks = [&self.startup, &self.liveness, &self.readiness];
+        !self.notify && checks.iter().all(|check| check.is_none())
     }
 
     /// Whether the dyno is out of service until a check has passed.
     pub fn gates_service(&self) -> bool {
-        self.startup.is_some() || self.readiness.is_some()
+        self.startup.is_some() || self.notify || self.readiness.is_some()
     }
 
     /// What is known of a run that has just begun.
     pub fn first_state(&self) -> HealthState {
-        match (&self.startup, &self.readiness) {
-            (Some(_), _) => HealthState::Starting,
-            (None, Some(_)) => HealthState::Unready,
-            (None, None) => HealthState::Ready,
+        match self.startup.is_some() || self.notify {
+            true => HealthState::Starting,
+            false => self.started_state(),
+        }
+    }
+
+    /// What is known of a run that has started and nothing else.
+    pub fn started_state(&self) -> HealthState {
+        match self.readiness {
+            Some(_) => HealthState::Unready,
+            None => HealthState::Ready,
         }
     }
 

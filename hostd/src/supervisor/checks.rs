@@ -59,7 +59,11 @@ impl Supervisor {
     /// Begins checks with a run, and ends them with it.
     pub(super) async fn follow_checks(&mut self) {
         let checked = self.checks.as_ref().map(|checks| checks.run);
-        if self.plan.is_empty() || self.run_of_dyno() == checked {
+        if self.plan.is_empty() {
+            return;
+        }
+        if self.run_of_dyno() == checked {
+            self.hear_word().await;
             return;
         }
         let had_checks = self.checks.take().is_some();
@@ -67,6 +71,7 @@ impl Supervisor {
         match self.checks.as_ref().map(|checks| checks.course.state()) {
             Some(state) => {
                 self.serve(state).await;
+                self.hear_word().await;
                 self.show_running();
             }
             // Whatever comes next has to become ready first.
@@ -96,6 +101,30 @@ impl Supervisor {
             cycles: JoinSet::new(),
         });
         self.begin_cycles(resumed);
+    }
+
+    /// Takes in that the dyno has said it has started, where it says so.
+    async fn hear_word(&mut self) {
+        let last = self.running.as_ref().map(|running| &running.last);
+        let said = last.and_then(|last| last.notified.as_ref());
+        let (Some(true), Some(checks)) = (said.map(|said| said.ready), &mut self.checks) else {
+            return;
+        };
+        if checks.course.notified(Instant::now()) == Change::State {
+            let state = checks.course.state();
+            self.change(state, true, None).await;
+            self.show_running();
+        }
+    }
+
+    /// Acts on another state; where the dyno has just started, other checks are
+    /// due.
+    async fn change(&mut self, state: HealthState, started: bool, reason: Option<String>) {
+        if started {
+            self.begin_cycles(false);
+        }
+        self.serve(state).await;
+        self.tell_health(state, reason).await;
     }
 
     /// Since when its command runs, if it does.
@@ -152,11 +181,8 @@ impl Supervisor {
             Change::None if outcome.is_ok() => return,
             Change::None => {}
             Change::State => {
-                if kind == CheckKind::Startup {
-                    self.begin_cycles(false);
-                }
-                self.serve(state).await;
-                self.tell_health(state, outcome.err()).await;
+                let started = kind == CheckKind::Startup;
+                self.change(state, started, outcome.err()).await;
             }
             Change::Failed(reason) => {
                 self.tell_health(state, Some(reason.clone())).await;

@@ -29,6 +29,7 @@ pub(super) fn resting(record: &Record) -> Dyno {
             next_start: None,
             health: None,
             failed_check: record.failed_check.clone(),
+            status_text: None,
             reason: record.reason.clone(),
         },
     }
@@ -43,6 +44,7 @@ pub(super) fn described(record: &Record, status: &protocol::Status, monitor: u32
         crashes: status.crashes,
         crash_loop: waits && status.crashes >= CRASH_LOOP,
         next_start: status.next_start,
+        status_text: status.notified.as_ref().and_then(|said| said.text.clone()),
         pid: status.pid,
         monitor_pid: (!status.phase.is_final()).then_some(monitor),
         started: status.started,
@@ -130,6 +132,7 @@ mod tests {
             started: started.map(at),
             restarts: 2,
             crashes: 5,
+            notified: None,
             exit: exited.map(|second| protocol::ExitStatus {
                 code: 1,
                 signal: None,

@@ -102,7 +102,7 @@ fn health(dyno: &Dyno) -> Option<Finding> {
     let last = failed.map_or_else(String::new, |failed| format!(": {}", describe(failed)));
     let message = match dyno.status.health? {
         HealthState::Ready => return None,
-        HealthState::Starting => format!("its startup check has not passed yet{last}"),
+        HealthState::Starting => format!("it has not started yet{last}"),
         HealthState::Unready => {
             format!("it is out of service: its readiness check does not pass{last}")
         }

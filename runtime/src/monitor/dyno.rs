@@ -196,6 +196,10 @@ impl Monitor {
         self.dyno.oom_before = self.oom_count();
         self.dyno.oom = false;
         self.dyno.killed = false;
+        // Before its first word can come.
+        if let Some(notify) = &mut self.notify {
+            notify.begin(Instant::now());
+        }
         match created.start() {
             Ok(process) => {
                 self.dyno.init = Some(Init::Running(process));
@@ -229,6 +233,9 @@ impl Monitor {
 
     fn start_failed(&mut self, failure: Failure) -> Event {
         self.dyno.streams = Streams::default();
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
         self.dyno.exit = Some(ExitStatus {
             code: exit_code(failure.kind),
             signal: None,

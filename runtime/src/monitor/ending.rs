@@ -86,6 +86,9 @@ impl Monitor {
             Some(Init::Waiting(created)) => created.detach(),
             None => return,
         };
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
         let exit = process.wait().unwrap_or_else(|error| {
             complain(&format_args!("wait for the dyno: {error}"));
             Exit::Code(exit_code(FailureKind::Internal))

@@ -23,6 +23,8 @@ pub mod file {
     pub const CONFIG: &str = "monitor.json";
     /// The socket the monitor listens on.
     pub const SOCKET: &str = "monitor.sock";
+    /// Where the dyno says how it is, see [`NotifyConfig`](super::NotifyConfig).
+    pub const NOTIFY: &str = "notify.sock";
     /// The [`State`](super::State), replaced atomically at every change.
     pub const STATE: &str = "state.json";
 }
@@ -53,6 +55,10 @@ pub struct Config {
     /// Where its output goes; only to attached clients when absent.
     #[serde(default)]
     pub log: Option<LogConfig>,
+    /// Listen to what the dyno says about itself (sd_notify(3)) on
+    /// `notify.sock`; the bundle mounts it. Not when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<NotifyConfig>,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]
@@ -94,6 +100,28 @@ pub struct LogConfig {
     pub max_bytes: u64,
     /// How many older files are kept.
     pub keep: u32,
+}
+
+/// What a dyno that says how it is has to say, and when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifyConfig {
+    /// Milliseconds from the start of the command until `READY=1`, or it is
+    /// ended as a failure; for ever when absent.
+    pub start_timeout_ms: Option<u64>,
+    /// Milliseconds from one `WATCHDOG=1` to the next, or it is ended as a
+    /// failure; none is needed when absent.
+    pub watchdog_ms: Option<u64>,
+}
+
+/// What a dyno has said about this run of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notified {
+    /// `READY=1`.
+    pub ready: bool,
+    /// The latest `STATUS=`: at most 256 characters, none of control.
+    pub text: Option<String>,
 }
 
 /// The single line on the monitor's standard output.
@@ -245,6 +273,9 @@ pub struct Status {
     /// Runs in a row that ended before they were healthy; counted at their end.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub crashes: u32,
+    /// What it has said, where it is listened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notified: Option<Notified>,
     /// How it last ended.
     pub exit: Option<ExitStatus>,
     /// In `backoff`: when it will be started again.

@@ -86,7 +86,10 @@ impl Monitor {
             Request::Status {} => Ok(Answer::Now),
             Request::Start {} => self.start(),
             Request::Stop { signal, grace_ms } => self.stop(id, signal, grace_ms),
-            Request::Fail { reason, healthy_ms } => Ok(self.fail(&reason, healthy_ms)),
+            Request::Fail { reason, healthy_ms } => {
+                self.fail(&reason, Duration::from_millis(healthy_ms));
+                Ok(Answer::Now)
+            }
             Request::Signal { signal, all } => self.signal(signal, all),
             Request::Watch {} => {
                 self.become_part(id, Role::Watching, Patience::Observer);
@@ -123,14 +126,16 @@ impl Monitor {
         Ok(Answer::Later)
     }
 
-    fn fail(&mut self, reason: &str, healthy_ms: u64) -> Answer {
+    /// Ends the dyno as a failure.
+    pub(super) fn fail(&mut self, reason: &str, healthy: Duration) {
         if self.machine.phase() == Phase::Running {
             self.dyno.reason = Some(reason.chars().take(MAX_REASON).collect());
         }
-        let healthy = Duration::from_millis(healthy_ms);
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
         // It may have ended meanwhile, which is what was wanted.
         self.event(Event::Fail { healthy }).ok();
-        Answer::Now
     }
 
     fn signal(&mut self, number: u8, all: bool) -> Result<Answer, Failure> {

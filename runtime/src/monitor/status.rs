@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::client::Role;
 use super::complain;
 use super::driver::Monitor;
+use super::notify::Notify;
 use super::protocol::{Phase, Reply, Status};
 use super::record::process_id;
 
@@ -31,6 +32,7 @@ impl Monitor {
             started: self.dyno.started,
             restarts: self.machine.restarts(),
             crashes: self.machine.crashes(),
+            notified: self.notify.as_ref().map(Notify::said),
             exit: self.dyno.exit,
             next_start: self.dyno.next_start.map(|(_, wall)| wall),
             reason: self.dyno.reason.clone(),

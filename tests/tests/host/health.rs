@@ -137,3 +137,55 @@ fn what_does_not_start_in_time_is_ended_until_its_policy_gives_up() {
     );
     assert!(reason.contains("not started within 300ms"), "{reason}");
 }
+
+#[test]
+fn a_dyno_says_itself_when_it_is_ready_and_is_ended_where_its_watchdog_hears_nothing() {
+    let mut host = Host::with_busybox();
+    let program = dyno_tests::programs().join("notify");
+    let program = format!("{}:/notify:ro", program.display());
+    let script =
+        "touch /ping; while [ -e /ping ]; do /notify WATCHDOG=1; sleep 0.2; done; sleep 1000";
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "-v",
+        &program,
+        "--restart",
+        "always",
+        "--notify",
+        "--watchdog",
+        "2s",
+        "--stop-grace",
+        "100ms",
+        "-p",
+        "8080:80",
+    ];
+    host.ok(&[&flags[..], &["busybox", "sh", "-c", script]].concat());
+    until_health(&host, "a", "starting");
+    // The monitor hears it, hostd or not.
+    let mut say = host.dyno(&["exec", "a", "/notify", "STATUS=warm\x07 up", "READY=1"]);
+    assert!(say.status().unwrap().success());
+    until_health(&host, "a", "ready");
+    host.kill();
+    host.spawn_again();
+    host.until_it_answers();
+    let status = host.inspect("a")["status"].clone();
+    assert_eq!(
+        (&status["health"], &status["restarts"]),
+        (&"ready".into(), &0.into())
+    );
+    assert_eq!(status["status_text"], "warm  up");
+
+    host.ok(&["exec", "a", "rm", "/ping"]);
+    until("its watchdog ended it", || {
+        host.inspect("a")["status"]["restarts"] == 1
+    });
+    until_health(&host, "a", "starting");
+    assert_eq!(
+        host.inspect("a")["status"]["status_text"],
+        serde_json::Value::Null
+    );
+    assert!(is_refused());
+}

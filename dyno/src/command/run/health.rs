@@ -21,9 +21,15 @@ pub(super) struct HealthArgs {
     /// [default: the image's HEALTHCHECK]
     #[arg(long, value_name = "CHECK", value_parser = check::parse)]
     readiness: Option<Check>,
-    /// Time until the startup check has to have passed [default: 1m]
+    /// Time until it has to have started [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     start_timeout: Option<Duration>,
+    /// It says when it has started: READY=1 on $NOTIFY_SOCKET, by sd_notify
+    #[arg(long)]
+    notify: bool,
+    /// Longest time from one WATCHDOG=1 to the next; later, it is ended
+    #[arg(long, value_name = "DURATION", requires = "notify", value_parser = duration::parse)]
+    watchdog: Option<Duration>,
     /// Do not use the image's HEALTHCHECK
     #[arg(long)]
     no_healthcheck: bool,
@@ -36,6 +42,8 @@ impl HealthArgs {
             liveness: self.liveness,
             readiness: self.readiness,
             start_timeout_ms: self.start_timeout.map(duration::millis),
+            notify: self.notify,
+            watchdog_ms: self.watchdog.map(duration::millis),
             ignore_image: self.no_healthcheck,
         }
     }
