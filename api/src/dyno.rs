@@ -1,6 +1,7 @@
 //! Dynos as the API describes and shows them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
@@ -45,6 +46,12 @@ pub struct DynoSpec {
     pub read_only: bool,
     /// What happens when it ends.
     pub restart: RestartPolicy,
+    /// Dynos that have to be there before it is started, by request or at boot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Dependency>,
+    /// The higher, the earlier it is started at boot; then the older, the earlier.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// How it is found out whether it works.
     #[serde(skip_serializing_if = "Health::is_unset")]
     pub health: Health,
@@ -68,6 +75,42 @@ pub struct DynoSpec {
     pub security: Security,
     /// Device files of the host given to it.
     pub devices: Vec<Device>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
+}
+
+/// A dyno that another one comes after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dependency {
+    /// Its name.
+    pub name: DynoName,
+    /// How far it has to be.
+    #[serde(default)]
+    pub until: Until,
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.until {
+            Until::Started => write!(f, "{}", self.name),
+            Until::Ready => write!(f, "{}:ready", self.name),
+        }
+    }
+}
+
+/// How far a dyno has to be for those that come after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Its command runs.
+    #[default]
+    Started,
+    /// It is in service: started, and its checks say so where it has any.
+    Ready,
 }
 
 /// What happens when a dyno ends.
@@ -301,6 +344,8 @@ pub struct DynoStatus {
 pub enum Phase {
     /// It exists and has not been started.
     Created,
+    /// It shall run, and waits for others to be there first; `reason` says whom.
+    Waiting,
     /// Its command runs.
     Running,
     /// It ended and will be started again.

@@ -47,6 +47,8 @@ pub enum Cause {
     Running,
     /// It was not started yet.
     Created,
+    /// It waits for other dynos to be there first.
+    Dependency,
     /// It was asked to end.
     Stopping,
     /// It ended with an exit code.

@@ -1,9 +1,12 @@
 //! What can be asked of a host. The HTTP API is a thin layer over this.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase};
+use dyno_api::dyno::{
+    AttachRequest, Dependency, Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase,
+};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_api::name::{DynoId, DynoName};
@@ -31,6 +34,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// Why it cannot be, with the value and what to try.
 pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno, ApiError> {
     admission::check(&spec, &host.facts, &host.paths)?;
+    check_order(&host, &spec)?;
     if let Some(name) = &spec.name {
         let passing = host.registry().is_passing(name);
         wait_for_name(passing).await;
@@ -54,6 +58,31 @@ pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno
         return Err(error);
     }
     Ok(handle.dyno())
+}
+
+/// Those that it comes after are there, and none of them after it.
+fn check_order(host: &Host, spec: &DynoSpec) -> Result<(), ApiError> {
+    let mut before: Vec<Dependency> = spec.after.clone();
+    let mut seen = BTreeSet::new();
+    while let Some(Dependency { name, .. }) = before.pop() {
+        if Some(&name) == spec.name.as_ref() {
+            let message = format!("{name} would come after itself");
+            return Err(ApiError::new(ErrorKind::Invalid, message)
+                .hint("`dyno inspect` shows whom a dyno comes after"));
+        }
+        match host.registry().find(name.as_str()) {
+            Ok(handle) if seen.insert(name.to_string()) => before.extend(handle.dyno().spec.after),
+            // What one of them came after may be gone since.
+            Err(_) if spec.after.iter().any(|after| after.name == name) => {
+                let message = format!("it comes after {name}, and there is no such dyno");
+                return Err(
+                    ApiError::new(ErrorKind::Invalid, message).hint(format!("create {name} first"))
+                );
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn wait_for_name(passing: Option<Handle>) {
@@ -202,7 +231,7 @@ pub async fn stop(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, 
     let still = |dyno: &Dyno| {
         matches!(
             dyno.status.phase,
-            Phase::Running | Phase::Backoff | Phase::Stopping
+            Phase::Running | Phase::Backoff | Phase::Stopping | Phase::Waiting
         )
     };
     let ended = tokio::time::timeout(limit, view.wait_for(|dyno| !still(dyno))).await;

@@ -19,6 +19,7 @@
 //! moment. It never forks itself, it executes the runtime.
 
 pub mod admission;
+pub mod boot_order;
 pub mod bundle;
 pub mod cgroups;
 pub mod chance;

@@ -15,6 +15,7 @@ use dyno_runtime::monitor::protocol::{Phase, State as MonitorState, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::timeout;
 
+use crate::boot_order::Turns;
 use crate::desired::{self, Record};
 use crate::durable::{self, Survives, chain, from_io};
 use crate::health::Saved;
@@ -22,7 +23,7 @@ use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::launch::{self, Running};
 use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
-use crate::{cgroups, identity, supervisor};
+use crate::{boot_order, cgroups, identity, supervisor};
 
 /// How long a monitor may take to answer before hostd goes on without its word.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -66,12 +67,16 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
         Ok(())
     })
     .await?;
+    resumed.sort_by_key(|(record, ..)| boot_order::rank(record));
+    let mut turns = Turns::new();
     for (record, running, how) in resumed {
         tracing::info!(dyno = %record.id, name = %record.name, ?how, "taken up");
         let id = record.id.clone();
-        let handle = supervisor::resume(host.clone(), record, running, how);
+        let turn = (how == Recovery::Start).then(|| turns.wait());
+        let handle = supervisor::resume(host.clone(), record, running, how, turn);
         host.registry().open(&id, handle);
     }
+    turns.begin(usize::try_from(host.facts.cpus).unwrap_or(1));
     host.publish_names();
     Ok(())
 }

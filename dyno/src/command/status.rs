@@ -10,7 +10,8 @@ use crate::value::duration::human_age;
 
 /// Whether the dyno is in `ps` without `-a`.
 pub(super) fn is_live(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Backoff | Phase::Stopping)
+    use Phase::{Backoff, Running, Stopping, Waiting};
+    matches!(phase, Running | Backoff | Stopping | Waiting)
 }
 
 /// `running 3m`, `exited (0) 2h ago`, `backoff (1), started again 4 times`.
@@ -45,6 +46,10 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
             let next = next_start(status.next_start, now);
             format!("{}{}{next}", ended(word), restarts(status.restarts))
         }
+        Phase::Waiting => match &status.reason {
+            Some(reason) => format!("waiting: {reason}"),
+            None => "waiting".to_owned(),
+        },
         Phase::Stopping => "stopping".to_owned(),
         Phase::Exited => ended("exited"),
         Phase::Lost => "lost".to_owned(),
@@ -75,7 +80,7 @@ fn next_start(at: Option<Timestamp>, now: Timestamp) -> String {
 pub(super) fn style(phase: Phase) -> Style {
     match phase {
         Phase::Running => style::GOOD,
-        Phase::Backoff | Phase::Stopping => style::WARNING,
+        Phase::Backoff | Phase::Stopping | Phase::Waiting => style::WARNING,
         Phase::Lost | Phase::Failed => style::BAD,
         Phase::Created | Phase::Exited => style::FAINT,
     }

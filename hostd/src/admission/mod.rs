@@ -104,6 +104,7 @@ fn check_strings(spec: &DynoSpec) -> Result<(), ApiError> {
         ("devices", spec.devices.len()),
         ("labels", spec.labels.len()),
         ("env", spec.env.len()),
+        ("after", spec.after.len()),
     ];
     match lists.iter().find(|(_, length)| *length > MAX_ENTRIES) {
         Some((list, length)) => Err(invalid(format!(

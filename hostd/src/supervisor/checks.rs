@@ -124,6 +124,7 @@ impl Supervisor {
             self.begin_cycles(false);
         }
         self.serve(state).await;
+        self.show_running();
         self.tell_health(state, reason).await;
     }
 

@@ -81,7 +81,7 @@ impl Supervisor {
         }
     }
 
-    async fn want(&mut self, wanted: Wanted, asked: bool) -> Result<(), ApiError> {
+    pub(super) async fn want(&mut self, wanted: Wanted, asked: bool) -> Result<(), ApiError> {
         if wanted == Wanted::Running && asked {
             self.begin_anew();
             self.record.failed_check = None;
@@ -298,14 +298,16 @@ impl Supervisor {
         let monitor = self.running.as_ref().map_or(0, |running| running.pid);
         let mut dyno = view::described(&self.record, status, monitor);
         dyno.status.health = self.health(status);
-        let before = self.view.borrow().status.clone();
-        for event in view::events(&before, &dyno) {
+        self.show_pending(&mut dyno);
+        let events = view::events(&self.view.borrow().status, &dyno);
+        // Who looks because of an event sees what it tells of.
+        self.view.send_replace(dyno);
+        for event in events {
             self.host.events.emit(event);
         }
-        self.view.send_replace(dyno);
     }
 
-    fn show_resting(&self) {
+    pub(super) fn show_resting(&self) {
         let mut dyno = view::resting(&self.record);
         let before = self.view.borrow().status.clone();
         dyno.status.started = before.started;
@@ -331,7 +333,7 @@ impl Supervisor {
                 self.input(Input::Lost, None).await
             }
             Recovery::Start => match self.take_down().await {
-                Ok(()) => self.input(Input::Start, None).await,
+                Ok(()) => self.start_in_order(None).await,
                 Err(error) => Err(error),
             },
             Recovery::Rest => self.take_down().await,

@@ -21,6 +21,7 @@ pub(super) fn explain(dyno: &Dyno, stats: Option<&Stats>, now: Timestamp) -> Vec
             finding(Cause::Created, "it was created and not started"),
             format!("dyno start {}", dyno.name),
         )),
+        Phase::Waiting => {}
         Phase::Backoff => findings.push(waits(dyno, now)),
         Phase::Stopping => findings.push(finding(Cause::Stopping, "it is being ended")),
         Phase::Running | Phase::Exited | Phase::Lost | Phase::Failed => {}
@@ -33,6 +34,7 @@ pub(super) fn explain(dyno: &Dyno, stats: Option<&Stats>, now: Timestamp) -> Vec
             Phase::Lost => Cause::Lost,
             Phase::Failed => Cause::NotStarted,
             Phase::Stopping => Cause::Stopping,
+            Phase::Waiting => Cause::Dependency,
             _ if status.failed_check.is_some() => Cause::Check,
             _ => Cause::Policy,
         };

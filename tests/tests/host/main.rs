@@ -7,5 +7,6 @@ mod health;
 mod isolation;
 mod limits;
 mod network;
+mod order;
 mod refusals;
 mod supervision;
