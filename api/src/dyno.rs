@@ -1,12 +1,14 @@
 //! Dynos as the API describes and shows them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::health::{FailedCheck, Health, HealthState};
 use crate::name::{DynoId, DynoName};
 
 /// What shall run: the body of `POST /v1/dynos`, kept as desired state.
@@ -44,6 +46,15 @@ pub struct DynoSpec {
     pub read_only: bool,
     /// What happens when it ends.
     pub restart: RestartPolicy,
+    /// Dynos that have to be there before it is started, by request or at boot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Dependency>,
+    /// The higher, the earlier it is started at boot; then the older, the earlier.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// How it is found out whether it works.
+    #[serde(skip_serializing_if = "Health::is_unset")]
+    pub health: Health,
     /// Signal that asks it to end; the image's own, else SIGTERM, when absent.
     pub stop_signal: Option<String>,
     /// Milliseconds between that signal and the kill of the whole cgroup.
@@ -64,6 +75,42 @@ pub struct DynoSpec {
     pub security: Security,
     /// Device files of the host given to it.
     pub devices: Vec<Device>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
+}
+
+/// A dyno that another one comes after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dependency {
+    /// Its name.
+    pub name: DynoName,
+    /// How far it has to be.
+    #[serde(default)]
+    pub until: Until,
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.until {
+            Until::Started => write!(f, "{}", self.name),
+            Until::Ready => write!(f, "{}:ready", self.name),
+        }
+    }
+}
+
+/// How far a dyno has to be for those that come after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Its command runs.
+    #[default]
+    Started,
+    /// It is in service: started, and its checks say so where it has any.
+    Ready,
 }
 
 /// What happens when a dyno ends.
@@ -237,6 +284,9 @@ pub struct Dyno {
     pub status: DynoStatus,
 }
 
+/// Crashes in a row from which on a dyno that waits is in a crash loop.
+pub const CRASH_LOOP: u32 = 5;
+
 /// How a dyno is now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +312,28 @@ pub struct DynoStatus {
     pub exit: Option<ExitStatus>,
     /// How often it was started again since it was last started by request.
     pub restarts: u32,
+    /// Runs in a row that ended before they were healthy, which takes 10 s;
+    /// counted when a run ends.
+    #[serde(default)]
+    pub crashes: u32,
+    /// In `backoff`: that many runs in a row have crashed that it will not
+    /// work by itself, most likely ([`CRASH_LOOP`]).
+    #[serde(default)]
+    pub crash_loop: bool,
+    /// In `backoff`: when it is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_start: Option<Timestamp>,
+    /// What its checks say; absent where it has none, or does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
+    /// The latest check that failed since it was last started by request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<FailedCheck>,
+    /// What it last said about itself by `STATUS=`, see
+    /// [`Health::notify`](crate::health::Health::notify).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
 }
@@ -272,6 +344,8 @@ pub struct DynoStatus {
 pub enum Phase {
     /// It exists and has not been started.
     Created,
+    /// It shall run, and waits for others to be there first; `reason` says whom.
+    Waiting,
     /// Its command runs.
     Running,
     /// It ended and will be started again.
@@ -296,6 +370,10 @@ pub struct ExitStatus {
     pub signal: Option<u8>,
     /// It was killed because its memory limit was reached.
     pub oom: bool,
+    /// The most bytes of memory that its group had in use since it was made,
+    /// where it was killed for them and the kernel counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::dyno::ExitStatus;
+use crate::health::HealthState;
 use crate::name::{DynoId, DynoName};
 
 /// One thing that happened, as `GET /v1/events` streams it (JSON lines).
@@ -59,6 +60,12 @@ pub enum What {
         restarts: u32,
         /// Milliseconds until then.
         delay_ms: u64,
+        /// Runs in a row that ended before they were healthy.
+        #[serde(default)]
+        crashes: u32,
+        /// They are so many that it will not work by itself, most likely.
+        #[serde(default)]
+        crash_loop: bool,
     },
     /// Its monitor vanished; the dyno was killed with it.
     DynoLost {
@@ -66,6 +73,18 @@ pub enum What {
         dyno: DynoId,
         /// Its name.
         name: DynoName,
+    },
+    /// What its checks say is another thing now.
+    DynoHealth {
+        /// Its identity.
+        dyno: DynoId,
+        /// Its name.
+        name: DynoName,
+        /// What they say.
+        health: HealthState,
+        /// What the check that failed said, where one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// It was removed.
     DynoRemoved {

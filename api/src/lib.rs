@@ -5,7 +5,7 @@
 //! refused everywhere, so that a misspelt option is an error and not a no-op.
 //!
 //! ```text
-//! dyno, image, host, event, error, name            what travels
+//! dyno, health, why, image, host, event, error, name   what travels
 //! query                                            parameters after the `?`
 //! frame                                            attach and exec streams
 //! doctor                                           what a look at the machine found
@@ -21,8 +21,10 @@ pub mod edge;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod health;
 pub mod host;
 pub mod image;
 pub mod name;
 pub mod openapi;
 pub mod query;
+pub mod why;

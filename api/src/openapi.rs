@@ -47,6 +47,7 @@ pub const FRAMES: &str = "dyno-frames";
         dynos::wait,
         dynos::logs,
         dynos::stats,
+        dynos::why,
         dynos::attach,
         dynos::exec,
         images::list,

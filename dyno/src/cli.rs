@@ -86,6 +86,8 @@ commands! {
     Wait(command::wait::Wait),
     /// Show all about a dyno, as JSON
     Inspect(command::inspect::Inspect),
+    /// Explain why a dyno restarts, waits or has ended
+    Why(command::why::WhyCommand),
     /// Show what dynos use
     Stats(command::stats::StatsCommand),
     /// Fetch an image from its registry

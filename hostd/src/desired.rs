@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use dyno_api::dyno::{DynoSpec, ExitStatus, Phase, PortMapping};
+use dyno_api::health::FailedCheck;
 use dyno_api::name::{DynoId, DynoName};
 use dyno_images::{ImageConfig, LayerId};
 use jiff::Timestamp;
@@ -54,6 +55,13 @@ pub struct Record {
     pub reason: Option<String>,
     /// How it last ended.
     pub exit: Option<ExitStatus>,
+    /// How often it was started again under earlier monitors since it was last
+    /// started by request.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The latest check that failed since it was last started by request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<FailedCheck>,
 }
 
 /// The image of a dyno: it stays the same when the reference moves on, and
@@ -186,6 +194,8 @@ pub(crate) mod tests {
             rest: Phase::Created,
             reason: None,
             exit: None,
+            restarts: 0,
+            failed_check: None,
         }
     }
 

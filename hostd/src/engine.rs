@@ -1,16 +1,18 @@
 //! What can be asked of a host. The HTTP API is a thin layer over this.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase};
+use dyno_api::dyno::{
+    AttachRequest, Dependency, Dyno, DynoSpec, ExecRequest, ExitStatus, NetMode, Phase,
+};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_api::name::{DynoId, DynoName};
 use dyno_api::query::StopQuery;
 use dyno_runtime::monitor::protocol::Request;
 use jiff::Timestamp;
-use oci_spec::runtime::{Process, Spec};
 
 use crate::desired::{self, Record, Wanted};
 use crate::durable::{self, from_io, internal};
@@ -18,7 +20,7 @@ use crate::host::{Host, blocking};
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
-use crate::{admission, bundle, identity, images, signal};
+use crate::{admission, exec, identity, images, signal};
 
 /// How long a new dyno waits for the name of one that is being removed.
 const PASSING: Duration = Duration::from_secs(5);
@@ -32,6 +34,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// Why it cannot be, with the value and what to try.
 pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno, ApiError> {
     admission::check(&spec, &host.facts, &host.paths)?;
+    check_order(&host, &spec)?;
     if let Some(name) = &spec.name {
         let passing = host.registry().is_passing(name);
         wait_for_name(passing).await;
@@ -55,6 +58,31 @@ pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno
         return Err(error);
     }
     Ok(handle.dyno())
+}
+
+/// Those that it comes after are there, and none of them after it.
+fn check_order(host: &Host, spec: &DynoSpec) -> Result<(), ApiError> {
+    let mut before: Vec<Dependency> = spec.after.clone();
+    let mut seen = BTreeSet::new();
+    while let Some(Dependency { name, .. }) = before.pop() {
+        if Some(&name) == spec.name.as_ref() {
+            let message = format!("{name} would come after itself");
+            return Err(ApiError::new(ErrorKind::Invalid, message)
+                .hint("`dyno inspect` shows whom a dyno comes after"));
+        }
+        match host.registry().find(name.as_str()) {
+            Ok(handle) if seen.insert(name.to_string()) => before.extend(handle.dyno().spec.after),
+            // What one of them came after may be gone since.
+            Err(_) if spec.after.iter().any(|after| after.name == name) => {
+                let message = format!("it comes after {name}, and there is no such dyno");
+                return Err(
+                    ApiError::new(ErrorKind::Invalid, message).hint(format!("create {name} first"))
+                );
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn wait_for_name(passing: Option<Handle>) {
@@ -97,6 +125,8 @@ fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError>
         rest: Phase::Created,
         reason: None,
         exit: None,
+        restarts: 0,
+        failed_check: None,
         spec,
     };
     host.registry().reserve(&mut record)?;
@@ -201,7 +231,7 @@ pub async fn stop(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, 
     let still = |dyno: &Dyno| {
         matches!(
             dyno.status.phase,
-            Phase::Running | Phase::Backoff | Phase::Stopping
+            Phase::Running | Phase::Backoff | Phase::Stopping | Phase::Waiting
         )
     };
     let ended = tokio::time::timeout(limit, view.wait_for(|dyno| !still(dyno))).await;
@@ -322,37 +352,7 @@ pub async fn exec(
             format!("dyno {} is not running", dyno.name),
         ));
     }
-    let (stdin, size) = (request.stdin, request.size);
-    let shared = host.clone();
-    let id = dyno.id.clone();
-    let process = blocking(move || exec_process(&shared, &id, &request)).await?;
-    let socket = host.paths.dyno(&dyno.id).monitor_socket();
-    let request = Request::Exec {
-        process: Box::new(process),
-        stdin,
-        size,
-    };
-    let (_, connection) = monitor::open(&socket, &request).await?;
-    Ok(connection)
-}
-
-fn exec_process(host: &Host, id: &DynoId, request: &ExecRequest) -> Result<Process, ApiError> {
-    let paths = host.paths.dyno(id);
-    let missing = || ApiError::new(ErrorKind::Conflict, format!("dyno {id} is not running"));
-    let record: Record = durable::read_json(&paths.record())?.ok_or_else(missing)?;
-    let spec: Spec = durable::read_json(&paths.config())?.ok_or_else(missing)?;
-    let first = spec.process().as_ref().ok_or_else(missing)?;
-    let own = first.user();
-    let user = match &request.user {
-        Some(user) => launch::identity(host, &record, user)?,
-        None => {
-            let mut user =
-                launch::identity(host, &record, &format!("{}:{}", own.uid(), own.gid()))?;
-            user.additional_gids = own.additional_gids().clone().unwrap_or_default();
-            user
-        }
-    };
-    Ok(bundle::exec_process(first, request, &user)?)
+    exec::begin(host, &dyno.id, request).await
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use tokio::task::spawn_blocking;
 use crate::bundle::{self, Inputs, files};
 use crate::desired::Record;
 use crate::durable::{self, Survives, from_io, internal};
+use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::logs;
 use crate::monitor::{self, Watch};
@@ -192,7 +193,9 @@ async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut tokio::process::C
 async fn plumb(host: &Host, record: &Record, init: u32) -> Result<(), ApiError> {
     match (record.spec.net, place(record)) {
         (NetMode::Default, Some(place)) => {
-            host.network.attach(place, init).await?;
+            let plan = Plan::of(&record.spec, &record.image.config);
+            let in_service = !plan.gates_service();
+            host.network.attach(place, init, in_service).await?;
             host.publish_names();
             Ok(())
         }
@@ -291,13 +294,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
         version: monitor_protocol::VERSION,
         id: record.id.to_string(),
         stdin: spec.stdin,
-        restart: match spec.restart {
-            RestartPolicy::No => monitor_protocol::RestartPolicy::No,
-            RestartPolicy::OnFailure { max_retries } => {
-                monitor_protocol::RestartPolicy::OnFailure { max_retries }
-            }
-            RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
-        },
+        restart: restart_policy(spec.restart),
         stop_signal: bundle::stop_signal(spec, &record.image.config)?,
         stop_grace_ms: spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log: Some(monitor_protocol::LogConfig {
@@ -305,9 +302,27 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
             max_bytes: logs::MAX_BYTES,
             keep: logs::KEEP,
         }),
+        notify: spec.health.notify.then(|| {
+            let start = Plan::of(spec, &record.image.config).start_timeout;
+            monitor_protocol::NotifyConfig {
+                start_timeout_ms: u64::try_from(start.as_millis()).ok(),
+                watchdog_ms: spec.health.watchdog_ms,
+            }
+        }),
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })
+}
+
+/// A restart policy in the monitor's words.
+pub fn restart_policy(policy: RestartPolicy) -> monitor_protocol::RestartPolicy {
+    match policy {
+        RestartPolicy::No => monitor_protocol::RestartPolicy::No,
+        RestartPolicy::OnFailure { max_retries } => {
+            monitor_protocol::RestartPolicy::OnFailure { max_retries }
+        }
+        RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
+    }
 }
 
 fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(), ApiError> {

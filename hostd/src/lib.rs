@@ -19,8 +19,10 @@
 //! moment. It never forks itself, it executes the runtime.
 
 pub mod admission;
+pub mod boot_order;
 pub mod bundle;
 pub mod cgroups;
+pub mod chance;
 pub mod config;
 pub mod daemon;
 pub mod desired;
@@ -29,7 +31,9 @@ pub mod durable;
 pub mod edge;
 pub mod engine;
 pub mod events;
+pub mod exec;
 pub mod facts;
+pub mod health;
 pub mod host;
 pub mod http;
 pub mod identity;
@@ -49,3 +53,4 @@ pub mod systemd;
 pub mod teardown;
 pub mod trash;
 pub mod uids;
+pub mod why;

@@ -116,6 +116,8 @@ struct Attached {
     init: u32,
     /// The link was made; before that a missing one needs no repair.
     plumbed: bool,
+    /// Its published ports lead to it.
+    in_service: bool,
 }
 
 impl DefaultNetwork {
@@ -176,11 +178,12 @@ impl DefaultNetwork {
     }
 
     /// Remembers a dyno whose link is there already: an adopted one.
-    pub fn adopt(&self, place: Place, init: u32) {
+    pub fn adopt(&self, place: Place, init: u32, in_service: bool) {
         let attached = Attached {
             place,
             init,
             plumbed: true,
+            in_service,
         };
         self.state()
             .attached
@@ -194,11 +197,12 @@ impl DefaultNetwork {
         }
     }
 
-    /// Gives a created dyno its link, addresses and published ports.
+    /// Gives a created dyno its link, addresses and, where it is in service
+    /// from the start, published ports.
     ///
     /// # Errors
     /// What the kernel refused; nothing is left then.
-    pub async fn attach(&self, place: Place, init: u32) -> Result<(), ApiError> {
+    pub async fn attach(&self, place: Place, init: u32, in_service: bool) -> Result<(), ApiError> {
         let leaving = self.state().leaving.remove(&place.id);
         if let Some(Err(error)) = match leaving {
             Some(task) => Some(task.await),
@@ -214,10 +218,11 @@ impl DefaultNetwork {
             place: place.clone(),
             init,
             plumbed: false,
+            in_service,
         };
         self.state().attached.insert(id.clone(), entry);
         let network = self.network.clone();
-        let plumbed = blocking(move || plumb(&network, &place, init)).await;
+        let plumbed = blocking(move || plumb(&network, &place, init, in_service)).await;
         let mut state = self.state();
         if let Err(error) = plumbed {
             state.attached.remove(&id);
@@ -228,6 +233,35 @@ impl DefaultNetwork {
             entry.plumbed = true;
         }
         Ok(())
+    }
+
+    /// Lets a dyno's published ports lead to it, or to nobody. Connections that
+    /// there are stay.
+    ///
+    /// # Errors
+    /// What the kernel refused; the next repair tries again.
+    pub async fn serve(&self, id: &DynoId, in_service: bool) -> Result<(), ApiError> {
+        let _changing = self.repairs.read().await;
+        let place = {
+            let mut state = self.state();
+            let Some(entry) = state.attached.get_mut(id) else {
+                return Ok(());
+            };
+            if std::mem::replace(&mut entry.in_service, in_service) == in_service {
+                return Ok(());
+            }
+            entry.place.clone()
+        };
+        let network = self.network.clone();
+        blocking(move || {
+            let ports = published(&place);
+            let changed = match in_service {
+                true => network.publish(place.id.as_str(), &ports),
+                false => network.withdraw(place.id.as_str()),
+            };
+            changed.map_err(|error| api_error(&error))
+        })
+        .await
     }
 
     /// Clears away what an earlier detachment left, so that no repair takes
@@ -362,7 +396,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn plumb(network: &Network, place: &Place, init: u32) -> Result<(), ApiError> {
+fn plumb(network: &Network, place: &Place, init: u32, in_service: bool) -> Result<(), ApiError> {
     let namespace = network_namespace(init)?;
     let ports = published(place);
     // Since it was created, another program may have taken one of its ports.
@@ -372,7 +406,7 @@ fn plumb(network: &Network, place: &Place, init: u32) -> Result<(), ApiError> {
     network
         .attach(namespace.as_fd(), &endpoint(place))
         .map_err(|error| api_error(&error))?;
-    if ports.is_empty() {
+    if ports.is_empty() || !in_service {
         return Ok(());
     }
     network.publish(place.id.as_str(), &ports).map_err(|error| {
@@ -391,6 +425,7 @@ fn repair(network: &Network, attached: &[Attached]) -> Result<Vec<Repair>, ApiEr
             .collect(),
         published: attached
             .iter()
+            .filter(|entry| entry.in_service)
             .flat_map(|entry| published(&entry.place))
             .collect(),
     };
@@ -418,7 +453,7 @@ fn is_passing(network: &Network, attached: &[Attached], repair: &Repair) -> bool
     if !entry.plumbed || !Path::new(&format!("/proc/{}", entry.init)).exists() {
         return true;
     }
-    if let Err(error) = plumb(network, &entry.place, entry.init) {
+    if let Err(error) = plumb(network, &entry.place, entry.init, entry.in_service) {
         tracing::warn!(dyno = %entry.place.id, %error, "cannot bring the link back");
     }
     false

@@ -150,6 +150,16 @@ impl DynoPaths {
         self.run.join("state.json")
     }
 
+    /// Where the dyno says how it is.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.run.join("notify.sock")
+    }
+
+    /// What its checks said.
+    pub fn health(&self) -> PathBuf {
+        self.run.join("health.json")
+    }
+
     /// The empty folder that the root file system is mounted over.
     pub fn rootfs(&self) -> PathBuf {
         self.run.join("rootfs")

@@ -9,17 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dyno_api::error::ApiError;
+use dyno_api::health::HealthState;
 use dyno_api::name::DynoId;
 use dyno_runtime::monitor::protocol::{Phase, State as MonitorState, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::timeout;
 
+use crate::boot_order::Turns;
 use crate::desired::{self, Record};
 use crate::durable::{self, Survives, chain, from_io};
+use crate::health::Saved;
+use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::launch::{self, Running};
 use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
-use crate::{cgroups, identity, supervisor};
+use crate::{boot_order, cgroups, identity, supervisor};
 
 /// How long a monitor may take to answer before hostd goes on without its word.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -63,12 +67,16 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
         Ok(())
     })
     .await?;
+    resumed.sort_by_key(|(record, ..)| boot_order::rank(record));
+    let mut turns = Turns::new();
     for (record, running, how) in resumed {
         tracing::info!(dyno = %record.id, name = %record.name, ?how, "taken up");
         let id = record.id.clone();
-        let handle = supervisor::resume(host.clone(), record, running, how);
+        let turn = (how == Recovery::Start).then(|| turns.wait());
+        let handle = supervisor::resume(host.clone(), record, running, how, turn);
         host.registry().open(&id, handle);
     }
+    turns.begin(usize::try_from(host.facts.cpus).unwrap_or(1));
     host.publish_names();
     Ok(())
 }
@@ -177,9 +185,22 @@ fn decide(host: &Host, record: &Record, evidence: Evidence, running: Option<&Run
     if let (Recovery::Adopt { .. }, Some(running), Some(place)) =
         (how, running, launch::place(record))
     {
-        host.network.adopt(place, running.last.pid.unwrap_or(0));
+        let in_service = in_service(host, record, running);
+        let init = running.last.pid.unwrap_or(0);
+        host.network.adopt(place, init, in_service);
     }
     how
+}
+
+/// Whether the published ports of a dyno that runs lead to it, as an earlier
+/// hostd left them.
+fn in_service(host: &Host, record: &Record, running: &Running) -> bool {
+    if !Plan::of(&record.spec, &record.image.config).gates_service() {
+        return true;
+    }
+    Saved::load(&host.paths.dyno(&record.id))
+        .filter(|saved| Some(saved.run) == running.last.started)
+        .is_some_and(|saved| saved.state == HealthState::Ready)
 }
 
 /// Removes what belongs to no record: monitors that nobody watches, groups,

@@ -45,6 +45,12 @@ pub const KILL: u8 = 9;
 /// SIGTERM.
 pub const TERM: u8 = 15;
 
+/// `KILL` for 9; the number where there is no name.
+pub fn name(number: u8) -> String {
+    let named = NAMES.iter().find(|(_, known)| *known == number);
+    named.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
 /// The number of `TERM`, `SIGTERM`, `15`, `RTMIN+3`.
 ///
 /// # Errors

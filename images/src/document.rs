@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, LayerId};
-use crate::image::ImageConfig;
+use crate::image::{Healthcheck, ImageConfig};
 use crate::platform::Platform;
 
 /// P15: no index, manifest or config is read beyond this many bytes.
@@ -307,6 +307,29 @@ struct RawConfig {
     working_dir: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     stop_signal: Option<String>,
+    healthcheck: Option<serde_json::Value>,
+}
+
+/// Other fields, `StartPeriod` among them, say nothing that is needed.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealthcheck {
+    test: Vec<String>,
+    interval: i64,
+    timeout: i64,
+    retries: i64,
+}
+
+/// P6: nonsense of an image's author is no check, and keeps nobody from
+/// running the image.
+fn healthcheck(raw: serde_json::Value) -> Option<Healthcheck> {
+    let raw: RawHealthcheck = serde_json::from_value(raw).ok()?;
+    Some(Healthcheck {
+        test: raw.test,
+        interval: raw.interval,
+        timeout: raw.timeout,
+        retries: raw.retries,
+    })
 }
 
 impl From<RawConfig> for ImageConfig {
@@ -324,6 +347,7 @@ impl From<RawConfig> for ImageConfig {
             volumes: keys(raw.volumes),
             exposed_ports: keys(raw.exposed_ports),
             labels: raw.labels.unwrap_or_default(),
+            healthcheck: raw.healthcheck.and_then(healthcheck),
         }
     }
 }
@@ -354,6 +378,33 @@ mod tests {
 
     fn parse(value: &serde_json::Value, announced: &str) -> Result<Document, DocumentError> {
         Document::parse(value.to_string().as_bytes(), announced)
+    }
+
+    // P6
+    #[test]
+    fn a_healthcheck_is_read_and_a_nonsensical_one_refuses_no_image() {
+        let config = |check: serde_json::Value| {
+            let raw = serde_json::json!({"Cmd": ["x"], "Healthcheck": check});
+            ImageConfig::from(serde_json::from_value::<RawConfig>(raw).unwrap())
+        };
+        let check = serde_json::json!({
+            "Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64, "StartPeriod": 1, "Retries": 2,
+        });
+        let expected = Healthcheck {
+            test: vec!["CMD-SHELL".to_owned(), "true".to_owned()],
+            interval: 5_000_000_000,
+            timeout: 0,
+            retries: 2,
+        };
+        assert_eq!(config(check).healthcheck, Some(expected));
+        for nonsense in [
+            "x".into(),
+            serde_json::json!({"Test": 7}),
+            serde_json::Value::Null,
+        ] {
+            let config = config(nonsense);
+            assert_eq!((config.healthcheck, config.cmd.len()), (None, 1));
+        }
     }
 
     #[test]

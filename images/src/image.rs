@@ -69,6 +69,24 @@ pub struct ImageConfig {
     pub exposed_ports: BTreeSet<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// How its author would have it checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// Docker's `HEALTHCHECK`, which images of OCI format carry as well. Times are
+/// nanoseconds; 0 and less mean the default, as in Docker's own documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Healthcheck {
+    /// `["CMD", PROGRAM, ARGUMENT…]`, `["CMD-SHELL", COMMAND]` or `["NONE"]`.
+    pub test: Vec<String>,
+    /// Nanoseconds between two checks.
+    pub interval: i64,
+    /// Nanoseconds that a check may take.
+    pub timeout: i64,
+    /// Failures in a row that count.
+    pub retries: i64,
 }
 
 impl Image {

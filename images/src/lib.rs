@@ -33,7 +33,7 @@ pub mod unpack;
 pub use archive::LoadError;
 pub use digest::{Digest, DigestError, LayerId};
 pub use document::DocumentError;
-pub use image::{Bind, Image, ImageConfig};
+pub use image::{Bind, Healthcheck, Image, ImageConfig};
 pub use ingest::IngestError;
 pub use jail::{Jail, UnpackError};
 pub use limits::Limits;

@@ -211,6 +211,21 @@ impl Network {
         self.forget(&stale)
     }
 
+    /// Has the published ports of an endpoint lead nowhere. Connections of
+    /// other machines that there are stay; those of this machine's loopback
+    /// addresses break off.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn withdraw(&self, id: &str) -> Result<()> {
+        let changed = self.kernel().rules.change(|elements| {
+            elements.unpublish(id);
+            Ok(())
+        });
+        // The flows that go stale by this are those that are to stay.
+        changed.map(drop)
+    }
+
     /// Replaces the whole ruleset by that of the desired state, in one
     /// transaction.
     ///

@@ -34,6 +34,7 @@ mod ending;
 mod exec;
 mod failure;
 mod listener;
+mod notify;
 mod record;
 mod serve;
 pub mod spare;
@@ -57,6 +58,7 @@ use self::failure::words;
 use self::listener::Listener;
 use self::log::Log;
 use self::machine::{Machine, Settings};
+use self::notify::Notify;
 use self::protocol::{Announcement, Config, Failure, FailureKind, Phase, Status, VERSION, file};
 use self::record::Recorder;
 use crate::cgroup;
@@ -106,6 +108,11 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     }
     let log = config.log.clone().map(Log::open).transpose();
     let log = log.map_err(|error| internal(format!("open the log: {error}")))?;
+    // Before the container, which mounts it.
+    let notify = config.notify.map(|config| Notify::bind(dir, config));
+    let notify = notify
+        .transpose()
+        .map_err(|error| internal(format!("make {}: {error}", file::NOTIFY)))?;
     let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
     let mut container = container.named(&config.id);
     let record = container.cgroup().record().clone();
@@ -130,6 +137,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         signals,
         listener: None,
         oom: None,
+        notify,
         dyno: Dyno::new(created, streams),
         clients: Vec::new(),
         execs: Vec::new(),
@@ -223,6 +231,8 @@ fn untold() -> Status {
         pid: None,
         started: None,
         restarts: 0,
+        crashes: 0,
+        notified: None,
         exit: None,
         next_start: None,
         reason: None,

@@ -9,6 +9,7 @@ use crate::dyno::{Dyno, DynoSpec, ExitStatus, LogLine, Stats};
 use crate::query::{
     CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
+use crate::why::Why;
 
 /// Each call names its dyno by id or by name.
 ///
@@ -129,6 +130,14 @@ impl Client {
         let query = StatsQuery { stream: true };
         self.lines(Self::dyno_call(Method::GET, dyno, "/stats").query(&query)?)
             .await
+    }
+
+    /// Why a dyno is as it is.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno.
+    pub async fn why(&self, dyno: &str) -> Result<Why, Error> {
+        self.json(Self::dyno_call(Method::GET, dyno, "/why")).await
     }
 
     /// A call on the route of one dyno.

@@ -9,6 +9,7 @@ use crate::error::ApiError;
 use crate::query::{
     CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
+use crate::why::Why;
 
 /// Create a dyno; start it as well if asked to.
 #[utoipa::path(post, path = "/v1/dynos", tag = "dynos", params(CreateQuery),
@@ -110,6 +111,15 @@ fn logs() {}
         (status = "default", body = ApiError, description = "Why not"),
     ))]
 fn stats() {}
+
+/// Why a dyno restarts, waits, is held back, or has ended.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/why", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Why, description = "Sentences for people, and what they are made of"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn why() {}
 
 /// Join a dyno's standard streams. A dyno that is created and not started may
 /// be attached to, and be started by the same request: nothing of its output is

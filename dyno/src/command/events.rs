@@ -4,7 +4,7 @@ use clap::Args;
 use dyno_api::event::{Event, What};
 use dyno_api::query::EventsQuery;
 
-use super::Context;
+use super::{Context, status};
 use crate::failure::Failure;
 
 /// Show what happens on the host, as it happens
@@ -48,11 +48,23 @@ fn text(event: &Event) -> String {
             name,
             restarts,
             delay_ms,
+            crash_loop,
             ..
         } => {
-            format!("dyno {name} starts again in {delay_ms} ms (restart {restarts})")
+            let word = if *crash_loop { ", crash loop" } else { "" };
+            format!("dyno {name} starts again in {delay_ms} ms (restart {restarts}{word})")
         }
         What::DynoLost { name, .. } => format!("dyno {name} lost: its monitor vanished"),
+        What::DynoHealth {
+            name,
+            health,
+            reason,
+            ..
+        } => {
+            let health = status::health_word(*health);
+            let why = reason.as_ref().map(|reason| format!(": {reason}"));
+            format!("dyno {name} {health}{}", why.unwrap_or_default())
+        }
         What::DynoRemoved { name, .. } => format!("dyno {name} removed"),
         What::ImageReady { reference, .. } => format!("image {reference} ready"),
         What::ImageRemoved { reference } => format!("image {reference} removed"),

@@ -25,6 +25,7 @@ mod status;
 pub(crate) mod stop;
 pub(crate) mod version;
 pub(crate) mod wait;
+pub(crate) mod why;
 
 use std::io;
 use std::path::PathBuf;

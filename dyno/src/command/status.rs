@@ -2,6 +2,7 @@
 
 use anstyle::Style;
 use dyno_api::dyno::{Dyno, ExitStatus, Phase};
+use dyno_api::health::HealthState;
 use jiff::Timestamp;
 
 use crate::output::style;
@@ -9,7 +10,8 @@ use crate::value::duration::human_age;
 
 /// Whether the dyno is in `ps` without `-a`.
 pub(super) fn is_live(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Backoff | Phase::Stopping)
+    use Phase::{Backoff, Running, Stopping, Waiting};
+    matches!(phase, Running | Backoff | Stopping | Waiting)
 }
 
 /// `running 3m`, `exited (0) 2h ago`, `backoff (1), started again 4 times`.
@@ -27,10 +29,27 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
                 .started
                 .map(|started| human_age(started, now))
                 .unwrap_or_default();
+            let health = status
+                .health
+                .map(|health| format!(" ({})", health_word(health)));
+            let health = health.unwrap_or_default();
             let again = restarts(status.restarts);
-            format!("running {age}{again}").trim_end().to_owned()
+            let text = format!("running {age}");
+            format!("{}{health}{again}", text.trim_end())
         }
-        Phase::Backoff => format!("{}{}", ended("backoff"), restarts(status.restarts)),
+        Phase::Backoff => {
+            let word = if status.crash_loop {
+                "crash loop"
+            } else {
+                "backoff"
+            };
+            let next = next_start(status.next_start, now);
+            format!("{}{}{next}", ended(word), restarts(status.restarts))
+        }
+        Phase::Waiting => match &status.reason {
+            Some(reason) => format!("waiting: {reason}"),
+            None => "waiting".to_owned(),
+        },
         Phase::Stopping => "stopping".to_owned(),
         Phase::Exited => ended("exited"),
         Phase::Lost => "lost".to_owned(),
@@ -41,11 +60,27 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
     }
 }
 
+/// What the checks of a dyno that has any say.
+pub(super) fn health_word(health: HealthState) -> &'static str {
+    match health {
+        HealthState::Starting => "starting",
+        HealthState::Unready => "unready",
+        HealthState::Ready => "ready",
+        HealthState::Unhealthy => "unhealthy",
+    }
+}
+
+/// `, next in 12s`.
+fn next_start(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map(|at| format!(", next in {}", human_age(now, at)))
+        .unwrap_or_default()
+}
+
 /// The style of a phase.
 pub(super) fn style(phase: Phase) -> Style {
     match phase {
         Phase::Running => style::GOOD,
-        Phase::Backoff | Phase::Stopping => style::WARNING,
+        Phase::Backoff | Phase::Stopping | Phase::Waiting => style::WARNING,
         Phase::Lost | Phase::Failed => style::BAD,
         Phase::Created | Phase::Exited => style::FAINT,
     }
@@ -69,7 +104,7 @@ fn cause(exit: &ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dyno_api::dyno::{DynoSpec, DynoStatus};
+    use dyno_api::dyno::{CRASH_LOOP, DynoSpec, DynoStatus};
     use jiff::SignedDuration;
 
     use super::*;
@@ -86,6 +121,12 @@ mod tests {
             started: Some(then),
             exit,
             restarts,
+            crashes: restarts,
+            crash_loop: phase == Phase::Backoff && restarts >= CRASH_LOOP,
+            next_start: (phase == Phase::Backoff).then(|| then + SignedDuration::from_secs(192)),
+            health: None,
+            failed_check: None,
+            status_text: None,
             reason: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);
@@ -108,6 +149,7 @@ mod tests {
                 code,
                 signal: None,
                 oom,
+                memory_peak_bytes: None,
                 at,
             })
         };
@@ -131,7 +173,13 @@ mod tests {
                 Phase::Backoff,
                 exit(1, false),
                 1,
-                "backoff (1) 2m ago, restarted once",
+                "backoff (1) 2m ago, restarted once, next in 12s",
+            ),
+            (
+                Phase::Backoff,
+                exit(1, false),
+                CRASH_LOOP,
+                "crash loop (1) 2m ago, restarted 5 times, next in 12s",
             ),
             (Phase::Lost, None, 0, "lost"),
         ] {

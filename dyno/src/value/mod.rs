@@ -4,6 +4,8 @@
 //! says what is wrong with the text and what is accepted; clap adds the flag
 //! and the text itself.
 
+pub(crate) mod after;
+pub(crate) mod check;
 pub(crate) mod decimal;
 pub(crate) mod detach;
 pub(crate) mod device;

@@ -5,6 +5,7 @@
 //! they are known, in the engine.
 
 mod capability;
+mod health;
 mod limits;
 mod mounts;
 pub mod ports;
@@ -56,6 +57,7 @@ pub fn check(spec: &DynoSpec, facts: &HostFacts, paths: &Paths) -> Result<(), Ap
         return Err(invalid("ports are published on the default network only")
             .hint("leave `net` or `ports` out; with `net` host every port is the host's anyway"));
     }
+    health::check(spec)?;
     capabilities(&spec.security)?;
     limits::check(spec, facts)?;
     ports::check(&spec.ports)?;
@@ -102,6 +104,7 @@ fn check_strings(spec: &DynoSpec) -> Result<(), ApiError> {
         ("devices", spec.devices.len()),
         ("labels", spec.labels.len()),
         ("env", spec.env.len()),
+        ("after", spec.after.len()),
     ];
     match lists.iter().find(|(_, length)| *length > MAX_ENTRIES) {
         Some((list, length)) => Err(invalid(format!(

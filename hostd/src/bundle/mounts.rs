@@ -10,6 +10,8 @@ use super::{BundleError, Inputs};
 use crate::admission::invalid;
 use crate::paths::text;
 
+/// Where a dyno says how it is, inside.
+pub(super) const NOTIFY_SOCKET: &str = "/run/notify.sock";
 const DEFAULT_SHM: u64 = 64 << 20;
 const DEFAULT_TMPFS: u64 = 64 << 20;
 
@@ -22,6 +24,11 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
     }
     mounts.extend(wanted(inputs)?);
     mounts.extend(small_files(inputs)?);
+    if inputs.record.spec.health.notify {
+        let socket = text(&inputs.paths.dyno(&inputs.record.id).notify_socket());
+        let options = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
+        mounts.push(bind(&socket, NOTIFY_SOCKET, &options)?);
+    }
     Ok(mounts)
 }
 

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
     Process, ProcessBuilder, User as OciUser, UserBuilder,
 };
 
+use super::mounts::NOTIFY_SOCKET;
 use super::{BundleError, Inputs};
 use crate::admission::{capabilities, rlimit_type};
 use crate::facts::HostFacts;
@@ -149,6 +150,13 @@ fn environment(inputs: &Inputs<'_>) -> Result<Vec<String>, ApiError> {
         .clone()
         .unwrap_or_else(|| inputs.record.name.to_string());
     env.insert("HOSTNAME".to_owned(), hostname);
+    if spec.health.notify {
+        env.insert("NOTIFY_SOCKET".to_owned(), NOTIFY_SOCKET.to_owned());
+    }
+    if let Some(watchdog) = spec.health.watchdog_ms {
+        let microseconds = watchdog.saturating_mul(1000).to_string();
+        env.insert("WATCHDOG_USEC".to_owned(), microseconds);
+    }
     env.extend(spec.env.clone());
     Ok(lines(env))
 }

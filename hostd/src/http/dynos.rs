@@ -14,6 +14,7 @@ use dyno_api::error::ApiError;
 use dyno_api::query::{
     CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
+use dyno_api::why::Why;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Failure, bytes_stream, lines};
@@ -22,7 +23,7 @@ use super::upgrade::{self, Upgrade};
 use crate::durable::internal;
 use crate::host::Host;
 use crate::supervisor::is_over;
-use crate::{engine, logs, stats};
+use crate::{engine, logs, stats, why};
 
 /// Chunks that a slow reader may leave unread.
 const CHUNKS: usize = 4;
@@ -152,6 +153,14 @@ pub(super) async fn stats(
         }
     });
     Ok(lines(from))
+}
+
+pub(super) async fn why(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Why>> {
+    Ok(Json(why::why(&host, &dyno).await?))
 }
 
 pub(super) async fn attach(

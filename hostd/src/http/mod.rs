@@ -51,6 +51,7 @@ fn routes() -> Routes {
         ("/v1/dynos/{dyno}/wait", get(dynos::wait)),
         ("/v1/dynos/{dyno}/logs", get(dynos::logs)),
         ("/v1/dynos/{dyno}/stats", get(dynos::stats)),
+        ("/v1/dynos/{dyno}/why", get(dynos::why)),
         ("/v1/dynos/{dyno}/attach", post(dynos::attach)),
         ("/v1/dynos/{dyno}/exec", post(dynos::exec)),
         ("/v1/images", get(images::list)),

@@ -161,7 +161,8 @@ fn stop(state: State) -> (State, Vec<Action>) {
     let wanted = Action::Want(Wanted::Stopped);
     match state {
         State::Resting => (State::Resting, vec![]),
-        State::Waiting => (State::Resting, vec![wanted]),
+        // Shows what rests, for there is no end to come.
+        State::Waiting => (State::Resting, vec![wanted, Action::CleanUp]),
         State::Prepared | State::Live => (state, vec![wanted, Action::Stop]),
     }
 }

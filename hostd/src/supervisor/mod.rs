@@ -5,9 +5,15 @@
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
 //! view      what the API shows, and which events follow
+//! again     restarts that are hostd's own
+//! order     starts that wait for other dynos
+//! checks    whether it works, and what follows where it does not
 //! ```
 
+mod again;
+mod checks;
 pub mod machine;
+mod order;
 mod perform;
 mod view;
 
@@ -16,12 +22,17 @@ use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Dyno, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_runtime::monitor::policy::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::boot_order::Turn;
 use crate::desired::{Record, Wanted};
+use crate::health::plan::Plan;
 use crate::host::Host;
 use crate::launch::Running;
+use checks::Checks;
 use machine::{Input, Recovery, State, Traits, is_leased, step};
+use order::Pending;
 
 /// Requests that wait for one dyno.
 const QUEUE: usize = 64;
@@ -117,13 +128,19 @@ struct Supervisor {
     state: State,
     view: watch::Sender<Dyno>,
     running: Option<Running>,
-    /// Losses in a row, which the pause before a restart grows with.
-    losses: u32,
-    /// Restarts under earlier monitors.
-    restarts: u32,
+    /// What the pauses before hostd's own restarts depend on.
+    history: History,
+    /// The latest loss was one too many for its policy.
+    given_up: bool,
+    /// The pause that the policy has decided on.
+    next_pause: Option<Duration>,
     restart_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
+    plan: Plan,
+    checks: Option<Checks>,
+    /// A start that waits.
+    pending: Option<Pending>,
     unrecorded: bool,
     forgotten: bool,
 }
@@ -133,21 +150,22 @@ pub(crate) fn supervise(host: Arc<Host>, record: Record) -> Handle {
     spawn(host, record, None, None)
 }
 
-/// Takes supervision up again.
+/// Takes supervision up again; where it is to be started, when its turn comes.
 pub(crate) fn resume(
     host: Arc<Host>,
     record: Record,
     running: Option<Running>,
     how: Recovery,
+    turn: Option<Turn>,
 ) -> Handle {
-    spawn(host, record, running, Some(how))
+    spawn(host, record, running, Some((how, turn)))
 }
 
 fn spawn(
     host: Arc<Host>,
     record: Record,
     running: Option<Running>,
-    how: Option<Recovery>,
+    recovery: Option<(Recovery, Option<Turn>)>,
 ) -> Handle {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (view, seen) = watch::channel(view::resting(&record));
@@ -157,26 +175,37 @@ fn spawn(
         view: seen,
         attached: Arc::downgrade(&attached),
     };
+    let plan = Plan::of(&record.spec, &record.image.config);
     let mut supervisor = Supervisor {
         host,
         record,
         state: State::Resting,
         view,
         running,
-        losses: 0,
-        restarts: 0,
+        history: History::default(),
+        given_up: false,
+        next_pause: None,
         restart_due: None,
         attached,
+        plan,
+        checks: None,
+        pending: None,
         unrecorded: false,
         forgotten: false,
     };
-    if matches!(how, Some(Recovery::Adopt { .. })) {
+    if matches!(recovery, Some((Recovery::Adopt { .. }, _))) {
         supervisor.state = State::Live;
+        supervisor.begin_checks();
         supervisor.show_running();
     }
     tokio::spawn(async move {
-        if let Some(how) = how {
+        if let Some((how, turn)) = recovery {
+            let turn = match turn {
+                Some(turn) => turn.await.ok(),
+                None => None,
+            };
             supervisor.recover(how).await;
+            drop(turn);
         }
         supervisor.run(queue).await;
     });
@@ -186,9 +215,11 @@ fn spawn(
 impl Supervisor {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while !self.forgotten {
+            self.follow_checks().await;
             let due = self.restart_due;
             // With each turn anew: whatever happened, somebody may follow it up.
-            let lease = is_leased(self.state, self.traits()).then(|| Instant::now() + LEASE);
+            let leased = self.pending.is_none() && is_leased(self.state, self.traits());
+            let lease = leased.then(|| Instant::now() + LEASE);
             tokio::select! {
                 request = queue.recv() => match request {
                     Some(request) => self.answer(request).await,
@@ -198,6 +229,7 @@ impl Supervisor {
                     Some(status) => self.heard(status),
                     None => self.monitor_gone().await,
                 },
+                outcome = checks::next(&mut self.checks) => self.checked(outcome).await,
                 () = until(due) => {
                     self.restart_due = None;
                     self.input(Input::RestartDue, None).await.unwrap_or_else(|error| {
@@ -205,6 +237,7 @@ impl Supervisor {
                     });
                 }
                 () = until(lease) => self.lease_over().await,
+                () = order::stirs(&mut self.pending) => self.look_again().await,
             }
         }
     }
@@ -232,18 +265,25 @@ impl Supervisor {
         let outcome = if self.forgotten {
             Err(ApiError::new(ErrorKind::NotFound, "the dyno was removed"))
         } else {
-            let input = match request.ask {
-                Ask::Prepare => Input::Prepare,
-                Ask::Start => Input::Start,
-                Ask::Stop { .. } => Input::Stop,
-                Ask::Signal(_) => Input::Signal,
-                Ask::Remove { force } => Input::Remove { force },
-            };
-            self.input(input, Some(request.ask)).await
+            self.serve_request(request.ask).await
         };
         if request.reply.send(outcome).is_err() {
             tracing::debug!(dyno = %self.record.id, "whoever asked went away");
         }
+    }
+
+    async fn serve_request(&mut self, ask: Ask) -> Result<(), ApiError> {
+        let input = match ask {
+            Ask::Prepare => Input::Prepare,
+            Ask::Start => return self.start_in_order(Some(ask)).await,
+            Ask::Stop { .. } => {
+                self.stop_waiting().await?;
+                Input::Stop
+            }
+            Ask::Signal(_) => Input::Signal,
+            Ask::Remove { force } => Input::Remove { force },
+        };
+        self.input(input, Some(ask)).await
     }
 
     async fn input(&mut self, input: Input, ask: Option<Ask>) -> Result<(), ApiError> {
@@ -266,7 +306,10 @@ impl Supervisor {
     fn traits(&self) -> Traits {
         Traits {
             rm: self.record.spec.rm,
-            restart: self.record.spec.restart,
+            restart: match self.given_up {
+                true => RestartPolicy::No,
+                false => self.record.spec.restart,
+            },
             wanted: self.record.wanted,
         }
     }

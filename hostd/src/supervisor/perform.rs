@@ -1,6 +1,6 @@
 //! The effects of a supervisor's decisions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dyno_api::dyno::{Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -16,11 +16,6 @@ use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::{cgroups, monitor, trash};
 
-/// The pause after the first loss; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A dyno that ran for so long begins anew with short pauses.
-const HEALTHY: Duration = Duration::from_secs(10);
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
 /// How long a killed monitor may take to be gone.
@@ -33,7 +28,7 @@ impl Supervisor {
         ask: Option<Ask>,
     ) -> Result<(), ApiError> {
         match action {
-            Action::Want(wanted) => self.want(wanted).await,
+            Action::Want(wanted) => self.want(wanted, ask.is_some()).await,
             Action::Prepare => self.prepare().await,
             Action::Start => self.tell(&Request::Start {}).await,
             Action::Stop => {
@@ -86,10 +81,10 @@ impl Supervisor {
         }
     }
 
-    async fn want(&mut self, wanted: Wanted) -> Result<(), ApiError> {
-        if wanted == Wanted::Running {
-            self.losses = 0;
-            self.restarts = 0;
+    pub(super) async fn want(&mut self, wanted: Wanted, asked: bool) -> Result<(), ApiError> {
+        if wanted == Wanted::Running && asked {
+            self.begin_anew();
+            self.record.failed_check = None;
         }
         if self.record.wanted == wanted {
             return Ok(());
@@ -261,26 +256,6 @@ impl Supervisor {
         Ok(())
     }
 
-    fn pause(&mut self) {
-        let doubled =
-            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.losses).unwrap_or(u32::MAX));
-        let pause = doubled.min(LONGEST_PAUSE);
-        self.losses = self.losses.saturating_add(1);
-        self.restarts = self.restarts.saturating_add(1);
-        self.restart_due = Some(Instant::now() + pause);
-        let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
-        let delay_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let restarts = self.restarts;
-        self.host.events.emit(What::DynoRestarting {
-            dyno,
-            name,
-            restarts,
-            delay_ms,
-        });
-        self.view
-            .send_modify(|dyno| dyno.status.phase = Phase::Backoff);
-    }
-
     /// The monitor's final state, where it left one.
     pub(super) fn last_word(&self) -> Option<Status> {
         let path = self.host.paths.dyno(&self.record.id).monitor_state();
@@ -293,19 +268,6 @@ impl Supervisor {
                 None
             }
         }
-    }
-
-    pub(super) fn lost(&mut self) {
-        tracing::warn!(dyno = %self.record.id, "the monitor is gone without a last word");
-        let started = self.view.borrow().status.started;
-        let ran = started.map(|at| jiff::Timestamp::now().duration_since(at).unsigned_abs());
-        if ran.is_some_and(|ran| ran >= HEALTHY) {
-            self.losses = 0;
-        }
-        self.record.rest = Phase::Lost;
-        self.record.reason = Some("its monitor vanished; the dyno was killed with it".to_owned());
-        let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
-        self.host.events.emit(What::DynoLost { dyno, name });
     }
 
     /// Takes a status of the monitor in.
@@ -334,19 +296,22 @@ impl Supervisor {
 
     fn show(&self, status: &Status) {
         let monitor = self.running.as_ref().map_or(0, |running| running.pid);
-        let dyno = view::described(&self.record, status, monitor, self.restarts);
-        let before = self.view.borrow().status.clone();
-        for event in view::events(&before, &dyno, status.next_start) {
+        let mut dyno = view::described(&self.record, status, monitor);
+        dyno.status.health = self.health(status);
+        self.show_pending(&mut dyno);
+        let events = view::events(&self.view.borrow().status, &dyno);
+        // Who looks because of an event sees what it tells of.
+        self.view.send_replace(dyno);
+        for event in events {
             self.host.events.emit(event);
         }
-        self.view.send_replace(dyno);
     }
 
-    fn show_resting(&self) {
+    pub(super) fn show_resting(&self) {
         let mut dyno = view::resting(&self.record);
         let before = self.view.borrow().status.clone();
         dyno.status.started = before.started;
-        dyno.status.restarts = before.restarts;
+        dyno.status.restarts = before.restarts.max(dyno.status.restarts);
         self.view.send_replace(dyno);
     }
 
@@ -368,7 +333,7 @@ impl Supervisor {
                 self.input(Input::Lost, None).await
             }
             Recovery::Start => match self.take_down().await {
-                Ok(()) => self.input(Input::Start, None).await,
+                Ok(()) => self.start_in_order(None).await,
                 Err(error) => Err(error),
             },
             Recovery::Rest => self.take_down().await,

@@ -1,6 +1,6 @@
 //! What the API shows of a dyno, and which events follow from a change.
 
-use dyno_api::dyno::{Dyno, DynoStatus, ExitStatus, Phase};
+use dyno_api::dyno::{CRASH_LOOP, Dyno, DynoStatus, ExitStatus, Phase};
 use dyno_api::event::What;
 use dyno_runtime::monitor::protocol;
 use jiff::Timestamp;
@@ -23,27 +23,33 @@ pub(super) fn resting(record: &Record) -> Dyno {
             ports: record.ports.clone(),
             started: None,
             exit: record.exit,
-            restarts: 0,
+            restarts: record.restarts,
+            crashes: 0,
+            crash_loop: false,
+            next_start: None,
+            health: None,
+            failed_check: record.failed_check.clone(),
+            status_text: None,
             reason: record.reason.clone(),
         },
     }
 }
 
 /// A dyno as its monitor describes it.
-pub(super) fn described(
-    record: &Record,
-    status: &protocol::Status,
-    monitor: u32,
-    restarts: u32,
-) -> Dyno {
+pub(super) fn described(record: &Record, status: &protocol::Status, monitor: u32) -> Dyno {
     let mut dyno = resting(record);
+    let waits = status.phase == protocol::Phase::Backoff;
     dyno.status = DynoStatus {
         phase: phase(status.phase),
+        crashes: status.crashes,
+        crash_loop: waits && status.crashes >= CRASH_LOOP,
+        next_start: status.next_start,
+        status_text: status.notified.as_ref().and_then(|said| said.text.clone()),
         pid: status.pid,
         monitor_pid: (!status.phase.is_final()).then_some(monitor),
         started: status.started,
         exit: status.exit.map(exit).or(record.exit),
-        restarts: restarts.saturating_add(status.restarts),
+        restarts: record.restarts.saturating_add(status.restarts),
         reason: status.reason.clone(),
         ..dyno.status
     };
@@ -68,17 +74,14 @@ pub(super) fn exit(exit: protocol::ExitStatus) -> ExitStatus {
         code: exit.code,
         signal: exit.signal,
         oom: exit.oom,
+        memory_peak_bytes: exit.memory_peak_bytes,
         at: exit.at,
     }
 }
 
 /// What happened between two looks at a dyno. A monitor that restarts its
 /// dyno quickly may have ended and started it in between.
-pub(super) fn events(
-    before: &DynoStatus,
-    after: &Dyno,
-    next_start: Option<Timestamp>,
-) -> Vec<What> {
+pub(super) fn events(before: &DynoStatus, after: &Dyno) -> Vec<What> {
     let (dyno, name) = (after.id.clone(), after.name.clone());
     let after = &after.status;
     let mut events = Vec::new();
@@ -94,14 +97,17 @@ pub(super) fn events(
     if after.phase == Phase::Backoff
         && (before.phase != Phase::Backoff || after.exit != before.exit)
     {
-        let delay = next_start.map_or(0, |at| Timestamp::now().duration_until(at).as_millis());
-        let delay_ms = u64::try_from(delay).unwrap_or(0);
-        let restarts = after.restarts;
+        let now = Timestamp::now();
+        let delay = after
+            .next_start
+            .map_or(0, |at| now.duration_until(at).as_millis());
         events.push(What::DynoRestarting {
             dyno: dyno.clone(),
             name: name.clone(),
-            restarts,
-            delay_ms,
+            restarts: after.restarts,
+            delay_ms: u64::try_from(delay).unwrap_or(0),
+            crashes: after.crashes,
+            crash_loop: after.crash_loop,
         });
     }
     if after.started.is_some() && after.started != before.started {
@@ -125,21 +131,28 @@ mod tests {
             pid: None,
             started: started.map(at),
             restarts: 2,
+            crashes: 5,
+            notified: None,
             exit: exited.map(|second| protocol::ExitStatus {
                 code: 1,
                 signal: None,
                 oom: false,
+                memory_peak_bytes: None,
                 at: at(second),
             }),
             next_start: None,
             reason: None,
             by_system: false,
         };
-        described(&record(1), &status, 7, 3)
+        let record = Record {
+            restarts: 3,
+            ..record(1)
+        };
+        described(&record, &status, 7)
     }
 
     fn names(before: &Dyno, after: &Dyno) -> Vec<String> {
-        let events = events(&before.status, after, None);
+        let events = events(&before.status, after);
         let name = |what: &What| {
             serde_json::to_value(what).unwrap()["event"]
                 .as_str()
@@ -165,6 +178,13 @@ mod tests {
         assert_eq!(names(&backoff, &again), ["dyno_started"]);
         // The pause was so short that nobody saw it.
         assert_eq!(names(&running, &again), ["dyno_exited", "dyno_started"]);
+    }
+
+    #[test]
+    fn only_who_waits_is_in_a_crash_loop() {
+        use protocol::Phase as P;
+        assert!(seen(P::Backoff, Some(1), Some(2)).status.crash_loop);
+        assert!(!seen(P::Running, Some(3), Some(2)).status.crash_loop);
     }
 
     #[test]

@@ -355,6 +355,7 @@ mod tests {
                 code: 0,
                 signal: None,
                 oom: false,
+                memory_peak_bytes: None,
                 at,
             },
             now,

@@ -27,6 +27,7 @@ use super::exec::{Exec, OUTPUTS};
 use super::listener::Listener;
 use super::log::{Log, Moment, Stream};
 use super::machine::{Event, Machine};
+use super::notify::Notify;
 use super::protocol::{Config, Failure, Phase};
 use super::record::Recorder;
 use crate::cgroup::OomWatch;
@@ -49,6 +50,8 @@ pub(super) struct Monitor {
     /// None once the dyno has ended for good.
     pub(super) listener: Option<Listener>,
     pub(super) oom: Option<OomWatch>,
+    /// Where the dyno is listened to.
+    pub(super) notify: Option<Notify>,
     pub(super) dyno: Dyno,
     pub(super) clients: Vec<Client>,
     pub(super) execs: Vec<Exec>,
@@ -64,6 +67,7 @@ enum Source {
     Signals,
     Listener,
     Oom,
+    Notify,
     Init,
     Output(Stream),
     Input,
@@ -121,6 +125,9 @@ impl Monitor {
         let mut add = |source, fd, flags| sources.push((source, fd, flags));
         if let Some(oom) = self.oom.as_ref().filter(|_| self.listener.is_some()) {
             add(Source::Oom, oom.as_fd(), PollFlags::IN);
+        }
+        if let Some(notify) = self.notify.as_ref().filter(|notify| notify.is_open(now)) {
+            add(Source::Notify, notify.as_fd(), PollFlags::IN);
         }
         if let Some(pidfd) = self.dyno.pidfd() {
             add(Source::Init, pidfd, PollFlags::IN);
@@ -189,6 +196,12 @@ impl Monitor {
             Source::Signals => self.signalled(),
             Source::Listener => self.accept(now),
             Source::Oom => self.out_of_memory(),
+            Source::Notify => {
+                if let Some(notify) = &mut self.notify {
+                    notify.receive(now);
+                }
+                self.publish();
+            }
             Source::Init => self.init_ended(),
             Source::Output(stream) => {
                 self.pass_output(stream);
@@ -297,6 +310,9 @@ impl Monitor {
             // The timer is no request: it conflicts with nothing.
             self.event(Event::Timer).ok();
         }
+        if let Some((reason, healthy)) = self.notify.as_mut().and_then(|it| it.overdue(now)) {
+            self.fail(&reason, healthy);
+        }
         if let Some(log) = &mut self.log
             && log.deadline().is_some_and(|at| at <= now)
         {
@@ -378,10 +394,12 @@ impl Monitor {
         let execs = self.execs.iter().filter_map(Exec::deadline);
         let listener = self.listener.as_ref().and_then(Listener::deadline);
         let log = self.log.as_ref().and_then(Log::deadline);
+        let notify = self.notify.as_ref().and_then(Notify::deadline);
         clients
             .chain(execs)
             .chain(listener)
             .chain(log)
+            .chain(notify)
             .chain(self.machine.deadline())
             .chain(self.dyno.deadline())
             .min()

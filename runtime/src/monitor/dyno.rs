@@ -196,6 +196,10 @@ impl Monitor {
         self.dyno.oom_before = self.oom_count();
         self.dyno.oom = false;
         self.dyno.killed = false;
+        // Before its first word can come.
+        if let Some(notify) = &mut self.notify {
+            notify.begin(Instant::now());
+        }
         match created.start() {
             Ok(process) => {
                 self.dyno.init = Some(Init::Running(process));
@@ -229,10 +233,14 @@ impl Monitor {
 
     fn start_failed(&mut self, failure: Failure) -> Event {
         self.dyno.streams = Streams::default();
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
         self.dyno.exit = Some(ExitStatus {
             code: exit_code(failure.kind),
             signal: None,
             oom: false,
+            memory_peak_bytes: None,
             at: Timestamp::now(),
         });
         self.dyno.reason = Some(failure.message.clone());
@@ -258,7 +266,11 @@ impl Monitor {
                 self.dyno.killed = true;
             }
             if cause == Event::Timer {
-                self.dyno.reason = Some("killed: it did not end when it was asked to".to_owned());
+                let killed = "killed: it did not end when it was asked to";
+                self.dyno.reason = Some(match self.dyno.reason.take() {
+                    Some(why) => format!("{why}; {killed}"),
+                    None => killed.to_owned(),
+                });
             }
         }
         self.kill_group();

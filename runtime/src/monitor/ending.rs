@@ -86,13 +86,18 @@ impl Monitor {
             Some(Init::Waiting(created)) => created.detach(),
             None => return,
         };
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
         let exit = process.wait().unwrap_or_else(|error| {
             complain(&format_args!("wait for the dyno: {error}"));
             Exit::Code(exit_code(FailureKind::Internal))
         });
         let oom = self.killed_for_memory(exit, self.dyno.oom_before);
-        let status = exit_status(exit, oom);
+        let mut status = exit_status(exit, oom);
         if oom {
+            let used = self.container.cgroup().stats();
+            status.memory_peak_bytes = used.ok().and_then(|used| used.memory_peak_bytes);
             self.dyno.reason = Some("killed: its memory limit was reached".to_owned());
         } else if self.dyno.started.is_none() {
             self.dyno.reason = Some("it ended before it was started".to_owned());
@@ -208,6 +213,7 @@ pub(super) fn exit_status(exit: Exit, oom: bool) -> ExitStatus {
         code,
         signal,
         oom,
+        memory_peak_bytes: None,
         at: Timestamp::now(),
     }
 }

@@ -6,6 +6,7 @@
 //!         │                 │   ▲                ▲   │ policy         ▲
 //!         │ Stop            │   │ Timer, Start   │   ▼                │
 //!         │             Stop│   └──────────── Backoff ───────────────┤
+//!         │    (Fail: asked as by a stop, then Draining by policy)   │
 //!         │                 ▼                        Stop            │
 //!         └──────────▶ Stopping ─────────────────┘                   │
 //!           (killed)    Timer: kill          StartFailed ────────────┘
@@ -46,6 +47,11 @@ pub enum Event {
         signal: Option<u8>,
         /// Instead of the configured grace.
         grace: Option<Duration>,
+    },
+    /// It does not work: it is ended, and what follows is the policy's.
+    Fail {
+        /// How long of this run it worked.
+        healthy: Duration,
     },
     /// Its memory limit was reached and a process was killed for it.
     Oom,
@@ -93,11 +99,26 @@ pub enum Conflict {
 enum Stage {
     Created,
     Starting,
-    Running { since: Instant },
-    Stopping { kill_at: Option<Instant> },
-    Draining { run: Run, verdict: Wanted },
-    Backoff { until: Instant },
-    Ended { failed: bool },
+    Running {
+        since: Instant,
+    },
+    Stopping {
+        kill_at: Option<Instant>,
+    },
+    Failing {
+        healthy: Duration,
+        kill_at: Option<Instant>,
+    },
+    Draining {
+        run: Run,
+        verdict: Wanted,
+    },
+    Backoff {
+        until: Instant,
+    },
+    Ended {
+        failed: bool,
+    },
 }
 
 /// What shall follow a run that is being cleaned up.
@@ -138,7 +159,9 @@ impl Machine {
                 verdict: Wanted::ByPolicy,
                 ..
             } => Phase::Running,
-            Stage::Stopping { .. } | Stage::Draining { .. } => Phase::Stopping,
+            Stage::Stopping { .. } | Stage::Failing { .. } | Stage::Draining { .. } => {
+                Phase::Stopping
+            }
             Stage::Backoff { .. } => Phase::Backoff,
             Stage::Ended { failed: false } => Phase::Exited,
             Stage::Ended { failed: true } => Phase::Failed,
@@ -150,6 +173,11 @@ impl Machine {
         self.restarts
     }
 
+    /// Runs in a row that ended before they were healthy.
+    pub fn crashes(&self) -> u32 {
+        self.history.crashes()
+    }
+
     /// After how many failures in a row the policy gave up, if it did.
     pub fn gave_up_after(&self) -> Option<u32> {
         self.gave_up_after
@@ -159,7 +187,7 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Backoff { until } => Some(until),
-            Stage::Stopping { kill_at } => kill_at,
+            Stage::Stopping { kill_at } | Stage::Failing { kill_at, .. } => kill_at,
             _ => None,
         }
     }
@@ -182,7 +210,11 @@ impl Machine {
                 vec![]
             }
             (Event::StartFailed, Stage::Starting) => self.start_failed(now, jitter),
-            (Event::Oom, Stage::Running { .. } | Stage::Stopping { .. }) => vec![Action::Kill],
+            (Event::Fail { healthy }, Stage::Running { .. }) => self.fail(healthy, now),
+            (
+                Event::Oom,
+                Stage::Running { .. } | Stage::Stopping { .. } | Stage::Failing { .. },
+            ) => vec![Action::Kill],
             (Event::Exited { success }, stage) => self.exited(stage, success, now),
             (Event::Emptied, Stage::Draining { run, verdict }) => {
                 self.emptied(run, verdict, now, jitter)
@@ -195,6 +227,19 @@ impl Machine {
                 },
             ) if kill_at <= now => {
                 self.stage = Stage::Stopping { kill_at: None };
+                vec![Action::Kill]
+            }
+            (
+                Event::Timer,
+                Stage::Failing {
+                    healthy,
+                    kill_at: Some(kill_at),
+                },
+            ) if kill_at <= now => {
+                self.stage = Stage::Failing {
+                    healthy,
+                    kill_at: None,
+                };
                 vec![Action::Kill]
             }
             // What is left came late (an OOM event of a dead dyno, a timer that
@@ -215,7 +260,9 @@ impl Machine {
                 Ok(self.launch())
             }
             Stage::Starting | Stage::Running { .. } => Err(Conflict::Started),
-            Stage::Stopping { .. } | Stage::Draining { .. } => Err(Conflict::Stopping),
+            Stage::Stopping { .. } | Stage::Failing { .. } | Stage::Draining { .. } => {
+                Err(Conflict::Stopping)
+            }
             Stage::Ended { .. } => Err(Conflict::Ended),
         }
     }
@@ -243,7 +290,7 @@ impl Machine {
             Stage::Starting | Stage::Running { .. } => {
                 self.ask(signal, now.checked_add(grace), now)
             }
-            Stage::Stopping { kill_at } => {
+            Stage::Stopping { kill_at } | Stage::Failing { kill_at, .. } => {
                 // A second request may hasten the first one, never delay it.
                 let sooner = kill_at.into_iter().chain(now.checked_add(grace)).min();
                 self.ask(signal, sooner, now)
@@ -270,16 +317,26 @@ impl Machine {
         vec![Action::Signal(signal)]
     }
 
+    /// However it ends now, it has failed. A grace beyond the end of time is none.
+    fn fail(&mut self, healthy: Duration, now: Instant) -> Vec<Action> {
+        let kill_at = now.checked_add(self.settings.grace);
+        self.stage = Stage::Failing { healthy, kill_at };
+        vec![Action::Signal(self.settings.stop_signal)]
+    }
+
     fn exited(&mut self, stage: Stage, success: bool, now: Instant) -> Vec<Action> {
-        let (verdict, since) = match stage {
-            Stage::Running { since } => (Wanted::ByPolicy, since),
-            Stage::Created | Stage::Starting | Stage::Stopping { .. } => (Wanted::End, now),
+        let (verdict, success, lasted) = match stage {
+            Stage::Running { since } => {
+                let lasted = now.saturating_duration_since(since);
+                (Wanted::ByPolicy, success, lasted)
+            }
+            Stage::Failing { healthy, .. } => (Wanted::ByPolicy, false, healthy),
+            Stage::Created | Stage::Starting | Stage::Stopping { .. } => {
+                (Wanted::End, success, Duration::ZERO)
+            }
             Stage::Draining { .. } | Stage::Backoff { .. } | Stage::Ended { .. } => return vec![],
         };
-        let run = Run {
-            success,
-            lasted: now.saturating_duration_since(since),
-        };
+        let run = Run { success, lasted };
         self.stage = Stage::Draining { run, verdict };
         vec![Action::Kill]
     }

@@ -46,14 +46,22 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct History {
     failures: u32,
+    crashes: u32,
     delay: Duration,
 }
 
 impl History {
+    /// Runs in a row that ended before they were healthy.
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
     /// Takes note of a run and decides; `jitter` is a random number.
     pub fn decide(&mut self, policy: RestartPolicy, run: Run, jitter: u16) -> Verdict {
         if run.lasted >= HEALTHY.max(self.delay) {
             *self = Self::default();
+        } else {
+            self.crashes = self.crashes.saturating_add(1);
         }
         if run.success {
             self.failures = 0;
@@ -144,6 +152,21 @@ mod tests {
             delays(&[FAILED, FAILED, healthy, FAILED]),
             [100, 200, 100, 200]
         );
+    }
+
+    #[test]
+    fn runs_that_end_early_are_counted_whatever_their_end_until_a_healthy_one() {
+        let mut history = History::default();
+        let healthy = Run {
+            lasted: HEALTHY,
+            ..FAILED
+        };
+        let mut count = |run| {
+            history.decide(RestartPolicy::Always, run, 0);
+            history.crashes()
+        };
+        let counts = [FAILED, SUCCEEDED, FAILED, healthy, FAILED].map(&mut count);
+        assert_eq!(counts, [1, 2, 3, 0, 1]);
     }
 
     #[test]

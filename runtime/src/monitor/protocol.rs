@@ -23,6 +23,8 @@ pub mod file {
     pub const CONFIG: &str = "monitor.json";
     /// The socket the monitor listens on.
     pub const SOCKET: &str = "monitor.sock";
+    /// Where the dyno says how it is, see [`NotifyConfig`](super::NotifyConfig).
+    pub const NOTIFY: &str = "notify.sock";
     /// The [`State`](super::State), replaced atomically at every change.
     pub const STATE: &str = "state.json";
 }
@@ -53,6 +55,10 @@ pub struct Config {
     /// Where its output goes; only to attached clients when absent.
     #[serde(default)]
     pub log: Option<LogConfig>,
+    /// Listen to what the dyno says about itself (sd_notify(3)) on
+    /// `notify.sock`; the bundle mounts it. Not when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<NotifyConfig>,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]
@@ -96,6 +102,28 @@ pub struct LogConfig {
     pub keep: u32,
 }
 
+/// What a dyno that says how it is has to say, and when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifyConfig {
+    /// Milliseconds from the start of the command until `READY=1`, or it is
+    /// ended as a failure; for ever when absent.
+    pub start_timeout_ms: Option<u64>,
+    /// Milliseconds from one `WATCHDOG=1` to the next, or it is ended as a
+    /// failure; none is needed when absent.
+    pub watchdog_ms: Option<u64>,
+}
+
+/// What a dyno has said about this run of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notified {
+    /// `READY=1`.
+    pub ready: bool,
+    /// The latest `STATUS=`: at most 256 characters, none of control.
+    pub text: Option<String>,
+}
+
 /// The single line on the monitor's standard output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,6 +151,16 @@ pub enum Request {
         /// Instead of the configured grace.
         #[serde(default)]
         grace_ms: Option<u64>,
+    },
+    /// End the dyno as a failure: asked, then killed, as by a stop; what
+    /// follows is the policy's. Answered at once.
+    Fail {
+        /// Why: the reason that is shown.
+        reason: String,
+        /// Milliseconds of this run in which it worked: a healthy spell resets
+        /// the delay.
+        #[serde(default)]
+        healthy_ms: u64,
     },
     /// Send a signal.
     Signal {
@@ -232,6 +270,12 @@ pub struct Status {
     pub started: Option<Timestamp>,
     /// How often the monitor started it again.
     pub restarts: u32,
+    /// Runs in a row that ended before they were healthy; counted at their end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// What it has said, where it is listened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notified: Option<Notified>,
     /// How it last ended.
     pub exit: Option<ExitStatus>,
     /// In `backoff`: when it will be started again.
@@ -242,6 +286,11 @@ pub struct Status {
     /// asked for that dyno's end.
     #[serde(default)]
     pub by_system: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The phases of a dyno's life that its monitor sees.
@@ -279,6 +328,10 @@ pub struct ExitStatus {
     pub signal: Option<u8>,
     /// It was killed because its memory limit was reached.
     pub oom: bool,
+    /// The most bytes of memory that its group had in use since it was made,
+    /// where it was killed for them and the kernel counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
     /// When.
     pub at: Timestamp,
 }

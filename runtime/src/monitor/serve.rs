@@ -24,6 +24,9 @@ pub(super) const MAX_CLIENTS: usize = 64;
 /// The longest grace that a request may ask for.
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// Characters of a reason that are kept: `state.json` is rewritten often.
+const MAX_REASON: usize = 2048;
+
 impl Monitor {
     pub(super) fn accept(&mut self, now: Instant) {
         let Some(socket) = self
@@ -83,6 +86,10 @@ impl Monitor {
             Request::Status {} => Ok(Answer::Now),
             Request::Start {} => self.start(),
             Request::Stop { signal, grace_ms } => self.stop(id, signal, grace_ms),
+            Request::Fail { reason, healthy_ms } => {
+                self.fail(&reason, Duration::from_millis(healthy_ms));
+                Ok(Answer::Now)
+            }
             Request::Signal { signal, all } => self.signal(signal, all),
             Request::Watch {} => {
                 self.become_part(id, Role::Watching, Patience::Observer);
@@ -117,6 +124,18 @@ impl Monitor {
             return Err(conflict(error));
         }
         Ok(Answer::Later)
+    }
+
+    /// Ends the dyno as a failure.
+    pub(super) fn fail(&mut self, reason: &str, healthy: Duration) {
+        if self.machine.phase() == Phase::Running {
+            self.dyno.reason = Some(reason.chars().take(MAX_REASON).collect());
+        }
+        if let Some(notify) = &mut self.notify {
+            notify.end();
+        }
+        // It may have ended meanwhile, which is what was wanted.
+        self.event(Event::Fail { healthy }).ok();
     }
 
     fn signal(&mut self, number: u8, all: bool) -> Result<Answer, Failure> {

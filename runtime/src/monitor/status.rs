@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::client::Role;
 use super::complain;
 use super::driver::Monitor;
+use super::notify::Notify;
 use super::protocol::{Phase, Reply, Status};
 use super::record::process_id;
 
@@ -30,6 +31,8 @@ impl Monitor {
                 .map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
             started: self.dyno.started,
             restarts: self.machine.restarts(),
+            crashes: self.machine.crashes(),
+            notified: self.notify.as_ref().map(Notify::said),
             exit: self.dyno.exit,
             next_start: self.dyno.next_start.map(|(_, wall)| wall),
             reason: self.dyno.reason.clone(),

@@ -12,6 +12,10 @@ fn a_dyno_over_its_memory_is_killed_and_the_reason_recorded() {
     host.until_phase(&id, "exited");
     let exit = host.inspect(&id)["status"]["exit"].clone();
     assert_eq!(exit["oom"], true, "{exit}");
+    let peak = exit["memory_peak_bytes"].as_u64().unwrap();
+    assert!((30 << 20..=34 << 20).contains(&peak), "{exit}");
+    let why = host.ok(&["why", &id]);
+    assert!(why.contains("its limit is 32.0 MiB, its peak 3"), "{why}");
     assert_eq!(exit["code"], 137, "{exit}");
 }
 

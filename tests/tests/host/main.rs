@@ -3,8 +3,10 @@
 
 mod cycles;
 mod faults;
+mod health;
 mod isolation;
 mod limits;
 mod network;
+mod order;
 mod refusals;
 mod supervision;

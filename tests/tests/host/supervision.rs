@@ -59,6 +59,51 @@ fn retries_are_counted_and_end() {
 }
 
 #[test]
+fn a_crash_loop_shows_with_its_next_try_and_a_start_does_not_wait_for_it() {
+    let host = Host::with_busybox();
+    let script = "[ -e /well ] && exec sleep 1000; exit 7";
+    let flags = ["run", "-d", "--name", "mad", "--restart", "always"];
+    host.ok(&[&flags[..], &["busybox", "sh", "-c", script]].concat());
+    until("it is in a crash loop", || {
+        host.inspect("mad")["status"]["crash_loop"] == true
+    });
+    let status = host.inspect("mad")["status"].clone();
+    assert!(status["crashes"].as_u64() >= Some(5), "{status}");
+    assert!(status["next_start"].is_string(), "{status}");
+    let table = host.ok(&["ps"]);
+    assert!(
+        table.contains("crash loop (7)") && table.contains("next in"),
+        "{table}"
+    );
+    let events = host.ok(&["events", "--no-follow", "--since", "0"]);
+    assert!(events.contains(", crash loop)"), "{events}");
+    let why = host.ok(&["why", "mad"]);
+    let told = ["crash loop", "exit code 7", "dyno start mad"];
+    assert!(told.iter().all(|words| why.contains(words)), "{why}");
+}
+
+#[test]
+fn a_monitor_that_vanishes_too_often_in_a_row_is_a_failure_that_the_policy_counts() {
+    let host = Host::with_busybox();
+    let words = ["run", "-d", "--name", "a", "--restart", "on-failure:1"];
+    host.ok(&[&words[..], &["busybox", "sleep", "1000"]].concat());
+    let first = monitor(&host, "a");
+    kill_process(first, Signal::KILL).unwrap();
+    until("another monitor runs it", || {
+        let status = host.inspect("a")["status"].clone();
+        status["phase"] == "running" && status["restarts"] == 1
+    });
+    kill_process(monitor(&host, "a"), Signal::KILL).unwrap();
+    host.until_phase("a", "lost");
+    let reason = host.inspect("a")["status"]["reason"].clone();
+    let reason = reason.as_str().unwrap();
+    assert!(
+        reason.starts_with("given up after it failed 2 times"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_dyno_that_ignores_its_signal_is_killed_after_the_grace() {
     let host = Host::with_busybox();
     let deaf = "trap '' TERM; while :; do sleep 1; done";

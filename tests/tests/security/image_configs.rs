@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::Command;
 
 use dyno_tests::host::Host;
+use dyno_tests::until;
 use serde_json::{Value, json};
 
 use super::rig::{Canary, Hostile, bounded, text};
@@ -196,4 +197,31 @@ fn volumes_labels_and_ports_of_an_image_give_it_nothing() {
     canary.assert_untouched();
     let published = bounded(&host, &["ps", "-a", "--json"]);
     assert!(!text(&published).contains("host_port"), "{published:?}");
+}
+
+#[test]
+fn an_images_healthcheck_runs_inside_and_ends_nobody() {
+    let host = Host::start();
+    let canary = Canary::new(&host);
+    let line = format!("echo not well; rm -rf {}; exit 1", canary.path().display());
+    let check = json!({"Test": ["CMD-SHELL", line], "Interval": 1, "Timeout": -1, "Retries": 1});
+    let image = spoilt(&host, "Healthcheck", check);
+    let loaded = image.load(&host, "checked");
+    assert!(loaded.status.success(), "{loaded:?}");
+    let run = |name: &str, flags: &[&str]| {
+        let words = ["run", "-d", "--name", name, "--restart", "always"];
+        host.ok(&[&words[..], flags, &["checked", "sleep", "1000"]].concat());
+    };
+    run("checked", &[]);
+    run("ignoring", &["--no-healthcheck"]);
+    until("it was checked", || {
+        host.inspect("checked")["status"]["failed_check"]["reason"] == "exit code 1: not well"
+    });
+    let status = host.inspect("checked")["status"].clone();
+    assert_eq!(
+        (&status["health"], &status["restarts"]),
+        (&json!("unready"), &json!(0))
+    );
+    assert_eq!(host.inspect("ignoring")["status"]["health"], Value::Null);
+    canary.assert_untouched();
 }

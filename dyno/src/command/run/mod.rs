@@ -9,6 +9,7 @@
 
 pub(crate) mod environment;
 mod foreground;
+mod health;
 mod spec;
 
 use std::io;

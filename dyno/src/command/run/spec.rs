@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use dyno_api::dyno::{
-    Device, DynoSpec, Limits, Mount, NetMode, PortMapping, RestartPolicy, Security, Ulimit,
+    Dependency, Device, DynoSpec, Limits, Mount, NetMode, PortMapping, RestartPolicy, Security,
+    Ulimit,
 };
 use dyno_api::name::DynoName;
 
 use super::environment::EnvArgs;
+use super::health::HealthArgs;
 use crate::failure::Failure;
-use crate::value::{device, duration, env, limit, mount, platform, port, restart, size, ulimit};
+use crate::value::{
+    after, device, duration, env, limit, mount, platform, port, restart, size, ulimit,
+};
 
 /// What shall run, apart from the image, the command and the streams.
 #[derive(Debug, Args)]
@@ -48,6 +52,20 @@ pub(super) struct SpecArgs {
     /// Start it again: no, on-failure, on-failure:N or always
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = restart::parse)]
     restart: RestartPolicy,
+    /// Start it once another dyno has started, or is ready
+    #[arg(long, value_name = "NAME[:started|:ready]", value_parser = after::parse)]
+    after: Vec<Dependency>,
+    /// The higher, the earlier it is started at boot [default: 0]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t,
+        hide_default_value = true
+    )]
+    priority: i32,
+    #[command(flatten)]
+    health: HealthArgs,
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -129,6 +147,9 @@ impl SpecArgs {
             hostname: self.hostname,
             read_only: self.read_only,
             restart: self.restart,
+            after: self.after,
+            priority: self.priority,
+            health: self.health.into_health(),
             stop_signal: self.stop_signal,
             stop_grace_ms: self.stop_grace.map(duration::millis),
             net: self.net.into(),

@@ -82,6 +82,48 @@ fn a_stop_asks_then_kills_and_is_not_followed_by_a_restart() {
 }
 
 #[test]
+fn what_does_not_work_is_asked_then_killed_and_counts_as_a_failure_however_it_ends() {
+    let fail = Event::Fail {
+        healthy: Duration::ZERO,
+    };
+    for end in [FAILED, SUCCEEDED] {
+        let mut dyno = machine(RestartPolicy::OnFailure {
+            max_retries: Some(1),
+        });
+        let failing = [Event::Start, Event::Started, fail];
+        assert_eq!(play(&mut dyno, &failing), [Action::Signal(15)]);
+        assert_eq!(dyno.phase(), Phase::Stopping);
+        // Whoever looks once more changes nothing.
+        assert_eq!(play(&mut dyno, &[fail]), []);
+        let due = dyno.deadline().unwrap();
+        assert_eq!(dyno.step(Event::Timer, due, 0), Ok(vec![Action::Kill]));
+        play(&mut dyno, &[end, Event::Emptied]);
+        assert_eq!(dyno.phase(), Phase::Backoff);
+        // A run that never worked is no healthy spell, however long it was.
+        let again = dyno.deadline().unwrap();
+        dyno.step(Event::Timer, again, 0).unwrap();
+        dyno.step(Event::Started, again, 0).unwrap();
+        let late = again + Duration::from_secs(3600);
+        dyno.step(fail, late, 0).unwrap();
+        dyno.step(end, late, 0).unwrap();
+        let last = dyno.step(Event::Emptied, late, 0);
+        assert_eq!(last, Ok(vec![Action::Finish]));
+        assert_eq!(dyno.gave_up_after(), Some(2));
+    }
+}
+
+#[test]
+fn a_stop_of_what_does_not_work_is_final() {
+    let mut dyno = machine(RestartPolicy::Always);
+    let fail = Event::Fail {
+        healthy: Duration::ZERO,
+    };
+    let events = [Event::Start, Event::Started, fail, STOP];
+    assert_eq!(play(&mut dyno, &events), [Action::Signal(15)]);
+    assert_eq!(play(&mut dyno, &[FAILED, Event::Emptied]), [Action::Finish]);
+}
+
+#[test]
 fn a_second_stop_hastens_and_never_delays() {
     let mut dyno = machine(RestartPolicy::No);
     play(&mut dyno, &[Event::Start, Event::Started, STOP]);
@@ -209,6 +251,9 @@ fn any_event() -> impl Strategy<Value = Event> {
             }
         }),
         Just(Event::Oom),
+        (0_u64..70_000).prop_map(|healthy| Event::Fail {
+            healthy: Duration::from_millis(healthy),
+        }),
         any::<bool>().prop_map(|success| Event::Exited { success }),
         Just(Event::Emptied),
         Just(Event::Timer),
