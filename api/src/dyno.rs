@@ -64,6 +64,47 @@ pub struct DynoSpec {
     pub security: Security,
     /// Device files of the host given to it.
     pub devices: Vec<Device>,
+    /// How its output is kept.
+    // A hostd of before reads records in which nothing of it was asked for.
+    #[serde(skip_serializing_if = "LogOptions::is_default")]
+    pub log: LogOptions,
+}
+
+/// How a dyno's output is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogOptions {
+    /// Bytes after which a new file is begun, from 64 KiB to 1 GiB; 10 MiB when
+    /// absent. Older files are compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Files that are kept, the one being written included, from 1 to 100; 5 when
+    /// absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<u32>,
+    /// Milliseconds that a line is kept at least, and at most twice as long, from
+    /// one second to a hundred years; without limit when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// What happens when the disk is slower than the dyno.
+    pub mode: LogMode,
+}
+
+impl LogOptions {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What happens when a dyno writes faster than its log can be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogMode {
+    /// The dyno waits: no line is lost.
+    #[default]
+    Block,
+    /// 1 MiB waits for the disk; what does not fit is dropped and counted.
+    Drop,
 }
 
 /// What happens when a dyno ends.
@@ -264,6 +305,10 @@ pub struct DynoStatus {
     pub restarts: u32,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
+    /// Entries of its log that were dropped, ever. Told of one dyno, absent in
+    /// lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_dropped: Option<u64>,
 }
 
 /// The phases of a dyno's life.
@@ -357,6 +402,8 @@ pub struct Stats {
     pub io_read_bytes: u64,
     /// Bytes written to block devices.
     pub io_write_bytes: u64,
+    /// Entries of its log that were dropped, ever.
+    pub log_dropped: u64,
 }
 
 /// One line of a dyno's output, `GET /v1/dynos/{id}/logs` (JSON lines).

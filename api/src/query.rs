@@ -71,6 +71,10 @@ pub struct LogsQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
+    /// Only lines read before this time (RFC 3339); a follower ends then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
     /// Only this stream; both when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyno_api::dyno::{DynoSpec, Mount, NetMode, RestartPolicy};
+use dyno_api::dyno::{DynoSpec, LogMode, LogOptions, Mount, NetMode, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_images::identity::{Accounts, Identity, IdentityError};
 use dyno_runtime::cgroup::Layout;
@@ -300,14 +300,24 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
         },
         stop_signal: bundle::stop_signal(spec, &record.image.config)?,
         stop_grace_ms: spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
-        log: Some(monitor_protocol::LogConfig {
-            path: host.paths.dyno(&record.id).log(),
-            max_bytes: logs::MAX_BYTES,
-            keep: logs::KEEP,
-        }),
+        log: Some(log_config(&host.paths.dyno(&record.id), &spec.log)),
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })
+}
+
+fn log_config(own: &DynoPaths, options: &LogOptions) -> monitor_protocol::LogConfig {
+    let files = options.max_files.unwrap_or(logs::MAX_FILES);
+    monitor_protocol::LogConfig {
+        path: own.log(),
+        max_bytes: options.max_bytes.unwrap_or(logs::MAX_BYTES),
+        keep: files.saturating_sub(1),
+        max_age_ms: options.max_age_ms,
+        mode: match options.mode {
+            LogMode::Block => monitor_protocol::LogMode::Block,
+            LogMode::Drop => monitor_protocol::LogMode::Drop,
+        },
+    }
 }
 
 fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(), ApiError> {

@@ -7,9 +7,9 @@ use dyno_runtime::cgroup::{self, Cgroup};
 use dyno_runtime::monitor::protocol::State as MonitorState;
 use std::sync::Arc;
 
-use crate::cgroups;
 use crate::durable::{self, internal};
 use crate::host::{Host, blocking};
+use crate::{cgroups, logs};
 
 /// One measurement. What the kernel does not count is 0.
 ///
@@ -17,10 +17,11 @@ use crate::host::{Host, blocking};
 /// When the cgroup cannot be read.
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
-    let used = blocking(move || {
-        cgroup_of(&shared, &group)
+    let (used, log_dropped) = blocking(move || {
+        let used = cgroup_of(&shared, &group)
             .and_then(|group| group.stats())
-            .map_err(|error| internal(&error))
+            .map_err(|error| internal(&error))?;
+        Ok((used, logs::dropped(&shared.paths.dyno(&group).log())))
     })
     .await?;
     let link = host.network.counters(id).await.unwrap_or_default();
@@ -35,6 +36,7 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         net_tx_bytes: link.tx_bytes,
         io_read_bytes: used.io_read_bytes.unwrap_or(0),
         io_write_bytes: used.io_write_bytes.unwrap_or(0),
+        log_dropped,
     })
 }
 

@@ -175,6 +175,12 @@ enum Command {
         #[arg(long)]
         spare: bool,
     },
+    /// Write the log of a dyno: given by a monitor to itself
+    #[command(hide = true)]
+    LogWriter {
+        /// How, as JSON
+        config: std::ffi::OsString,
+    },
     /// Run a program that sees nothing but one folder
     Jail {
         /// The folder
@@ -312,6 +318,7 @@ pub fn main() -> u8 {
         Command::Spec(args) => template::write(&args),
         Command::Monitor { spare: true, .. } => return monitor::spare::wait(),
         Command::Monitor { dir, .. } => return monitor::run(&dir),
+        Command::LogWriter { config } => return monitor::log::writer::run(&config),
         Command::Jail {
             root,
             uid_base,

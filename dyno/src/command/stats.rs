@@ -149,6 +149,7 @@ fn table(uses: &[Use]) -> Table {
         ">PIDS",
         ">NET IN/OUT",
         ">DISK R/W",
+        ">LOST LINES",
     ]);
     for Use {
         id,
@@ -171,6 +172,7 @@ fn table(uses: &[Use]) -> Table {
             Cell::from(stats.pids.to_string()).right(),
             Cell::from(pair(stats.net_rx_bytes, stats.net_tx_bytes)).right(),
             Cell::from(pair(stats.io_read_bytes, stats.io_write_bytes)).right(),
+            Cell::from(stats.log_dropped.to_string()).right(),
         ]);
     }
     table

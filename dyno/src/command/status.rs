@@ -87,6 +87,7 @@ mod tests {
             exit,
             restarts,
             reason: None,
+            log_dropped: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);
         let name = "web".parse().unwrap();

@@ -5,6 +5,7 @@ mod cycles;
 mod faults;
 mod isolation;
 mod limits;
+mod logs;
 mod network;
 mod refusals;
 mod supervision;

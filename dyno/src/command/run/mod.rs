@@ -9,6 +9,7 @@
 
 pub(crate) mod environment;
 mod foreground;
+mod logs;
 mod spec;
 
 use std::io;
