@@ -13,6 +13,9 @@ use utoipa::OpenApi;
 /// The media type of a stream of JSON values, one per line.
 pub const JSON_LINES: &str = "application/jsonl";
 
+/// The media type of a tar archive.
+pub const TAR: &str = "application/x-tar";
+
 /// The protocol that attach and exec upgrade to; [`crate::frame`] describes it.
 pub const FRAMES: &str = "dyno-frames";
 
@@ -48,6 +51,9 @@ pub const FRAMES: &str = "dyno-frames";
         dynos::stats,
         dynos::attach,
         dynos::exec,
+        dynos::pack,
+        dynos::place,
+        dynos::changes,
         images::list,
         images::pull,
         images::load,

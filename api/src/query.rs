@@ -81,6 +81,15 @@ pub struct LogsQuery {
     pub stream: Option<Stream>,
 }
 
+/// `GET` and `PUT /v1/dynos/{dyno}/archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ArchiveQuery {
+    /// Absolute path inside the dyno.
+    pub path: String,
+}
+
 /// `GET /v1/dynos/{dyno}/stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]

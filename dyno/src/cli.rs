@@ -72,6 +72,10 @@ commands! {
     Exec(command::exec::Exec),
     /// Take part in a dyno's standard streams
     Attach(command::attach::Attach),
+    /// Copy files between a dyno and here
+    Cp(command::cp::Cp),
+    /// Show what a dyno has changed of its image's files
+    Diff(command::diff::Diff),
     /// Start dynos that do not run
     Start(command::start::Start),
     /// Ask dynos to end, and end them after their grace

@@ -22,6 +22,7 @@ use dyno_runtime::cgroup::Layout;
 use dyno_runtime::monitor::protocol as monitor_protocol;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::Child;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Inputs, files};
@@ -174,9 +175,21 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
     plumbed
 }
 
+/// Creates the container of a dyno that rests, off the network: it is not to be
+/// started, and shows the dyno's files until it is given to [`undo`].
+///
+/// # Errors
+/// Why not; nothing runs then.
+pub async fn show(host: &Arc<Host>, record: &Record) -> Result<Child, ApiError> {
+    let (shared, wanted) = (host.clone(), record.clone());
+    blocking(move || write_bundle(&shared, &wanted)).await?;
+    let run = host.paths.dyno(&record.id).run;
+    Ok(monitor::spawn(&host.spares, &run).await?.monitor)
+}
+
 /// Kills a monitor whose dyno cannot be completed, and removes the cgroup,
 /// which a killed monitor leaves.
-async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut tokio::process::Child) {
+pub async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut Child) {
     if let Err(error) = monitor.kill().await {
         tracing::warn!(%error, dyno = %record.id, "cannot kill the monitor");
     }

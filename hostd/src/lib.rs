@@ -21,6 +21,7 @@
 pub mod admission;
 pub mod bundle;
 pub mod cgroups;
+pub mod changes;
 pub mod config;
 pub mod daemon;
 pub mod desired;
@@ -29,6 +30,7 @@ pub mod edge;
 pub mod engine;
 pub mod events;
 pub mod facts;
+pub mod files;
 pub mod host;
 pub mod http;
 pub mod identity;

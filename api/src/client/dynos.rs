@@ -1,13 +1,15 @@
 //! Calls about dynos.
 
 use http::Method;
+use tokio::io::AsyncRead;
 
+use super::body::RequestBody;
 use super::connection::Call;
 use super::path::encode;
-use super::{Client, Error, Lines};
-use crate::dyno::{Dyno, DynoSpec, ExitStatus, LogLine, Stats};
+use super::{Client, Download, Error, Lines};
+use crate::dyno::{Change, Dyno, DynoSpec, ExitStatus, LogLine, Stats};
 use crate::query::{
-    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+    ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
 
 /// Each call names its dyno by id or by name.
@@ -128,6 +130,39 @@ impl Client {
     pub async fn stats_stream(&self, dyno: &str) -> Result<Lines<Stats>, Error> {
         let query = StatsQuery { stream: true };
         self.lines(Self::dyno_call(Method::GET, dyno, "/stats").query(&query)?)
+            .await
+    }
+
+    /// A path of a dyno as a tar stream.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or path.
+    pub async fn archive(&self, dyno: &str, query: &ArchiveQuery) -> Result<Download, Error> {
+        self.download(Self::dyno_call(Method::GET, dyno, "/archive").query(query)?)
+            .await
+    }
+
+    /// Puts a tar stream at a path of a dyno.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno, or the archive does not fit there.
+    pub async fn put_archive(
+        &self,
+        dyno: &str,
+        query: &ArchiveQuery,
+        archive: impl AsyncRead + Send + 'static,
+    ) -> Result<(), Error> {
+        let call = Self::dyno_call(Method::PUT, dyno, "/archive").query(query)?;
+        self.done(call.body(RequestBody::Archive(Box::pin(archive))))
+            .await
+    }
+
+    /// What a dyno has changed of its image's files.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno.
+    pub async fn changes(&self, dyno: &str) -> Result<Lines<Change>, Error> {
+        self.lines(Self::dyno_call(Method::GET, dyno, "/changes"))
             .await
     }
 

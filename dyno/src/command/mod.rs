@@ -2,7 +2,9 @@
 
 pub(crate) mod attach;
 pub(crate) mod completion;
+pub(crate) mod cp;
 mod credentials;
+pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;

@@ -4,17 +4,20 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, images, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, host   one handler per operation of the OpenAPI document
+//! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
 
 mod answer;
 mod dynos;
 mod extract;
+mod files;
 mod host;
 mod images;
 mod listener;
 mod upgrade;
+mod upload;
 
 use std::sync::Arc;
 
@@ -52,6 +55,11 @@ fn routes() -> Routes {
         ("/v1/dynos/{dyno}/stats", get(dynos::stats)),
         ("/v1/dynos/{dyno}/attach", post(dynos::attach)),
         ("/v1/dynos/{dyno}/exec", post(dynos::exec)),
+        (
+            "/v1/dynos/{dyno}/archive",
+            get(files::pack).put(files::place),
+        ),
+        ("/v1/dynos/{dyno}/changes", get(files::changes)),
         ("/v1/images", get(images::list)),
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),

@@ -4,11 +4,13 @@
 //! ```text
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
+//! show      a container for the files of a dyno that does not run
 //! view      what the API shows, and which events follow
 //! ```
 
 pub mod machine;
 mod perform;
+mod show;
 mod view;
 
 use std::sync::{Arc, Weak};
@@ -46,6 +48,8 @@ pub enum Ask {
     },
     /// Send a signal.
     Signal(u8),
+    /// Have a container in which its files can be seen, running or not.
+    Show,
     /// Remove it.
     Remove {
         /// Also when it runs.
@@ -117,6 +121,8 @@ struct Supervisor {
     state: State,
     view: watch::Sender<Dyno>,
     running: Option<Running>,
+    /// A container that is not to be started; only while it rests.
+    shown: Option<show::Shown>,
     /// Losses in a row, which the pause before a restart grows with.
     losses: u32,
     /// Restarts under earlier monitors.
@@ -163,6 +169,7 @@ fn spawn(
         state: State::Resting,
         view,
         running,
+        shown: None,
         losses: 0,
         restarts: 0,
         restart_due: None,
@@ -205,6 +212,7 @@ impl Supervisor {
                     });
                 }
                 () = until(lease) => self.lease_over().await,
+                () = until(self.shown.as_ref().map(|shown| shown.look_at)) => self.look_again().await,
             }
         }
     }
@@ -232,14 +240,16 @@ impl Supervisor {
         let outcome = if self.forgotten {
             Err(ApiError::new(ErrorKind::NotFound, "the dyno was removed"))
         } else {
-            let input = match request.ask {
-                Ask::Prepare => Input::Prepare,
-                Ask::Start => Input::Start,
-                Ask::Stop { .. } => Input::Stop,
-                Ask::Signal(_) => Input::Signal,
-                Ask::Remove { force } => Input::Remove { force },
-            };
-            self.input(input, Some(request.ask)).await
+            match request.ask {
+                Ask::Show => self.show_files().await,
+                Ask::Prepare => self.input(Input::Prepare, Some(request.ask)).await,
+                Ask::Start => self.input(Input::Start, Some(request.ask)).await,
+                Ask::Stop { .. } => self.input(Input::Stop, Some(request.ask)).await,
+                Ask::Signal(_) => self.input(Input::Signal, Some(request.ask)).await,
+                Ask::Remove { force } => {
+                    self.input(Input::Remove { force }, Some(request.ask)).await
+                }
+            }
         };
         if request.reply.send(outcome).is_err() {
             tracing::debug!(dyno = %self.record.id, "whoever asked went away");
@@ -254,6 +264,9 @@ impl Supervisor {
             )
         })?;
         self.state = next;
+        if !actions.is_empty() {
+            self.end_show().await;
+        }
         for action in actions {
             if let Err(error) = self.perform(action, ask).await {
                 self.failed(&error, ask.is_some()).await;

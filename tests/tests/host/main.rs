@@ -3,6 +3,7 @@
 
 mod cycles;
 mod faults;
+mod files;
 mod isolation;
 mod limits;
 mod logs;
