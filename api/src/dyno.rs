@@ -225,6 +225,37 @@ pub struct Limits {
     pub pids: Option<u32>,
 }
 
+/// Other limits for a dyno, `POST /v1/dynos/{dyno}/limit`: what is absent stays, and
+/// 0 is no limit (of processes: the default).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitRequest {
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a CPU.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+impl LimitRequest {
+    /// These limits with what is asked for in their place.
+    #[must_use]
+    pub fn over(self, limits: Limits) -> Limits {
+        fn one<T: Default + PartialEq>(asked: Option<T>, before: Option<T>) -> Option<T> {
+            match asked {
+                None => before,
+                Some(asked) => Some(asked).filter(|asked| *asked != T::default()),
+            }
+        }
+        Limits {
+            memory_bytes: one(self.memory_bytes, limits.memory_bytes),
+            cpu_millis: one(self.cpu_millis, limits.cpu_millis),
+            pids: one(self.pids, limits.pids),
+        }
+    }
+}
+
 /// Soft and hard value of one resource limit; `u64::MAX` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -305,6 +336,9 @@ pub struct DynoStatus {
     pub restarts: u32,
     /// Why it is in this phase, where that needs saying.
     pub reason: Option<String>,
+    /// All of its processes are held still, in whatever phase.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Entries of its log that were dropped, ever. Told of one dyno, absent in
     /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -454,4 +488,30 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_not_asked_for_stays_and_zero_is_none() {
+        let before = Limits {
+            memory_bytes: Some(64 << 20),
+            cpu_millis: Some(500),
+            pids: None,
+        };
+        let request = LimitRequest {
+            memory_bytes: Some(0),
+            cpu_millis: None,
+            pids: Some(7),
+        };
+        let after = Limits {
+            memory_bytes: None,
+            cpu_millis: Some(500),
+            pids: Some(7),
+        };
+        assert_eq!(request.over(before), after);
+        assert_eq!(LimitRequest::default().over(before), before);
+    }
 }

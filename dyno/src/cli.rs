@@ -82,6 +82,12 @@ commands! {
     Stop(command::stop::Stop),
     /// Stop dynos and start them again
     Restart(command::restart::Restart),
+    /// Change the limits of a dyno
+    Limit(command::limit::Limit),
+    /// Hold dynos still
+    Pause(command::pause::Pause),
+    /// Let paused dynos go on
+    Resume(command::resume::Resume),
     /// Send a signal to dynos
     Kill(command::kill::Kill),
     /// Remove dynos

@@ -3,11 +3,9 @@
 use dyno_api::dyno::Stats;
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
-use dyno_runtime::cgroup::{self, Cgroup};
-use dyno_runtime::monitor::protocol::State as MonitorState;
 use std::sync::Arc;
 
-use crate::durable::{self, internal};
+use crate::durable::internal;
 use crate::host::{Host, blocking};
 use crate::{cgroups, logs};
 
@@ -18,7 +16,7 @@ use crate::{cgroups, logs};
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
     let (used, log_dropped) = blocking(move || {
-        let used = cgroup_of(&shared, &group)
+        let used = cgroups::of(&shared, &group)
             .and_then(|group| group.stats())
             .map_err(|error| internal(&error))?;
         Ok((used, logs::dropped(&shared.paths.dyno(&group).log())))
@@ -38,14 +36,4 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         io_write_bytes: used.io_write_bytes.unwrap_or(0),
         log_dropped,
     })
-}
-
-/// Where its monitor says it is: one that was started before `hostd install`
-/// is not in the cgroup that systemd delegates since.
-fn cgroup_of(host: &Host, id: &DynoId) -> cgroup::Result<Cgroup> {
-    let state = host.paths.dyno(id).monitor_state();
-    match durable::read_json::<MonitorState>(&state) {
-        Ok(Some(state)) => Cgroup::open(state.cgroup),
-        Ok(None) | Err(_) => cgroups::open(&host.layout, &host.identity.id, id),
-    }
 }

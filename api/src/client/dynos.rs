@@ -7,7 +7,7 @@ use super::body::RequestBody;
 use super::connection::Call;
 use super::path::encode;
 use super::{Client, Download, Error, Lines};
-use crate::dyno::{Change, Dyno, DynoSpec, ExitStatus, LogLine, Stats};
+use crate::dyno::{Change, Dyno, DynoSpec, ExitStatus, LimitRequest, LogLine, Stats};
 use crate::query::{
     ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
@@ -91,6 +91,33 @@ impl Client {
     /// is no such signal.
     pub async fn kill(&self, dyno: &str, query: &KillQuery) -> Result<Dyno, Error> {
         self.json(Self::dyno_call(Method::POST, dyno, "/kill").query(query)?)
+            .await
+    }
+
+    /// Changes a dyno's limits.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where they cannot be had; those of before hold then.
+    pub async fn limit(&self, dyno: &str, request: &LimitRequest) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/limit").json(request)?)
+            .await
+    }
+
+    /// Holds a dyno still.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or it does not run.
+    pub async fn pause(&self, dyno: &str) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/pause"))
+            .await
+    }
+
+    /// Lets a paused dyno go on.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or it does not run.
+    pub async fn resume(&self, dyno: &str) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/resume"))
             .await
     }
 

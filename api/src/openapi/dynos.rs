@@ -4,7 +4,9 @@
     reason = "only the document that utoipa makes of these is used"
 )]
 
-use crate::dyno::{AttachRequest, Change, Dyno, DynoSpec, ExecRequest, ExitStatus, LogLine, Stats};
+use crate::dyno::{
+    AttachRequest, Change, Dyno, DynoSpec, ExecRequest, ExitStatus, LimitRequest, LogLine, Stats,
+};
 use crate::error::ApiError;
 use crate::query::{
     ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
@@ -80,6 +82,34 @@ fn restart() {}
         (status = "default", body = ApiError, description = "Why not"),
     ))]
 fn kill() {}
+
+/// Change a dyno's limits: at once where it runs, and for every later start.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/limit", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    request_body = LimitRequest,
+    responses(
+        (status = 200, body = Dyno, description = "They hold"),
+        (status = "default", body = ApiError, description = "Why not; those of before hold"),
+    ))]
+fn limit() {}
+
+/// Hold every process of a dyno still. It stays so until it is resumed or ends.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/pause", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "Nothing of it runs"),
+        (status = "default", body = ApiError, description = "Why not; it runs on then"),
+    ))]
+fn pause() {}
+
+/// Let a paused dyno go on.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/resume", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "It runs"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn resume() {}
 
 /// Wait until a dyno has ended and will not be started again.
 #[utoipa::path(get, path = "/v1/dynos/{dyno}/wait", tag = "dynos",

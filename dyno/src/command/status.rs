@@ -28,7 +28,8 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
                 .map(|started| human_age(started, now))
                 .unwrap_or_default();
             let again = restarts(status.restarts);
-            format!("running {age}{again}").trim_end().to_owned()
+            let word = if status.paused { "paused" } else { "running" };
+            format!("{word} {age}{again}").trim_end().to_owned()
         }
         Phase::Backoff => format!("{}{}", ended("backoff"), restarts(status.restarts)),
         Phase::Stopping => "stopping".to_owned(),
@@ -87,6 +88,7 @@ mod tests {
             exit,
             restarts,
             reason: None,
+            paused: false,
             log_dropped: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);

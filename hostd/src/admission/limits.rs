@@ -15,6 +15,26 @@ const MIN_CPU_MILLIS: u32 = 10;
 const MAX_PIDS: u32 = 4_194_304;
 
 pub(super) fn check(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> {
+    check_limits(spec, facts)?;
+    if let Some(bytes) = spec.shm_size_bytes
+        && (bytes == 0 || bytes > facts.memory_bytes)
+    {
+        return Err(invalid(format!(
+            "{bytes} bytes of /dev/shm; this host has {} of memory",
+            facts.memory_bytes
+        )));
+    }
+    check_log(&spec.log)?;
+    spec.ulimits
+        .iter()
+        .try_for_each(|(name, limit)| check_ulimit(name, *limit, facts))
+}
+
+/// The limits that may be changed while the dyno runs.
+///
+/// # Errors
+/// Which one cannot be had, and what can.
+pub fn check_limits(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> {
     if let Some(bytes) = spec.limits.memory_bytes {
         check_memory(bytes, facts)?;
     }
@@ -28,18 +48,7 @@ pub(super) fn check(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> 
             "a limit of {pids} processes; it is from 1 to {MAX_PIDS}"
         )));
     }
-    if let Some(bytes) = spec.shm_size_bytes
-        && (bytes == 0 || bytes > facts.memory_bytes)
-    {
-        return Err(invalid(format!(
-            "{bytes} bytes of /dev/shm; this host has {} of memory",
-            facts.memory_bytes
-        )));
-    }
-    check_log(&spec.log)?;
-    spec.ulimits
-        .iter()
-        .try_for_each(|(name, limit)| check_ulimit(name, *limit, facts))
+    Ok(())
 }
 
 fn check_log(log: &LogOptions) -> Result<(), ApiError> {

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dyno_api::dyno::{
-    AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, Phase, RestartPolicy,
+    AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, LimitRequest, Phase, RestartPolicy,
 };
 use dyno_api::error::ApiError;
 use dyno_api::query::{
@@ -23,7 +23,7 @@ use super::extract::{JsonBody, Nothing, Params};
 use super::upgrade::{self, Upgrade};
 use crate::durable::internal;
 use crate::host::{Host, blocking};
-use crate::supervisor::is_over;
+use crate::supervisor::{Ask, is_over};
 use crate::{engine, logs, stats};
 
 /// Chunks that a slow reader may leave unread.
@@ -114,6 +114,31 @@ pub(super) async fn kill(
     Ok(Json(
         engine::kill(&host, &dyno, query.signal.as_deref()).await?,
     ))
+}
+
+pub(super) async fn limit(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+    JsonBody(request): JsonBody<LimitRequest>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Limit(request)).await?))
+}
+
+pub(super) async fn pause(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Pause).await?))
+}
+
+pub(super) async fn resume(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Resume).await?))
 }
 
 pub(super) async fn wait(

@@ -4,10 +4,12 @@
 //! ```text
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
+//! live      limits and pauses of a dyno that runs
 //! show      a container for the files of a dyno that does not run
 //! view      what the API shows, and which events follow
 //! ```
 
+mod live;
 pub mod machine;
 mod perform;
 mod show;
@@ -16,7 +18,7 @@ mod view;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dyno_api::dyno::{Dyno, Phase, RestartPolicy};
+use dyno_api::dyno::{Dyno, LimitRequest, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +50,12 @@ pub enum Ask {
     },
     /// Send a signal.
     Signal(u8),
+    /// Change its limits.
+    Limit(LimitRequest),
+    /// Hold its processes still.
+    Pause,
+    /// Let them go on.
+    Resume,
     /// Have a container in which its files can be seen, running or not.
     Show,
     /// Remove it.
@@ -121,6 +129,8 @@ struct Supervisor {
     state: State,
     view: watch::Sender<Dyno>,
     running: Option<Running>,
+    /// Its processes are held still.
+    paused: bool,
     /// A container that is not to be started; only while it rests.
     shown: Option<show::Shown>,
     /// Losses in a row, which the pause before a restart grows with.
@@ -169,6 +179,7 @@ fn spawn(
         state: State::Resting,
         view,
         running,
+        paused: false,
         shown: None,
         losses: 0,
         restarts: 0,
@@ -202,7 +213,12 @@ impl Supervisor {
                     None => return,
                 },
                 status = news(&mut self.running) => match status {
-                    Some(status) => self.heard(status),
+                    Some(status) => {
+                        if self.paused {
+                            self.look_whether_paused().await;
+                        }
+                        self.heard(status);
+                    }
                     None => self.monitor_gone().await,
                 },
                 () = until(due) => {
@@ -242,6 +258,9 @@ impl Supervisor {
         } else {
             match request.ask {
                 Ask::Show => self.show_files().await,
+                Ask::Limit(request) => self.limit(request).await,
+                Ask::Pause => self.set_paused(true).await,
+                Ask::Resume => self.set_paused(false).await,
                 Ask::Prepare => self.input(Input::Prepare, Some(request.ask)).await,
                 Ask::Start => self.input(Input::Start, Some(request.ask)).await,
                 Ask::Stop { .. } => self.input(Input::Stop, Some(request.ask)).await,

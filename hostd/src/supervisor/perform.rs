@@ -14,7 +14,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor, trash};
+use crate::{cgroups, monitor, signal, trash};
 
 /// The pause after the first loss; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,12 +37,24 @@ impl Supervisor {
             Action::Prepare => self.prepare().await,
             Action::Start => self.tell(&Request::Start {}).await,
             Action::Stop => {
+                // What is held still does not heed a signal.
+                // Where it stays so, the end of its grace ends it all the same.
+                if self.paused
+                    && let Err(error) = self.set_paused(false).await
+                {
+                    tracing::warn!(dyno = %self.record.id, %error, "it stays paused");
+                }
                 self.begin_stop(ask);
                 Ok(())
             }
             Action::Signal => match ask {
                 Some(Ask::Signal(signal)) => {
-                    self.tell(&Request::Signal { signal, all: false }).await
+                    self.tell(&Request::Signal { signal, all: false }).await?;
+                    // Else what a monitor of before starts next would be born frozen.
+                    match self.paused && signal == signal::KILL {
+                        true => self.set_paused(false).await,
+                        false => Ok(()),
+                    }
                 }
                 _ => Ok(()),
             },
@@ -110,7 +122,7 @@ impl Supervisor {
         }
     }
 
-    async fn save(&self) -> Result<(), ApiError> {
+    pub(super) async fn save(&self) -> Result<(), ApiError> {
         let (record, paths) = (self.record.clone(), self.host.paths.clone());
         blocking(move || Ok(record.save(&paths)?)).await
     }
@@ -181,6 +193,7 @@ impl Supervisor {
     /// What stands for a running dyno outside of its own folder.
     async fn clean_up(&mut self) -> Result<(), ApiError> {
         self.running = None;
+        self.paused = false;
         // Forgetting the connections of an address takes the kernel longest:
         // nobody waits for it where the dyno goes altogether.
         let detaching = self.detach();
@@ -334,7 +347,8 @@ impl Supervisor {
 
     fn show(&self, status: &Status) {
         let monitor = self.running.as_ref().map_or(0, |running| running.pid);
-        let dyno = view::described(&self.record, status, monitor, self.restarts);
+        let mut dyno = view::described(&self.record, status, monitor, self.restarts);
+        dyno.status.paused = self.paused && status.pid.is_some();
         let before = self.view.borrow().status.clone();
         for event in view::events(&before, &dyno, status.next_start) {
             self.host.events.emit(event);
@@ -353,8 +367,19 @@ impl Supervisor {
     /// Goes on where an earlier hostd was.
     pub(super) async fn recover(&mut self, how: Recovery) {
         let outcome = match how {
-            Recovery::Adopt { stop: false } => Ok(()),
-            Recovery::Adopt { stop: true } => self.input(Input::Stop, None).await,
+            Recovery::Adopt { stop: false } => {
+                self.look_whether_paused().await;
+                self.show_running();
+                // A change of them may have been recorded and not applied.
+                if let Err(error) = self.apply_limits().await {
+                    tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
+                }
+                Ok(())
+            }
+            Recovery::Adopt { stop: true } => {
+                self.look_whether_paused().await;
+                self.input(Input::Stop, None).await
+            }
             Recovery::Ended => {
                 if let Some(status) = self.last_word() {
                     self.heard(status);

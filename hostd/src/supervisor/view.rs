@@ -25,6 +25,7 @@ pub(super) fn resting(record: &Record) -> Dyno {
             exit: record.exit,
             restarts: 0,
             reason: record.reason.clone(),
+            paused: false,
             log_dropped: None,
         },
     }

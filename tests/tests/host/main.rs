@@ -6,6 +6,7 @@ mod faults;
 mod files;
 mod isolation;
 mod limits;
+mod live;
 mod logs;
 mod network;
 mod refusals;
