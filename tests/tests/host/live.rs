@@ -28,13 +28,13 @@ fn limits_change_without_a_restart_and_outlive_hostd_and_a_restart() {
     let id = counter(&host, &[]);
     let pid = host.inspect(&id)["status"]["pid"].clone();
     assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
-    host.ok(&["limit", "-m", "64M", "--cpu", "0.2", "--pids", "50", &id]);
+    host.ok(&["limit", "-m", "64M", "--cpu", "0.5", "--pids", "50", &id]);
     let inside = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes \
                   2>/dev/null; cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true";
     let limited = |host: &Host| {
         assert_eq!(stats(host, &id)["memory_max_bytes"], 64 << 20);
         assert_eq!(host.ok(&["exec", &id, "sh", "-c", inside]), "67108864\n50");
-        assert_eq!(host.inspect(&id)["spec"]["limits"]["cpu_millis"], 200);
+        assert_eq!(host.inspect(&id)["spec"]["limits"]["cpu_millis"], 500);
     };
     limited(&host);
     host.kill_and_restart();
@@ -66,7 +66,12 @@ fn a_paused_dyno_stays_so_without_hostd_and_can_be_stopped_and_killed() {
     let mut host = Host::with_busybox();
     let id = counter(&host, &["--restart", "always"]);
     host.ok(&["pause", &id]);
-    let still = lines(&host, &id);
+    // What it had written before is on its way into the log.
+    let mut still = 0;
+    until("it writes no more", || {
+        let before = std::mem::replace(&mut still, lines(&host, &id));
+        before == still
+    });
     assert!(host.ok(&["ps"]).contains("paused"));
     host.kill_and_restart();
     assert_eq!(host.inspect(&id)["status"]["paused"], true);
