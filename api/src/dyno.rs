@@ -436,6 +436,13 @@ pub struct Stats {
     pub io_read_bytes: u64,
     /// Bytes written to block devices.
     pub io_write_bytes: u64,
+    /// Time since its start in which something of it waited for a CPU, microseconds
+    /// (`some` of its cgroup's pressure, PSI).
+    pub cpu_stalled_usec: u64,
+    /// Time in which something of it waited for memory, microseconds.
+    pub memory_stalled_usec: u64,
+    /// Time in which something of it waited for a block device, microseconds.
+    pub io_stalled_usec: u64,
     /// Entries of its log that were dropped, ever.
     pub log_dropped: u64,
 }

@@ -98,6 +98,8 @@ commands! {
     Inspect(command::inspect::Inspect),
     /// Show what dynos use
     Stats(command::stats::StatsCommand),
+    /// Show what dynos use, live
+    Top(command::top::Top),
     /// Fetch an image from its registry
     Pull(command::pull::Pull),
     /// List images

@@ -34,6 +34,9 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         net_tx_bytes: link.tx_bytes,
         io_read_bytes: used.io_read_bytes.unwrap_or(0),
         io_write_bytes: used.io_write_bytes.unwrap_or(0),
+        cpu_stalled_usec: used.cpu_stalled_usec.unwrap_or(0),
+        memory_stalled_usec: used.memory_stalled_usec.unwrap_or(0),
+        io_stalled_usec: used.io_stalled_usec.unwrap_or(0),
         log_dropped,
     })
 }

@@ -27,6 +27,8 @@ pub(crate) mod start;
 pub(crate) mod stats;
 mod status;
 pub(crate) mod stop;
+pub(crate) mod top;
+mod usage;
 pub(crate) mod version;
 pub(crate) mod wait;
 
