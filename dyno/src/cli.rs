@@ -116,6 +116,8 @@ commands! {
     Info(command::info::Info),
     /// Show the versions of dyno and hostd
     Version(command::version::VersionCommand),
+    /// Find out what is wrong
+    Debug(command::debug::Debug),
     /// Write the completion script for a shell
     Completion(command::completion::Completion),
 }

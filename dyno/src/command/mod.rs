@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod completion;
 pub(crate) mod cp;
 mod credentials;
+pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod exec;
