@@ -13,6 +13,9 @@ use utoipa::OpenApi;
 /// The media type of a stream of JSON values, one per line.
 pub const JSON_LINES: &str = "application/jsonl";
 
+/// The media type of a tar archive.
+pub const TAR: &str = "application/x-tar";
+
 /// The protocol that attach and exec upgrade to; [`crate::frame`] describes it.
 pub const FRAMES: &str = "dyno-frames";
 
@@ -44,12 +47,18 @@ pub const FRAMES: &str = "dyno-frames";
         dynos::stop,
         dynos::restart,
         dynos::kill,
+        dynos::limit,
+        dynos::pause,
+        dynos::resume,
         dynos::wait,
         dynos::logs,
         dynos::stats,
         dynos::why,
         dynos::attach,
         dynos::exec,
+        dynos::pack,
+        dynos::place,
+        dynos::changes,
         images::list,
         images::pull,
         images::load,

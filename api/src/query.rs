@@ -71,10 +71,23 @@ pub struct LogsQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
+    /// Only lines read before this time (RFC 3339); a follower ends then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
     /// Only this stream; both when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub stream: Option<Stream>,
+}
+
+/// `GET` and `PUT /v1/dynos/{dyno}/archive`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ArchiveQuery {
+    /// Absolute path inside the dyno.
+    pub path: String,
 }
 
 /// `GET /v1/dynos/{dyno}/stats`.

@@ -72,12 +72,22 @@ commands! {
     Exec(command::exec::Exec),
     /// Take part in a dyno's standard streams
     Attach(command::attach::Attach),
+    /// Copy files between a dyno and here
+    Cp(command::cp::Cp),
+    /// Show what a dyno has changed of its image's files
+    Diff(command::diff::Diff),
     /// Start dynos that do not run
     Start(command::start::Start),
     /// Ask dynos to end, and end them after their grace
     Stop(command::stop::Stop),
     /// Stop dynos and start them again
     Restart(command::restart::Restart),
+    /// Change the limits of a dyno
+    Limit(command::limit::Limit),
+    /// Hold dynos still
+    Pause(command::pause::Pause),
+    /// Let paused dynos go on
+    Resume(command::resume::Resume),
     /// Send a signal to dynos
     Kill(command::kill::Kill),
     /// Remove dynos
@@ -90,6 +100,8 @@ commands! {
     Why(command::why::WhyCommand),
     /// Show what dynos use
     Stats(command::stats::StatsCommand),
+    /// Show what dynos use, live
+    Top(command::top::Top),
     /// Fetch an image from its registry
     Pull(command::pull::Pull),
     /// List images
@@ -108,6 +120,8 @@ commands! {
     Doctor(command::doctor::Doctor),
     /// Show the versions of dyno and hostd
     Version(command::version::VersionCommand),
+    /// Find out what is wrong
+    Debug(command::debug::Debug),
     /// Write the completion script for a shell
     Completion(command::completion::Completion),
 }

@@ -2,14 +2,22 @@
 //! dyno uses, and killing one whose monitor is gone.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::DynoId;
 use dyno_runtime::cgroup::{self, Cgroup, Controller, Layout, Record};
+use dyno_runtime::monitor::protocol::State as MonitorState;
 
 use crate::bundle::cgroups_path;
+use crate::durable::{self, internal};
+use crate::host::Host;
+
+/// How long the processes of a group may take to be still.
+const FREEZING: Duration = Duration::from_secs(5);
 
 /// How long a killed group may take to be empty.
 const DYING: Duration = Duration::from_secs(5);
@@ -31,6 +39,73 @@ pub fn open(layout: &Layout, host: &str, id: &DynoId) -> cgroup::Result<Cgroup> 
         v1,
         ..Record::default()
     })
+}
+
+/// The cgroup of a dyno that has a monitor, where that one says it is: one that was
+/// started before `hostd install` is not in the cgroup that systemd delegates since.
+///
+/// # Errors
+/// When a folder of it cannot be opened.
+pub fn of(host: &Host, id: &DynoId) -> cgroup::Result<Cgroup> {
+    let state = host.paths.dyno(id).monitor_state();
+    match durable::read_json::<MonitorState>(&state) {
+        Ok(Some(state)) => Cgroup::open(state.cgroup),
+        Ok(None) | Err(_) => open(&host.layout, &host.identity.id, id),
+    }
+}
+
+/// Freezes or thaws a dyno. Blocks.
+///
+/// # Errors
+/// When it is not still in time; it goes on then.
+pub fn set_paused(host: &Host, id: &DynoId, paused: bool) -> Result<(), ApiError> {
+    let group = of(host, id).map_err(|error| internal(&error))?;
+    if !paused {
+        return group.thaw().map_err(|error| internal(&error));
+    }
+    group.freeze(FREEZING).map_err(|error| {
+        let thawed = group.thaw().map_err(|error| internal(&error));
+        thawed.err().unwrap_or_else(|| internal(&error))
+    })
+}
+
+/// Whether a dyno is frozen.
+pub fn is_paused(host: &Host, id: &DynoId) -> bool {
+    of(host, id).is_ok_and(|group| group.record().is_frozen())
+}
+
+/// Has the kernel take memory back from a group that shall have less: below what
+/// it uses, cgroup v2 would kill it; v1 refuses by itself. Blocks.
+///
+/// # Errors
+/// Conflict where it uses more all the same.
+pub fn make_room(group: &Cgroup, limit: Option<u64>) -> Result<(), ApiError> {
+    let limits_by_v2 = !group.record().v1.contains_key(&Controller::Memory);
+    let (Some(limit), Some(folder), true) = (limit, &group.record().v2, limits_by_v2) else {
+        return Ok(());
+    };
+    let used = || group.stats().map_err(|error| internal(&error));
+    let before = used()?.memory_bytes.unwrap_or(0);
+    if before < limit {
+        return Ok(());
+    }
+    // It says EAGAIN where it got less: what is left is looked at.
+    let file = OpenOptions::new()
+        .write(true)
+        .open(folder.join("memory.reclaim"));
+    if let Ok(mut file) = file
+        && let Err(error) = file.write_all((before - limit).to_string().as_bytes())
+    {
+        tracing::debug!(%error, "not all memory could be taken back");
+    }
+    match used()?.memory_bytes.unwrap_or(0) {
+        after if after < limit => Ok(()),
+        after => Err(ApiError::new(
+            ErrorKind::Conflict,
+            format!("the dyno uses {after} bytes of memory, more than the limit of {limit}"),
+        )
+        .hint("a lower limit would kill it: restart it with less to do, or ask for more")),
+    }
 }
 
 /// Kills whatever is left of a dyno and removes its cgroup. Blocks.

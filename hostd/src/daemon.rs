@@ -27,6 +27,7 @@ use crate::host::Host;
 use crate::http::{self, Access, ListenError};
 use crate::identity::{self, Identity, Subnets};
 use crate::images;
+use crate::logs;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::recovery;
@@ -136,6 +137,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     tracing::info!(socket = %socket.display(), host = host.identity.id, "hostd listens");
     let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
     let repairing = tokio::spawn(repair(host.clone()));
+    let compressing = tokio::spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
     if let Err(error) = systemd::tell_ready() {
         tracing::warn!(%error, "systemd cannot be told that hostd is ready");
@@ -144,6 +146,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     let ended = until_told().await;
     serving.abort();
     repairing.abort();
+    compressing.abort();
     ended.map_err(failed("listen for", Path::new("signals")))?;
     tracing::info!("hostd ends; dynos run on");
     Ok(())

@@ -199,14 +199,22 @@ pub fn find(host: &Host, wanted: &str) -> Result<Handle, ApiError> {
     host.registry().find(wanted)
 }
 
+/// Has a dyno's supervisor do something; the dyno as it is then.
+///
+/// # Errors
+/// Why it is not done.
+pub async fn tell(host: &Host, wanted: &str, ask: Ask) -> Result<Dyno, ApiError> {
+    let handle = find(host, wanted)?;
+    handle.ask(ask).await?;
+    Ok(handle.dyno())
+}
+
 /// Starts a dyno that does not run.
 ///
 /// # Errors
 /// Why not.
 pub async fn start(host: &Host, wanted: &str) -> Result<Dyno, ApiError> {
-    let handle = find(host, wanted)?;
-    handle.ask(Ask::Start).await?;
-    Ok(handle.dyno())
+    tell(host, wanted, Ask::Start).await
 }
 
 /// Ends a dyno; it stays ended.
@@ -265,9 +273,7 @@ pub async fn restart(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyn
 /// Conflict when it does not run.
 pub async fn kill(host: &Host, wanted: &str, name: Option<&str>) -> Result<Dyno, ApiError> {
     let signal = name.map_or(Ok(signal::KILL), signal::parse)?;
-    let handle = find(host, wanted)?;
-    handle.ask(Ask::Signal(signal)).await?;
-    Ok(handle.dyno())
+    tell(host, wanted, Ask::Signal(signal)).await
 }
 
 /// Removes a dyno with its layer and logs.
@@ -351,6 +357,11 @@ pub async fn exec(
             ErrorKind::Conflict,
             format!("dyno {} is not running", dyno.name),
         ));
+    }
+    if dyno.status.paused {
+        // Its monitor would wait for a process that is born frozen.
+        let message = format!("dyno {} is paused", dyno.name);
+        return Err(ApiError::new(ErrorKind::Conflict, message).hint("`dyno resume` it first"));
     }
     exec::begin(host, &dyno.id, request).await
 }

@@ -15,13 +15,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyno_api::dyno::{DynoSpec, Mount, NetMode, RestartPolicy};
+use dyno_api::dyno::{DynoSpec, LogMode, LogOptions, Mount, NetMode, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_images::identity::{Accounts, Identity, IdentityError};
 use dyno_runtime::cgroup::Layout;
 use dyno_runtime::monitor::protocol as monitor_protocol;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::Child;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Inputs, files};
@@ -175,9 +176,21 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
     plumbed
 }
 
+/// Creates the container of a dyno that rests, off the network: it is not to be
+/// started, and shows the dyno's files until it is given to [`undo`].
+///
+/// # Errors
+/// Why not; nothing runs then.
+pub async fn show(host: &Arc<Host>, record: &Record) -> Result<Child, ApiError> {
+    let (shared, wanted) = (host.clone(), record.clone());
+    blocking(move || write_bundle(&shared, &wanted)).await?;
+    let run = host.paths.dyno(&record.id).run;
+    Ok(monitor::spawn(&host.spares, &run).await?.monitor)
+}
+
 /// Kills a monitor whose dyno cannot be completed, and removes the cgroup,
 /// which a killed monitor leaves.
-async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut tokio::process::Child) {
+pub async fn undo(host: &Arc<Host>, record: &Record, monitor: &mut Child) {
     if let Err(error) = monitor.kill().await {
         tracing::warn!(%error, dyno = %record.id, "cannot kill the monitor");
     }
@@ -297,11 +310,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
         restart: restart_policy(spec.restart),
         stop_signal: bundle::stop_signal(spec, &record.image.config)?,
         stop_grace_ms: spec.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
-        log: Some(monitor_protocol::LogConfig {
-            path: host.paths.dyno(&record.id).log(),
-            max_bytes: logs::MAX_BYTES,
-            keep: logs::KEEP,
-        }),
+        log: Some(log_config(&host.paths.dyno(&record.id), &spec.log)),
         notify: spec.health.notify.then(|| {
             let start = Plan::of(spec, &record.image.config).start_timeout;
             monitor_protocol::NotifyConfig {
@@ -322,6 +331,20 @@ pub fn restart_policy(policy: RestartPolicy) -> monitor_protocol::RestartPolicy 
             monitor_protocol::RestartPolicy::OnFailure { max_retries }
         }
         RestartPolicy::Always => monitor_protocol::RestartPolicy::Always,
+    }
+}
+
+fn log_config(own: &DynoPaths, options: &LogOptions) -> monitor_protocol::LogConfig {
+    let files = options.max_files.unwrap_or(logs::MAX_FILES);
+    monitor_protocol::LogConfig {
+        path: own.log(),
+        max_bytes: options.max_bytes.unwrap_or(logs::MAX_BYTES),
+        keep: files.saturating_sub(1),
+        max_age_ms: options.max_age_ms,
+        mode: match options.mode {
+            LogMode::Block => monitor_protocol::LogMode::Block,
+            LogMode::Drop => monitor_protocol::LogMode::Drop,
+        },
     }
 }
 

@@ -7,7 +7,7 @@
 //!   images/                     the image store
 //!   dynos/<id>/dyno.json        desired state
 //!   dynos/<id>/{upper,work}     the dyno's own layer
-//!   dynos/<id>/{log,log.1,…}    its output
+//!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
 //!   volumes/<name>/
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
@@ -125,7 +125,7 @@ impl DynoPaths {
         self.state.join("work")
     }
 
-    /// The newest log file; older ones end in `.1`, `.2`, ….
+    /// Its log: a link to the newest file, which the files are named after.
     pub fn log(&self) -> PathBuf {
         self.state.join("log")
     }

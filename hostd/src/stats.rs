@@ -3,13 +3,11 @@
 use dyno_api::dyno::Stats;
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
-use dyno_runtime::cgroup::{self, Cgroup};
-use dyno_runtime::monitor::protocol::State as MonitorState;
 use std::sync::Arc;
 
-use crate::cgroups;
-use crate::durable::{self, internal};
+use crate::durable::internal;
 use crate::host::{Host, blocking};
+use crate::{cgroups, logs};
 
 /// One measurement. What the kernel does not count is 0.
 ///
@@ -17,10 +15,11 @@ use crate::host::{Host, blocking};
 /// When the cgroup cannot be read.
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
-    let used = blocking(move || {
-        cgroup_of(&shared, &group)
+    let (used, log_dropped) = blocking(move || {
+        let used = cgroups::of(&shared, &group)
             .and_then(|group| group.stats())
-            .map_err(|error| internal(&error))
+            .map_err(|error| internal(&error))?;
+        Ok((used, logs::dropped(&shared.paths.dyno(&group).log())))
     })
     .await?;
     let link = host.network.counters(id).await.unwrap_or_default();
@@ -35,15 +34,9 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         net_tx_bytes: link.tx_bytes,
         io_read_bytes: used.io_read_bytes.unwrap_or(0),
         io_write_bytes: used.io_write_bytes.unwrap_or(0),
+        cpu_stalled_usec: used.cpu_stalled_usec.unwrap_or(0),
+        memory_stalled_usec: used.memory_stalled_usec.unwrap_or(0),
+        io_stalled_usec: used.io_stalled_usec.unwrap_or(0),
+        log_dropped,
     })
-}
-
-/// Where its monitor says it is: one that was started before `hostd install`
-/// is not in the cgroup that systemd delegates since.
-fn cgroup_of(host: &Host, id: &DynoId) -> cgroup::Result<Cgroup> {
-    let state = host.paths.dyno(id).monitor_state();
-    match durable::read_json::<MonitorState>(&state) {
-        Ok(Some(state)) => Cgroup::open(state.cgroup),
-        Ok(None) | Err(_) => cgroups::open(&host.layout, &host.identity.id, id),
-    }
 }

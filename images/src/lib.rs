@@ -21,6 +21,7 @@ mod ingest;
 mod jail;
 mod layout;
 mod limits;
+mod pack;
 mod platform;
 mod progress;
 mod pull;

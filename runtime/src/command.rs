@@ -19,10 +19,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use rustix::io::Errno;
+use rustix::process::Pid;
 
 use self::log::Level;
-use crate::container::{Exit, StartError};
+use crate::container::{Error, Exit, StartError};
 use crate::features::features;
+use crate::inside::Inside;
 use crate::jail::Jail;
 use crate::monitor;
 use crate::own_file;
@@ -175,6 +178,24 @@ enum Command {
         #[arg(long)]
         spare: bool,
     },
+    /// Write the log of a dyno: given by a monitor to itself
+    #[command(hide = true)]
+    LogWriter {
+        /// How, as JSON
+        config: std::ffi::OsString,
+    },
+    /// Run a program that sees a container's files as its root does
+    Inside {
+        /// The container's first process
+        #[arg(long)]
+        pid: i32,
+        /// When that was started: field 22 of /proc/PID/stat
+        #[arg(long)]
+        start_time: u64,
+        /// A static program of the host, and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
     /// Run a program that sees nothing but one folder
     Jail {
         /// The folder
@@ -312,6 +333,12 @@ pub fn main() -> u8 {
         Command::Spec(args) => template::write(&args),
         Command::Monitor { spare: true, .. } => return monitor::spare::wait(),
         Command::Monitor { dir, .. } => return monitor::run(&dir),
+        Command::LogWriter { config } => return monitor::log::writer::run(&config),
+        Command::Inside {
+            pid,
+            start_time,
+            program,
+        } => return inside(pid, start_time, program),
         Command::Jail {
             root,
             uid_base,
@@ -357,7 +384,27 @@ fn jail(root: PathBuf, id_base: u32, program: Vec<String>) -> u8 {
         program,
         args: words.collect(),
     };
-    match jail.run() {
+    confined(jail.run())
+}
+
+fn inside(pid: i32, start_time: u64, program: Vec<String>) -> u8 {
+    let Some(pid) = Pid::from_raw(pid.max(0)) else {
+        let nobody = Error::system("find the container's first process")(Errno::SRCH);
+        return fail(&nobody, FAILED);
+    };
+    let mut words = program.into_iter();
+    let program = PathBuf::from(words.next().unwrap_or_default());
+    let inside = Inside {
+        pid,
+        start_time,
+        program,
+        args: words.collect(),
+    };
+    confined(inside.run())
+}
+
+fn confined(ran: Result<Exit, StartError>) -> u8 {
+    match ran {
         Ok(Exit::Code(code)) => code,
         Ok(Exit::Signal(signal)) => 128_u8.saturating_add(signal),
         Err(error @ StartError::NotFound { .. }) => fail(&error, 127),

@@ -15,7 +15,7 @@ mod process;
 mod user_namespace;
 
 pub(crate) use namespaces::User;
-pub(crate) use process::Spawn;
+pub(crate) use process::{Join, Spawn};
 pub(crate) use user_namespace::mapped;
 
 pub use crate::plan::Switches;
@@ -97,7 +97,7 @@ impl From<SpecError> for Error {
 }
 
 impl Error {
-    fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System {
             what,
             source: source.into(),

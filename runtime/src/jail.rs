@@ -146,14 +146,6 @@ fn capabilities() -> Capabilities {
 
 /// A process that carries nothing but resource limits (P15).
 fn limits() -> Result<Process, Error> {
-    let limit = |kind, value: u64| -> Result<PosixRlimit, Error> {
-        let limit = PosixRlimitBuilder::default()
-            .typ(kind)
-            .soft(value)
-            .hard(value)
-            .build();
-        limit.map_err(|_incomplete| SpecError::Missing("the jail's limits").into())
-    };
     let limits = vec![
         limit(PosixRlimitType::RlimitAs, ADDRESS_SPACE_MAX)?,
         limit(PosixRlimitType::RlimitNofile, OPEN_FILES_MAX)?,
@@ -162,6 +154,16 @@ fn limits() -> Result<Process, Error> {
     ];
     let process = ProcessBuilder::default().rlimits(limits).build();
     process.map_err(|_incomplete| SpecError::Missing("the jail's limits").into())
+}
+
+/// A resource limit, soft and hard the same.
+pub(crate) fn limit(kind: PosixRlimitType, value: u64) -> Result<PosixRlimit, Error> {
+    let limit = PosixRlimitBuilder::default()
+        .typ(kind)
+        .soft(value)
+        .hard(value)
+        .build();
+    limit.map_err(|_incomplete| SpecError::Missing("a program's limits").into())
 }
 
 fn prepare(what: &'static str, subject: &Path, source: rustix::io::Errno) -> Error {

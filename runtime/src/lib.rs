@@ -10,6 +10,7 @@
 //!  intel_rdt classes of cache and memory bandwidth
 //!  monitor   one process per dyno: owns stdio, logs, exit status, restarts
 //!  jail      runs a stranger's-data program in a sealed folder
+//!  inside    runs one among a container's files
 //!  criu      saves a container's processes and brings them back
 //!  rootless  an ordinary user becomes root of a user namespace of his own
 //!  own_file  keeps the file that we run from out of a container's reach
@@ -36,6 +37,7 @@ pub mod device_filter;
 pub mod features;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod inside;
 pub mod intel_rdt;
 pub mod jail;
 pub mod monitor;

@@ -180,6 +180,17 @@ fn detach() -> io::Result<SignalFd> {
     }
     rustix::process::chdir(c"/")?;
     rustix::thread::set_name(c"dyno-monitor")?;
+    let signals = signals_to_monitors();
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &signals,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+/// What the system, a terminal or a person may send to a monitor and what is
+/// about it, and what must not end them at once.
+fn signals_to_monitors() -> SigSet {
     let mut signals = SigSet::empty();
     for signal in [
         Signal::SIGHUP,
@@ -189,11 +200,7 @@ fn detach() -> io::Result<SignalFd> {
     ] {
         signals.add(signal);
     }
-    signals.thread_block()?;
-    Ok(SignalFd::with_flags(
-        &signals,
-        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
-    )?)
+    signals
 }
 
 fn read_config(dir: &Path) -> Result<Config, Failure> {

@@ -27,7 +27,8 @@ pub(crate) use program::{Program, ProgramFile};
 pub(crate) use rootfs::{detached_tree, file_system, set_parameters};
 pub use setup::Switches;
 pub(crate) use setup::{
-    ExecParts, InitParts, JailPlan, exec_plan, hook_plan, init_plan, jail_plan,
+    ExecParts, InitParts, InsidePlan, JailPlan, exec_plan, hook_plan, init_plan, inside_plan,
+    jail_plan,
 };
 pub(crate) use target::{Kind, Target};
 

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::body::RequestBody;
 use super::path;
-use super::{Client, Error, Lines, READY};
+use super::{Client, Download, Error, Lines, READY};
 use crate::error::ApiError;
 
 /// The largest JSON document that a client reads (P15).
@@ -180,6 +180,12 @@ impl Client {
     pub(super) async fn lines<T>(&self, call: Call) -> Result<Lines<T>, Error> {
         let answer = self.send(call).await?;
         Ok(Lines::new(answer.operation, answer.response.into_body()))
+    }
+
+    /// A call whose answer is a stream of bytes.
+    pub(super) async fn download(&self, call: Call) -> Result<Download, Error> {
+        let answer = self.send(call).await?;
+        Ok(Download::new(answer.operation, answer.response.into_body()))
     }
 }
 

@@ -1,13 +1,15 @@
 //! Calls about dynos.
 
 use http::Method;
+use tokio::io::AsyncRead;
 
+use super::body::RequestBody;
 use super::connection::Call;
 use super::path::encode;
-use super::{Client, Error, Lines};
-use crate::dyno::{Dyno, DynoSpec, ExitStatus, LogLine, Stats};
+use super::{Client, Download, Error, Lines};
+use crate::dyno::{Change, Dyno, DynoSpec, ExitStatus, LimitRequest, LogLine, Stats};
 use crate::query::{
-    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+    ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
 use crate::why::Why;
 
@@ -93,6 +95,33 @@ impl Client {
             .await
     }
 
+    /// Changes a dyno's limits.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where they cannot be had; those of before hold then.
+    pub async fn limit(&self, dyno: &str, request: &LimitRequest) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/limit").json(request)?)
+            .await
+    }
+
+    /// Holds a dyno still.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or it does not run.
+    pub async fn pause(&self, dyno: &str) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/pause"))
+            .await
+    }
+
+    /// Lets a paused dyno go on.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or it does not run.
+    pub async fn resume(&self, dyno: &str) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/resume"))
+            .await
+    }
+
     /// Waits until a dyno has ended for good, and where that is asked for until
     /// it is removed.
     ///
@@ -138,6 +167,39 @@ impl Client {
     /// [`Error::Api`] where there is no such dyno.
     pub async fn why(&self, dyno: &str) -> Result<Why, Error> {
         self.json(Self::dyno_call(Method::GET, dyno, "/why")).await
+    }
+
+    /// A path of a dyno as a tar stream.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno or path.
+    pub async fn archive(&self, dyno: &str, query: &ArchiveQuery) -> Result<Download, Error> {
+        self.download(Self::dyno_call(Method::GET, dyno, "/archive").query(query)?)
+            .await
+    }
+
+    /// Puts a tar stream at a path of a dyno.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno, or the archive does not fit there.
+    pub async fn put_archive(
+        &self,
+        dyno: &str,
+        query: &ArchiveQuery,
+        archive: impl AsyncRead + Send + 'static,
+    ) -> Result<(), Error> {
+        let call = Self::dyno_call(Method::PUT, dyno, "/archive").query(query)?;
+        self.done(call.body(RequestBody::Archive(Box::pin(archive))))
+            .await
+    }
+
+    /// What a dyno has changed of its image's files.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno.
+    pub async fn changes(&self, dyno: &str) -> Result<Lines<Change>, Error> {
+        self.lines(Self::dyno_call(Method::GET, dyno, "/changes"))
+            .await
     }
 
     /// A call on the route of one dyno.

@@ -16,6 +16,7 @@
 mod attach;
 mod body;
 mod connection;
+mod download;
 mod dynos;
 mod error;
 mod host;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
+pub use download::Download;
 pub use error::Error;
 pub use lines::Lines;
 

@@ -4,10 +4,12 @@
     reason = "only the document that utoipa makes of these is used"
 )]
 
-use crate::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, LogLine, Stats};
+use crate::dyno::{
+    AttachRequest, Change, Dyno, DynoSpec, ExecRequest, ExitStatus, LimitRequest, LogLine, Stats,
+};
 use crate::error::ApiError;
 use crate::query::{
-    CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
+    ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
 };
 use crate::why::Why;
 
@@ -82,6 +84,34 @@ fn restart() {}
     ))]
 fn kill() {}
 
+/// Change a dyno's limits: at once where it runs, and for every later start.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/limit", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    request_body = LimitRequest,
+    responses(
+        (status = 200, body = Dyno, description = "They hold"),
+        (status = "default", body = ApiError, description = "Why not; those of before hold"),
+    ))]
+fn limit() {}
+
+/// Hold every process of a dyno still. It stays so until it is resumed or ends.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/pause", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "Nothing of it runs"),
+        (status = "default", body = ApiError, description = "Why not; it runs on then"),
+    ))]
+fn pause() {}
+
+/// Let a paused dyno go on.
+#[utoipa::path(post, path = "/v1/dynos/{dyno}/resume", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Dyno, description = "It runs"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn resume() {}
+
 /// Wait until a dyno has ended and will not be started again.
 #[utoipa::path(get, path = "/v1/dynos/{dyno}/wait", tag = "dynos",
     params(("dyno" = String, Path, description = "Id or name"), WaitQuery),
@@ -142,3 +172,36 @@ fn attach() {}
         (status = "default", body = ApiError, description = "Why not"),
     ))]
 fn exec() {}
+
+/// A path of a dyno, running or not, as a tar stream whose names begin with the
+/// path's last part. Devices and sockets are left out; ids are the dyno's.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/archive", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), ArchiveQuery),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/x-tar", description = "The archive; one that breaks off is none"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn pack() {}
+
+/// Put a tar stream, plain or compressed, into a folder of a dyno, running or
+/// not. Where the path is no folder the archive has one top, which becomes the
+/// path. Devices and extended attributes are left out; ids are the dyno's. What
+/// was written before a failure stays.
+#[utoipa::path(put, path = "/v1/dynos/{dyno}/archive", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name"), ArchiveQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses(
+        (status = 204, description = "All of it is there"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn place() {}
+
+/// What a dyno has changed of its image's files, as JSON lines of `Change`, a
+/// folder before what is in it.
+#[utoipa::path(get, path = "/v1/dynos/{dyno}/changes", tag = "dynos",
+    params(("dyno" = String, Path, description = "Id or name")),
+    responses(
+        (status = 200, body = Change, content_type = "application/jsonl", description = "One per line"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn changes() {}

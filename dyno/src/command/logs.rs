@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use dyno_api::dyno::{LogLine, Stream};
 use dyno_api::query::LogsQuery;
 use jiff::Timestamp;
@@ -23,6 +23,12 @@ pub(crate) struct Logs {
     /// Only lines from then on: a duration ago (10m) or a time (RFC 3339)
     #[arg(long, value_name = "WHEN", value_parser = duration::parse_since)]
     since: Option<Since>,
+    /// Only lines from before then: a duration ago (10m) or a time (RFC 3339)
+    #[arg(long, value_name = "WHEN", value_parser = duration::parse_since)]
+    until: Option<Since>,
+    /// Only one stream [default: both, in their order]
+    #[arg(long, value_enum)]
+    stream: Option<Choice>,
     /// Put its time before each line
     #[arg(short, long)]
     timestamps: bool,
@@ -30,13 +36,33 @@ pub(crate) struct Logs {
     dyno: String,
 }
 
+/// A stream by its name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Choice {
+    /// The standard output, or the terminal
+    Stdout,
+    /// The standard error
+    Stderr,
+}
+
+impl From<Choice> for Stream {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Stdout => Self::Stdout,
+            Choice::Stderr => Self::Stderr,
+        }
+    }
+}
+
 impl Logs {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let now = Timestamp::now();
         let query = LogsQuery {
             follow: self.follow,
             tail: self.tail,
-            since: self.since.map(|since| since.at(Timestamp::now())),
-            stream: None,
+            since: self.since.map(|since| since.at(now)),
+            until: self.until.map(|until| until.at(now)),
+            stream: self.stream.map(Stream::from),
         };
         let client = context.client().await?;
         let mut lines = client.logs(&self.dyno, &query).await?;

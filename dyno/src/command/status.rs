@@ -34,7 +34,8 @@ pub(super) fn text(dyno: &Dyno, now: Timestamp) -> String {
                 .map(|health| format!(" ({})", health_word(health)));
             let health = health.unwrap_or_default();
             let again = restarts(status.restarts);
-            let text = format!("running {age}");
+            let word = if status.paused { "paused" } else { "running" };
+            let text = format!("{word} {age}");
             format!("{}{health}{again}", text.trim_end())
         }
         Phase::Backoff => {
@@ -128,6 +129,8 @@ mod tests {
             failed_check: None,
             status_text: None,
             reason: None,
+            paused: false,
+            log_dropped: None,
         };
         let id = dyno_api::name::DynoId::from_bytes([0; 6]);
         let name = "web".parse().unwrap();

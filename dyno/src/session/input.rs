@@ -1,7 +1,5 @@
 //! The direction to the dyno: what is typed, signals, the window's size.
 
-use std::io::Read;
-
 use dyno_api::client::{Error, FrameWriter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -11,9 +9,6 @@ use crate::failure::Failure;
 use crate::signal::{Signal, Signals};
 use crate::terminal;
 use crate::value::detach::{Scanner, Typed};
-
-/// Bytes of standard input read at once.
-const CHUNK: usize = 32 * 1024;
 
 /// Chunks that wait for a dyno which does not read.
 const WAITING: usize = 4;
@@ -49,7 +44,7 @@ impl Input {
     /// Forwards all of it, until the person wants to leave.
     pub(super) async fn forward(&mut self, writer: FrameWriter, streams: &Streams) -> End {
         if streams.stdin && self.typed.is_none() {
-            self.typed = Some(read_stdin());
+            self.typed = Some(terminal::typed());
         }
         let (pending, frames) = mpsc::channel(WAITING);
         let mut scanner = Scanner::new(streams.detach_keys.clone());
@@ -146,26 +141,4 @@ async fn next_typed<'a>(
     let typed = typed.as_mut()?;
     let permit = pending.reserve().await.ok()?;
     Some((permit, typed.recv().await?))
-}
-
-/// Reads the standard input on a thread: neither a file nor a terminal that
-/// others share can be waited for in any other way. The thread ends with the
-/// process. No bytes at all mean the end.
-fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
-    let (to, receiver) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            // A broken input is an ended one.
-            let length = match stdin.read(&mut buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                read => read.unwrap_or(0),
-            };
-            if to.blocking_send(buffer[..length].to_vec()).is_err() || length == 0 {
-                break;
-            }
-        }
-    });
-    receiver
 }

@@ -1,12 +1,16 @@
 //! The terminal that a person sits at.
 
 mod raw;
+mod screen;
+mod typed;
 
 use std::io::{self, IsTerminal};
 
 use rustix::termios;
 
 pub(crate) use raw::RawMode;
+pub(crate) use screen::Screen;
+pub(crate) use typed::typed;
 
 /// Whether the standard input is a terminal.
 pub(crate) fn is_interactive() -> bool {

@@ -23,6 +23,7 @@ impl RawMode {
         HOOK.call_once(|| {
             let report = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
+                super::screen::leave();
                 restore();
                 report(panic);
             }));

@@ -1,6 +1,6 @@
 //! Limits that this host can enforce; any other is refused, not ignored.
 
-use dyno_api::dyno::{DynoSpec, Ulimit};
+use dyno_api::dyno::{DynoSpec, LogOptions, Ulimit};
 use dyno_api::error::{ApiError, ErrorKind};
 use oci_spec::runtime::PosixRlimitType;
 
@@ -15,6 +15,26 @@ const MIN_CPU_MILLIS: u32 = 10;
 const MAX_PIDS: u32 = 4_194_304;
 
 pub(super) fn check(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> {
+    check_limits(spec, facts)?;
+    if let Some(bytes) = spec.shm_size_bytes
+        && (bytes == 0 || bytes > facts.memory_bytes)
+    {
+        return Err(invalid(format!(
+            "{bytes} bytes of /dev/shm; this host has {} of memory",
+            facts.memory_bytes
+        )));
+    }
+    check_log(&spec.log)?;
+    spec.ulimits
+        .iter()
+        .try_for_each(|(name, limit)| check_ulimit(name, *limit, facts))
+}
+
+/// The limits that may be changed while the dyno runs.
+///
+/// # Errors
+/// Which one cannot be had, and what can.
+pub fn check_limits(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> {
     if let Some(bytes) = spec.limits.memory_bytes {
         check_memory(bytes, facts)?;
     }
@@ -28,17 +48,20 @@ pub(super) fn check(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> 
             "a limit of {pids} processes; it is from 1 to {MAX_PIDS}"
         )));
     }
-    if let Some(bytes) = spec.shm_size_bytes
-        && (bytes == 0 || bytes > facts.memory_bytes)
-    {
-        return Err(invalid(format!(
-            "{bytes} bytes of /dev/shm; this host has {} of memory",
-            facts.memory_bytes
-        )));
-    }
-    spec.ulimits
-        .iter()
-        .try_for_each(|(name, limit)| check_ulimit(name, *limit, facts))
+    Ok(())
+}
+
+fn check_log(log: &LogOptions) -> Result<(), ApiError> {
+    const YEAR: u64 = 365 * 24 * 3600 * 1000;
+    let within = |what: &str, value: Option<u64>, least: u64, most: u64| match value {
+        Some(value) if !(least..=most).contains(&value) => Err(invalid(format!(
+            "a log of {value} {what}; it is from {least} to {most}"
+        ))),
+        _ => Ok(()),
+    };
+    within("bytes a file", log.max_bytes, 64 << 10, 1 << 30)?;
+    within("files", log.max_files.map(u64::from), 1, 100)?;
+    within("ms of age", log.max_age_ms, 1000, 100 * YEAR)
 }
 
 fn check_memory(bytes: u64, facts: &HostFacts) -> Result<(), ApiError> {

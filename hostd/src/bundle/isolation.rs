@@ -114,6 +114,44 @@ fn sysctls() -> HashMap<String, String> {
     .into()
 }
 
+/// What a dyno that runs is given: all of its limits, and no limit where there is
+/// none, which may be news.
+///
+/// # Errors
+/// [`BundleError`] where they have no form.
+pub fn limit_resources(limits: Limits) -> Result<LinuxResources, BundleError> {
+    let pids = limits.pids.unwrap_or(DEFAULT_PIDS);
+    let memory = limits.memory_bytes;
+    let memory = memory.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let quota = limits
+        .cpu_millis
+        .map_or(-1, |millis| i64::from(millis) * 100);
+    let mut resources = LinuxResourcesBuilder::default()
+        .pids(LinuxPidsBuilder::default().limit(i64::from(pids)).build()?)
+        .memory(
+            LinuxMemoryBuilder::default()
+                .limit(memory)
+                .swap(memory)
+                .build()?,
+        )
+        .cpu(
+            LinuxCpuBuilder::default()
+                .quota(quota)
+                .period(CPU_PERIOD)
+                .build()?,
+        );
+    if limits.memory_bytes.is_some() {
+        resources = resources.unified(oom_group());
+    }
+    Ok(resources.build()?)
+}
+
+/// P16. Where v1 limits memory, the monitor does what this asks for; it must know
+/// from the beginning.
+fn oom_group() -> HashMap<String, String> {
+    HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())])
+}
+
 fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
     let Limits {
         memory_bytes,
@@ -125,6 +163,8 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
         .build()?;
     let mut resources = LinuxResourcesBuilder::default()
         .pids(pids)
+        // Also without a limit: one may be asked for while the dyno runs.
+        .unified(oom_group())
         .devices(device_rules(inputs.devices)?);
     if let Some(bytes) = memory_bytes {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -135,9 +175,6 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
                 .swap(bytes)
                 .build()?,
         );
-        // P16. Where v1 limits memory, the monitor does what this asks for.
-        let oom_group = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
-        resources = resources.unified(oom_group);
     }
     if let Some(millis) = cpu_millis {
         let quota = i64::from(millis) * 100;

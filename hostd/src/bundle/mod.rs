@@ -25,6 +25,7 @@ use crate::durable::internal;
 use crate::facts::HostFacts;
 use crate::paths::Paths;
 
+pub use isolation::limit_resources;
 pub use process::{exec_process, stop_signal};
 
 /// Everything that a bundle is made of.

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use dyno_api::dyno::{AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus};
+use dyno_api::dyno::{
+    AttachRequest, Dyno, DynoSpec, ExecRequest, ExitStatus, LimitRequest, Phase, RestartPolicy,
+};
 use dyno_api::error::ApiError;
 use dyno_api::query::{
     CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
@@ -21,14 +23,18 @@ use super::answer::{Answer, Failure, bytes_stream, lines};
 use super::extract::{JsonBody, Nothing, Params};
 use super::upgrade::{self, Upgrade};
 use crate::durable::internal;
-use crate::host::Host;
-use crate::supervisor::is_over;
+use crate::host::{Host, blocking};
+use crate::supervisor::{Ask, is_over};
 use crate::{engine, logs, stats, why};
 
 /// Chunks that a slow reader may leave unread.
 const CHUNKS: usize = 4;
 /// Between two measurements.
 const MEASURE: Duration = Duration::from_secs(1);
+
+/// How long a lost dyno is lost until it is started again, at the most: what is
+/// left of it is taken down first.
+const FOLLOWED: Duration = Duration::from_secs(10);
 
 type Shared = State<Arc<Host>>;
 
@@ -60,7 +66,10 @@ pub(super) async fn inspect(
     Path(dyno): Path<String>,
     _: Params<Nothing>,
 ) -> Answer<Json<Dyno>> {
-    Ok(Json(engine::find(&host, &dyno)?.dyno()))
+    let mut dyno = engine::find(&host, &dyno)?.dyno();
+    let log = host.paths.dyno(&dyno.id).log();
+    dyno.status.log_dropped = Some(blocking(move || Ok(logs::dropped(&log))).await?);
+    Ok(Json(dyno))
 }
 
 pub(super) async fn remove(
@@ -108,6 +117,31 @@ pub(super) async fn kill(
     ))
 }
 
+pub(super) async fn limit(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+    JsonBody(request): JsonBody<LimitRequest>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Limit(request)).await?))
+}
+
+pub(super) async fn pause(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Pause).await?))
+}
+
+pub(super) async fn resume(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Json<Dyno>> {
+    Ok(Json(engine::tell(&host, &dyno, Ask::Resume).await?))
+}
+
 pub(super) async fn wait(
     State(host): Shared,
     Path(dyno): Path<String>,
@@ -124,10 +158,29 @@ pub(super) async fn logs(
     let handle = engine::find(&host, &dyno)?;
     let path = host.paths.dyno(&handle.dyno().id).log();
     let view = handle.view();
-    let ended = move || view.has_changed().is_err() || is_over(view.borrow().status.phase);
+    let mut rest = Rest::default();
+    let ended = move || view.has_changed().is_err() || rest.is_for_good(&view.borrow());
     let (to, from) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     tokio::spawn(logs::stream(path, query, ended, to));
     Ok(bytes_stream(from))
+}
+
+/// Whether a dyno rests for good: one that was lost and has a policy to be
+/// started again is about to be, unless its stop was asked for.
+#[derive(Debug, Default)]
+struct Rest {
+    lost: Option<Instant>,
+}
+
+impl Rest {
+    fn is_for_good(&mut self, dyno: &Dyno) -> bool {
+        let phase = dyno.status.phase;
+        if phase != Phase::Lost || dyno.spec.restart == RestartPolicy::No {
+            self.lost = None;
+            return is_over(phase);
+        }
+        self.lost.get_or_insert_with(Instant::now).elapsed() > FOLLOWED
+    }
 }
 
 pub(super) async fn stats(

@@ -4,17 +4,20 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, images, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, host   one handler per operation of the OpenAPI document
+//! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
 
 mod answer;
 mod dynos;
 mod extract;
+mod files;
 mod host;
 mod images;
 mod listener;
 mod upgrade;
+mod upload;
 
 use std::sync::Arc;
 
@@ -48,12 +51,20 @@ fn routes() -> Routes {
         ("/v1/dynos/{dyno}/stop", post(dynos::stop)),
         ("/v1/dynos/{dyno}/restart", post(dynos::restart)),
         ("/v1/dynos/{dyno}/kill", post(dynos::kill)),
+        ("/v1/dynos/{dyno}/limit", post(dynos::limit)),
+        ("/v1/dynos/{dyno}/pause", post(dynos::pause)),
+        ("/v1/dynos/{dyno}/resume", post(dynos::resume)),
         ("/v1/dynos/{dyno}/wait", get(dynos::wait)),
         ("/v1/dynos/{dyno}/logs", get(dynos::logs)),
         ("/v1/dynos/{dyno}/stats", get(dynos::stats)),
         ("/v1/dynos/{dyno}/why", get(dynos::why)),
         ("/v1/dynos/{dyno}/attach", post(dynos::attach)),
         ("/v1/dynos/{dyno}/exec", post(dynos::exec)),
+        (
+            "/v1/dynos/{dyno}/archive",
+            get(files::pack).put(files::place),
+        ),
+        ("/v1/dynos/{dyno}/changes", get(files::changes)),
         ("/v1/images", get(images::list)),
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),

@@ -1,41 +1,36 @@
 //! The log files of one dyno as one sequence of lines, while the monitor
-//! writes and rotates them.
+//! writes, rotates and removes them and hostd compresses them.
 //!
-//! Files are opened newest first: a rotation moves a file only towards older
-//! names, so one may be met twice (told apart by its inode, which cannot be
-//! reused while it is open) and never missed. A file's successor is opened
-//! only after the file was read to its end *again*, for what was written
+//! A file is known by its number, whatever form it is in. A file's successor is
+//! begun only after the file was read to its end *again*, for what was written
 //! between the last read and the rotation.
+//!
+//! Files of a monitor that gave no numbers are opened newest first: a rotation
+//! moves them only towards older names, so one may be met twice (told apart by
+//! its inode) and never missed.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use super::KEEP;
+use dyno_runtime::monitor::log::folder::{self, Part};
 
-const CHUNK: usize = 64 * 1024;
-/// P15: no line of a monitor is longer; a file without newlines is damaged.
-const MAX_LINE: usize = 1 << 20;
+use super::source::Source;
+
+/// The oldest name that a monitor without numbers gave.
+const OLDEST_AGE: u32 = 4;
+
+/// A file's time may be so much earlier than that of a line in it.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A reading position in the log of one dyno.
 #[derive(Debug)]
 pub(super) struct LogFiles {
     path: PathBuf,
-    current: Option<OpenLog>,
-    newer: VecDeque<OpenLog>,
-}
-
-#[derive(Debug)]
-struct OpenLog {
-    file: File,
-    inode: (u64, u64),
-    offset: u64,
-    /// Nothing from here on is read.
-    end: u64,
-    pending: Vec<u8>,
-    consumed: usize,
+    current: Option<Source>,
+    newer: VecDeque<Source>,
 }
 
 impl LogFiles {
@@ -52,26 +47,54 @@ impl LogFiles {
         Ok(files)
     }
 
-    /// From now on the files end where they end now, however fast they grow:
-    /// a reader is never kept by a writer (P15).
-    pub(super) fn end_here(&mut self) -> io::Result<()> {
-        for log in self.current.iter_mut().chain(&mut self.newer) {
-            log.end = log.file.metadata()?.len();
+    /// Passes over files that were not written to any more by then.
+    pub(super) fn skip_older_than(&mut self, time: SystemTime) -> io::Result<()> {
+        while let Some(current) = &self.current
+            && !self.newer.is_empty()
+            && current.written()? + TICK < time
+        {
+            self.advance();
         }
         Ok(())
     }
 
-    /// The same position once more, reading on its own.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            path: self.path.clone(),
-            current: self.current.as_ref().map(OpenLog::try_clone).transpose()?,
-            newer: self
-                .newer
-                .iter()
-                .map(OpenLog::try_clone)
-                .collect::<io::Result<_>>()?,
-        })
+    /// Passes over all but the last lines that `counts` counts, so many of them.
+    /// Only the files that hold them are read, and nothing is kept in memory.
+    pub(super) fn skip_to_last(
+        &mut self,
+        tail: usize,
+        counts: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        let (mut total, mut files) = (0_usize, 0);
+        for file in self.current.iter().chain(&self.newer).rev() {
+            let mut ahead = file.again();
+            while let Some(line) = ahead.next_line()? {
+                total += usize::from(counts(&line));
+            }
+            files += 1;
+            // Not at exactly as many: the first of them may have begun before.
+            if total > tail {
+                break;
+            }
+        }
+        while self.newer.len() >= files && files > 0 {
+            self.advance();
+        }
+        let mut skip = total.saturating_sub(tail);
+        while skip > 0 {
+            let Some(line) = self.next_known()? else {
+                return Ok(());
+            };
+            skip -= usize::from(counts(&line));
+        }
+        Ok(())
+    }
+
+    /// From now on the files end where they end now, however fast they grow:
+    /// a reader is never kept by a writer (P15).
+    pub(super) fn end_here(&mut self) -> io::Result<()> {
+        let mut files = self.current.iter_mut().chain(&mut self.newer);
+        files.try_for_each(Source::end_here)
     }
 
     /// The next line of the files that are open; `None` at their end.
@@ -110,96 +133,40 @@ impl LogFiles {
 
     /// Opens the files that are newer than the current one, oldest first.
     fn look_for_newer(&mut self) -> io::Result<()> {
-        let known = self.current.as_ref().map(|log| log.inode);
-        let mut found: VecDeque<OpenLog> = VecDeque::new();
-        for age in 0..=KEEP + 1 {
-            let Some(log) = OpenLog::open(&aged(&self.path, age))? else {
-                continue;
-            };
-            if Some(log.inode) == known {
+        let listed = folder::list(&self.path)?;
+        let has_ages = listed
+            .first()
+            .is_some_and(|oldest| matches!(oldest.part, Part::Aged(_)));
+        let numbers = listed
+            .iter()
+            .rev()
+            .map(|file| file.part)
+            .filter(|part| matches!(part, Part::Numbered(_)));
+        let ages = (0..=OLDEST_AGE + 1).map(|age| Part::Aged(Reverse(age)));
+        self.newer.clear();
+        for part in numbers.chain(ages.filter(|_| has_ages)) {
+            if self.is_known(part) {
                 break;
             }
-            if !found.iter().any(|other| other.inode == log.inode) {
-                found.push_front(log);
+            let Some(file) = Source::open(&self.path, part)? else {
+                continue;
+            };
+            match &mut self.current {
+                Some(current) if current.inode == file.inode => {
+                    current.part = part;
+                    break;
+                }
+                _ if self.newer.iter().any(|other| other.inode == file.inode) => {}
+                _ => self.newer.push_front(file),
             }
         }
-        self.newer = found;
         Ok(())
     }
-}
 
-fn aged(path: &Path, age: u32) -> PathBuf {
-    if age == 0 {
-        return path.to_owned();
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{age}"));
-    name.into()
-}
-
-impl OpenLog {
-    fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let meta = file.metadata()?;
-        let inode = (meta.dev(), meta.ino());
-        Ok(Some(Self {
-            file,
-            inode,
-            offset: 0,
-            end: u64::MAX,
-            pending: Vec::new(),
-            consumed: 0,
-        }))
-    }
-
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            file: self.file.try_clone()?,
-            inode: self.inode,
-            offset: self.offset,
-            end: self.end,
-            pending: self.pending.clone(),
-            consumed: self.consumed,
-        })
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut searched = self.consumed;
-        loop {
-            if let Some(length) = self.pending[searched..]
-                .iter()
-                .position(|byte| *byte == b'\n')
-            {
-                let line = self.pending[self.consumed..searched + length].to_vec();
-                self.consumed = searched + length + 1;
-                return Ok(Some(line));
-            }
-            self.pending.drain(..self.consumed);
-            self.consumed = 0;
-            if self.pending.len() > MAX_LINE {
-                self.pending.clear();
-            }
-            searched = self.pending.len();
-            if self.fill()? == 0 {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn fill(&mut self) -> io::Result<usize> {
-        let start = self.pending.len();
-        let left = self.end.saturating_sub(self.offset);
-        let room = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        self.pending.resize(start + room, 0);
-        let read = self.file.read_at(&mut self.pending[start..], self.offset);
-        let count = *read.as_ref().unwrap_or(&0);
-        self.pending.truncate(start + count);
-        self.offset += count as u64;
-        read
+    /// Whether the file with this number is the current one, or an older one.
+    fn is_known(&self, part: Part) -> bool {
+        let current = self.current.as_ref().map(|current| current.part);
+        matches!(current, Some(Part::Numbered(_))) && Some(part) <= current
     }
 }
 
@@ -211,6 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::logs::compress;
 
     fn append(path: &Path, text: &str) {
         let mut file = OpenOptions::new()
@@ -221,12 +189,18 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn rotate(path: &Path) {
-        for age in (0..KEEP).rev() {
-            if aged(path, age).exists() {
-                fs::rename(aged(path, age), aged(path, age + 1)).unwrap();
+    /// As a monitor without numbers did.
+    fn shift(path: &Path) {
+        for age in (0..OLDEST_AGE).rev() {
+            let aged = |age| folder::plain(path, Part::Aged(Reverse(age)));
+            if aged(age).exists() {
+                fs::rename(aged(age), aged(age + 1)).unwrap();
             }
         }
+    }
+
+    fn numbered(path: &Path, number: u64) -> PathBuf {
+        folder::plain(path, Part::Numbered(number))
     }
 
     fn drain(files: &mut LogFiles) -> Vec<String> {
@@ -235,55 +209,119 @@ mod tests {
             .collect()
     }
 
+    fn all(path: &Path) -> Vec<String> {
+        drain(&mut LogFiles::open(path).unwrap())
+    }
+
     #[test]
     fn a_line_is_seen_once_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut files = LogFiles::open(&path).unwrap();
         assert!(drain(&mut files).is_empty());
-        append(&path, "one\ntw");
+        append(&numbered(&path, 1), "one\ntw");
         assert_eq!(drain(&mut files), ["one"]);
-        append(&path, "o\n");
+        append(&numbered(&path, 1), "o\n");
         assert_eq!(drain(&mut files), ["two"]);
     }
 
     #[test]
-    fn what_was_written_just_before_a_rotation_is_read_before_what_came_after() {
+    fn files_without_numbers_are_followed_and_so_is_their_numbering() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         append(&path, "1\n");
         let mut files = LogFiles::open(&path).unwrap();
         assert_eq!(drain(&mut files), ["1"]);
         append(&path, "2\n");
-        rotate(&path);
+        shift(&path);
         append(&path, "3\n");
-        rotate(&path);
+        shift(&path);
         append(&path, "4\n");
         assert_eq!(drain(&mut files), ["2", "3", "4"]);
+        append(&path, "5\n");
+        for (number, age) in [(1, 2), (2, 1), (3, 0)] {
+            let aged = folder::plain(&path, Part::Aged(Reverse(age)));
+            fs::rename(aged, numbered(&path, number)).unwrap();
+        }
+        append(&numbered(&path, 4), "6\n");
+        assert_eq!(drain(&mut files), ["5", "6"]);
+        compress::rotated(&path).unwrap();
+        append(&numbered(&path, 4), "7\n");
+        assert_eq!(drain(&mut files), ["7"]);
+        assert_eq!(all(&path), ["1", "2", "3", "4", "5", "6", "7"]);
+    }
+
+    #[test]
+    fn each_state_that_a_crash_while_compressing_leaves_is_the_same_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for number in 1..=3 {
+            append(&numbered(&path, number), &format!("{number}\n"));
+        }
+        let half = folder::half_compressed(&path, 1);
+        let plain = fs::read(numbered(&path, 1)).unwrap();
+        // Before the rename, after it, and after the removal.
+        append(&half, "half of a f");
+        assert_eq!(all(&path), ["1", "2", "3"]);
+        compress::rotated(&path).unwrap();
+        assert_eq!(all(&path), ["1", "2", "3"]);
+        assert!(!half.exists() && !numbered(&path, 1).exists());
+        append(&numbered(&path, 1), std::str::from_utf8(&plain).unwrap());
+        assert_eq!(all(&path), ["1", "2", "3"]);
+        compress::rotated(&path).unwrap();
+        assert!(!numbered(&path, 1).exists() && numbered(&path, 3).exists());
+        assert_eq!(all(&path), ["1", "2", "3"]);
+        let age = |path| fs::metadata(path).unwrap().modified().unwrap();
+        let written = age(folder::compressed(&path, 1));
+        assert!(
+            written <= age(numbered(&path, 3)),
+            "it is as old as its lines"
+        );
+    }
+
+    #[test]
+    fn the_last_lines_are_found_across_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for number in 0..9 {
+            append(&numbered(&path, 1 + number / 3), &format!("{number}\n"));
+        }
+        compress::rotated(&path).unwrap();
+        for tail in 0..12 {
+            let mut files = LogFiles::open(&path).unwrap();
+            files.skip_to_last(tail, |_| true).unwrap();
+            let expected: Vec<String> = (9 - tail.min(9)..9).map(|n| n.to_string()).collect();
+            assert_eq!(drain(&mut files), expected, "the last {tail}");
+        }
     }
 
     proptest! {
-        /// Any interleaving of writes, rotations and reads in which the
-        /// reader is not overtaken by more rotations than are kept.
+        /// Any interleaving of writes, rotations, compressions, removals of what
+        /// was read, and reads.
         #[test]
-        fn nothing_is_lost_or_doubled_across_rotations(steps in prop::collection::vec(0..4u8, 1..120)) {
+        fn nothing_is_lost_or_doubled(steps in prop::collection::vec(0..6_u8, 1..120)) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("log");
             let mut files = LogFiles::open(&path).unwrap();
-            let (mut written, mut read, mut unread_rotations) = (0, Vec::new(), 0);
+            let (mut written, mut read, mut number, mut drained) = (0, Vec::new(), 1, 1);
             for step in steps {
                 match step {
                     0 | 1 => {
-                        append(&path, &format!("{written}\n"));
+                        append(&numbered(&path, number), &format!("{written}\n"));
                         written += 1;
                     }
-                    2 if unread_rotations < KEEP => {
-                        rotate(&path);
-                        unread_rotations += 1;
+                    2 => {
+                        number += 1;
+                        append(&numbered(&path, number), "");
                     }
+                    3 => compress::rotated(&path).unwrap(),
+                    4 => for old in 1..drained {
+                        fs::remove_file(numbered(&path, old)).ok();
+                        fs::remove_file(folder::compressed(&path, old)).ok();
+                    },
                     _ => {
                         read.extend(drain(&mut files));
-                        unread_rotations = 0;
+                        drained = number;
                     }
                 }
             }

@@ -1,19 +1,36 @@
-//! What dynos wrote: the monitor's log files read back, across rotations.
+//! What dynos wrote: the monitor's log files read back, across rotations, and
+//! compressed.
 //!
 //! ```text
-//! line    one line of the file ⇄ LogLine
-//! files   log, log.1, … as one sequence of lines
-//! stream  tail, filter, follow: JSON lines for a client
+//! line      one line of the file ⇄ LogLine
+//! source    one file as lines, plain or compressed
+//! files     all files as one sequence of lines
+//! stream    tail, filter, follow: JSON lines for a client
+//! compress  what was rotated
 //! ```
 
+pub mod compress;
 mod files;
 mod line;
+mod source;
 mod stream;
+
+use std::path::Path;
+
+use dyno_runtime::monitor::log::folder;
 
 pub use stream::stream;
 
-/// Bytes after which a monitor begins a new log file.
+/// Bytes after which a monitor begins a new log file, unless asked otherwise.
 pub const MAX_BYTES: u64 = 10 << 20;
 
-/// Older log files that are kept.
-pub const KEEP: u32 = 4;
+/// Log files that are kept, the one being written included, unless asked otherwise.
+pub const MAX_FILES: u32 = 5;
+
+/// How many entries of the log at this path were dropped, ever.
+pub fn dropped(path: &Path) -> u64 {
+    folder::dropped(path).unwrap_or_else(|error| {
+        tracing::warn!(log = %path.display(), %error, "the count of dropped entries cannot be read");
+        0
+    })
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dyno_api::dyno::LogLine;
 use dyno_api::query::LogsQuery;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -23,7 +24,7 @@ const BATCH: usize = 64 * 1024;
 pub async fn stream(
     path: PathBuf,
     query: LogsQuery,
-    ended: impl Fn() -> bool,
+    ended: impl FnMut() -> bool,
     to: mpsc::Sender<io::Result<Bytes>>,
 ) {
     if let Err(error) = send(path, query, ended, &to).await
@@ -36,14 +37,14 @@ pub async fn stream(
 async fn send(
     path: PathBuf,
     query: LogsQuery,
-    ended: impl Fn() -> bool,
+    mut ended: impl FnMut() -> bool,
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
-    let follow = query.follow;
+    let (follow, until) = (query.follow, query.until);
     let mut reader = spawn_blocking(move || Reader::open(path, query)).await??;
     loop {
         // Asked before the read: what was written before the end is read after it.
-        let last = ended();
+        let last = ended() || until.is_some_and(|until| until <= Timestamp::now());
         let (batch, returned) = spawn_blocking(move || {
             let batch = reader.batch();
             (batch, reader)
@@ -79,40 +80,19 @@ impl Reader {
             files: LogFiles::open(&path)?,
             query,
         };
+        if let Some(since) = reader.query.since {
+            reader.files.skip_older_than(since.into())?;
+        }
         if !reader.query.follow {
             reader.files.end_here()?;
         }
         if let Some(tail) = reader.query.tail {
-            reader.skip_to_last(tail)?;
+            let query = &reader.query;
+            reader.files.skip_to_last(tail, |bytes| {
+                accept(query, bytes).is_some_and(|line| !line.partial)
+            })?;
         }
         Ok(reader)
-    }
-
-    /// Counts, then skips: nothing is kept in memory, however long the log is.
-    fn skip_to_last(&mut self, tail: usize) -> io::Result<()> {
-        let mut ahead = Self {
-            files: self.files.try_clone()?,
-            query: self.query.clone(),
-        };
-        let mut total = 0_usize;
-        while let Some(bytes) = ahead.files.next_known()? {
-            total += usize::from(ahead.accept(&bytes).is_some_and(|line| !line.partial));
-        }
-        let mut skip = total.saturating_sub(tail);
-        while skip > 0 {
-            let Some(bytes) = self.files.next_known()? else {
-                return Ok(());
-            };
-            skip -= usize::from(self.accept(&bytes).is_some_and(|line| !line.partial));
-        }
-        Ok(())
-    }
-
-    fn accept(&self, bytes: &[u8]) -> Option<LogLine> {
-        let line = line::parse(bytes)?;
-        let late_enough = self.query.since.is_none_or(|since| line.time >= since);
-        let right_stream = self.query.stream.is_none_or(|stream| line.stream == stream);
-        (late_enough && right_stream).then_some(line)
     }
 
     /// Some lines as JSON; empty when there are none yet.
@@ -127,13 +107,22 @@ impl Reader {
             let Some(bytes) = next else {
                 break;
             };
-            if let Some(line) = self.accept(&bytes) {
+            if let Some(line) = accept(&self.query, &bytes) {
                 serde_json::to_writer(&mut batch, &line)?;
                 batch.push(b'\n');
             }
         }
         Ok(batch.into())
     }
+}
+
+/// The line, where it is one that is asked for.
+fn accept(query: &LogsQuery, bytes: &[u8]) -> Option<LogLine> {
+    let line = line::parse(bytes)?;
+    let late_enough = query.since.is_none_or(|since| line.time >= since);
+    let early_enough = query.until.is_none_or(|until| line.time < until);
+    let right_stream = query.stream.is_none_or(|stream| line.stream == stream);
+    (late_enough && early_enough && right_stream).then_some(line)
 }
 
 #[cfg(test)]
@@ -225,6 +214,18 @@ mod tests {
             )
             .await,
             ["b", "c1", "c2"]
+        );
+        let until = Some("2026-11-22T15:00:02Z".parse().unwrap());
+        assert_eq!(
+            read(
+                &path,
+                LogsQuery {
+                    until,
+                    ..all.clone()
+                }
+            )
+            .await,
+            ["a"]
         );
         let stream = Some(Stream::Stderr);
         assert_eq!(

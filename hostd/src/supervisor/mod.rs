@@ -4,6 +4,8 @@
 //! ```text
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
+//! live      limits and pauses of a dyno that runs
+//! show      a container for the files of a dyno that does not run
 //! view      what the API shows, and which events follow
 //! again     restarts that are hostd's own
 //! order     starts that wait for other dynos
@@ -12,15 +14,17 @@
 
 mod again;
 mod checks;
+mod live;
 pub mod machine;
 mod order;
 mod perform;
+mod show;
 mod view;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dyno_api::dyno::{Dyno, Phase, RestartPolicy};
+use dyno_api::dyno::{Dyno, LimitRequest, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_runtime::monitor::policy::History;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,6 +61,14 @@ pub enum Ask {
     },
     /// Send a signal.
     Signal(u8),
+    /// Change its limits.
+    Limit(LimitRequest),
+    /// Hold its processes still.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Have a container in which its files can be seen, running or not.
+    Show,
     /// Remove it.
     Remove {
         /// Also when it runs.
@@ -134,6 +146,10 @@ struct Supervisor {
     given_up: bool,
     /// The pause that the policy has decided on.
     next_pause: Option<Duration>,
+    /// Its processes are held still.
+    paused: bool,
+    /// A container that is not to be started; only while it rests.
+    shown: Option<show::Shown>,
     restart_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
@@ -185,6 +201,8 @@ fn spawn(
         history: History::default(),
         given_up: false,
         next_pause: None,
+        paused: false,
+        shown: None,
         restart_due: None,
         attached,
         plan,
@@ -226,7 +244,12 @@ impl Supervisor {
                     None => return,
                 },
                 status = news(&mut self.running) => match status {
-                    Some(status) => self.heard(status),
+                    Some(status) => {
+                        if self.paused {
+                            self.look_whether_paused().await;
+                        }
+                        self.heard(status);
+                    }
                     None => self.monitor_gone().await,
                 },
                 outcome = checks::next(&mut self.checks) => self.checked(outcome).await,
@@ -238,6 +261,7 @@ impl Supervisor {
                 }
                 () = until(lease) => self.lease_over().await,
                 () = order::stirs(&mut self.pending) => self.look_again().await,
+                () = until(self.shown.as_ref().map(|shown| shown.look_at)) => self.look_for_viewers().await,
             }
         }
     }
@@ -282,6 +306,10 @@ impl Supervisor {
             }
             Ask::Signal(_) => Input::Signal,
             Ask::Remove { force } => Input::Remove { force },
+            Ask::Show => return self.show_files().await,
+            Ask::Limit(request) => return self.limit(request).await,
+            Ask::Pause => return self.set_paused(true).await,
+            Ask::Resume => return self.set_paused(false).await,
         };
         self.input(input, Some(ask)).await
     }
@@ -294,6 +322,9 @@ impl Supervisor {
             )
         })?;
         self.state = next;
+        if !actions.is_empty() {
+            self.end_show().await;
+        }
         for action in actions {
             if let Err(error) = self.perform(action, ask).await {
                 self.failed(&error, ask.is_some()).await;

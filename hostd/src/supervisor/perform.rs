@@ -14,7 +14,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor, trash};
+use crate::{cgroups, monitor, signal, trash};
 
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
@@ -32,12 +32,24 @@ impl Supervisor {
             Action::Prepare => self.prepare().await,
             Action::Start => self.tell(&Request::Start {}).await,
             Action::Stop => {
+                // What is held still does not heed a signal.
+                // Where it stays so, the end of its grace ends it all the same.
+                if self.paused
+                    && let Err(error) = self.set_paused(false).await
+                {
+                    tracing::warn!(dyno = %self.record.id, %error, "it stays paused");
+                }
                 self.begin_stop(ask);
                 Ok(())
             }
             Action::Signal => match ask {
                 Some(Ask::Signal(signal)) => {
-                    self.tell(&Request::Signal { signal, all: false }).await
+                    self.tell(&Request::Signal { signal, all: false }).await?;
+                    // Else what a monitor of before starts next would be born frozen.
+                    match self.paused && signal == signal::KILL {
+                        true => self.set_paused(false).await,
+                        false => Ok(()),
+                    }
                 }
                 _ => Ok(()),
             },
@@ -105,7 +117,7 @@ impl Supervisor {
         }
     }
 
-    async fn save(&self) -> Result<(), ApiError> {
+    pub(super) async fn save(&self) -> Result<(), ApiError> {
         let (record, paths) = (self.record.clone(), self.host.paths.clone());
         blocking(move || Ok(record.save(&paths)?)).await
     }
@@ -176,6 +188,7 @@ impl Supervisor {
     /// What stands for a running dyno outside of its own folder.
     async fn clean_up(&mut self) -> Result<(), ApiError> {
         self.running = None;
+        self.paused = false;
         // Forgetting the connections of an address takes the kernel longest:
         // nobody waits for it where the dyno goes altogether.
         let detaching = self.detach();
@@ -297,6 +310,7 @@ impl Supervisor {
     fn show(&self, status: &Status) {
         let monitor = self.running.as_ref().map_or(0, |running| running.pid);
         let mut dyno = view::described(&self.record, status, monitor);
+        dyno.status.paused = self.paused && status.pid.is_some();
         dyno.status.health = self.health(status);
         self.show_pending(&mut dyno);
         let events = view::events(&self.view.borrow().status, &dyno);
@@ -318,8 +332,19 @@ impl Supervisor {
     /// Goes on where an earlier hostd was.
     pub(super) async fn recover(&mut self, how: Recovery) {
         let outcome = match how {
-            Recovery::Adopt { stop: false } => Ok(()),
-            Recovery::Adopt { stop: true } => self.input(Input::Stop, None).await,
+            Recovery::Adopt { stop: false } => {
+                self.look_whether_paused().await;
+                self.show_running();
+                // A change of them may have been recorded and not applied.
+                if let Err(error) = self.apply_limits().await {
+                    tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
+                }
+                Ok(())
+            }
+            Recovery::Adopt { stop: true } => {
+                self.look_whether_paused().await;
+                self.input(Input::Stop, None).await
+            }
             Recovery::Ended => {
                 if let Some(status) = self.last_word() {
                     self.heard(status);

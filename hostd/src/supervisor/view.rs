@@ -31,6 +31,8 @@ pub(super) fn resting(record: &Record) -> Dyno {
             failed_check: record.failed_check.clone(),
             status_text: None,
             reason: record.reason.clone(),
+            paused: false,
+            log_dropped: None,
         },
     }
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 /// Every reason ends the unpacking: there is no half-unpacked layer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("cannot read or decompress the layer")]
+    #[error("cannot read or decompress the archive")]
     Stream(#[source] io::Error),
     #[error("not a valid tar archive: {0}")]
     Format(&'static str),
@@ -16,9 +16,9 @@ pub(super) enum Refusal {
     Entry { path: String, reason: &'static str },
     #[error("entry `{path}`: owner or group {id} does not fit into a dyno's 65536 ids")]
     Owner { path: String, id: u64 },
-    #[error("the layer has more than {limit} {what}, the limit of this host")]
+    #[error("the archive has more than {limit} {what}, the limit of this host")]
     Limit { what: &'static str, limit: u64 },
-    #[error("cannot {operation} `{path}` in the layer")]
+    #[error("cannot {operation} `{path}`")]
     Write {
         operation: &'static str,
         path: String,

@@ -38,6 +38,8 @@ pub(super) struct Layer {
     folder_times: Vec<(Vec<u8>, Timespec)>,
     folder_name_bytes: u64,
     buffer: Vec<u8>,
+    /// It is no layer but files among files: no name has a meaning.
+    plain: bool,
 }
 
 impl Layer {
@@ -52,6 +54,16 @@ impl Layer {
             folder_times: Vec::new(),
             folder_name_bytes: 0,
             buffer: vec![0; 128 << 10],
+            plain: false,
+        }
+    }
+
+    /// Files that are put among those in `root`: whiteouts are names like others, and what is
+    /// there makes place only for its like.
+    pub(super) fn plain(root: OwnedFd, limits: Limits) -> Layer {
+        Layer {
+            plain: true,
+            ..Layer::new(root, limits)
         }
     }
 
@@ -70,7 +82,11 @@ impl Layer {
         }
         let parts = self.parts(&member.path)?;
         let parts = parts.as_slice();
-        if let Some((name, parents)) = parts.split_last() {
+        if self.plain {
+            if self.is_there(member, parts)? {
+                return Ok(());
+            }
+        } else if let Some((name, parents)) = parts.split_last() {
             if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
                 return Err(Refusal::entry(&member.path, "below a whiteout"));
             }
@@ -94,6 +110,27 @@ impl Layer {
                 Ok(())
             }
             _ => Err(Refusal::entry(&member.path, "unknown kind of tar member")),
+        }
+    }
+
+    /// Whether nothing is to be done for this member: a folder is there by another way, by a
+    /// link. Refuses what would take the place of something of another kind.
+    fn is_there(&mut self, member: &Member, parts: &Parts<'_>) -> Result<bool, Refusal> {
+        let is_folder = member.kind == EntryType::Directory || member.path.ends_with(b"/");
+        if parts.is_empty() {
+            return Ok(is_folder);
+        }
+        match (self.tree.kind(parts)?, is_folder) {
+            (None, _) | (Some(Kind::Folder), true) => Ok(false),
+            (Some(Kind::Folder), false) => Err(Refusal::entry(
+                &member.path,
+                "there is a folder of that name",
+            )),
+            (Some(_), false) => Ok(false),
+            (Some(_), true) => match self.tree.existing_folder(&parts.join(&b'/')) {
+                Some(_) => Ok(true),
+                None => Err(Refusal::entry(&member.path, "there is a file of that name")),
+            },
         }
     }
 
@@ -171,7 +208,7 @@ impl Layer {
     }
 
     fn folder(&mut self, member: &Member, parts: &Parts<'_>) -> Result<(), Refusal> {
-        let xattrs = kept_xattrs(member);
+        let xattrs = self.kept_xattrs(member);
         let attributes = attributes(member, &xattrs)?;
         let (folder, was_whiteout) = self.tree.make_folder(parts)?;
         attributes.apply(&*folder, &member.path)?;
@@ -200,7 +237,7 @@ impl Layer {
         parts: &Parts<'_>,
         archive: &mut Archive<P>,
     ) -> Result<(), Refusal> {
-        let xattrs = kept_xattrs(member);
+        let xattrs = self.kept_xattrs(member);
         let attributes = attributes(member, &xattrs)?;
         self.bytes = self.bytes.saturating_add(member.size);
         if self.bytes > self.limits.bytes {
@@ -253,7 +290,7 @@ impl Layer {
 
     fn hard_link(&mut self, member: &Member, parts: &Parts<'_>) -> Result<(), Refusal> {
         let target = self.parts(&member.link)?;
-        if target.iter().any(|part| part.starts_with(WHITEOUT)) {
+        if !self.plain && target.iter().any(|part| part.starts_with(WHITEOUT)) {
             return Err(Refusal::entry(&member.path, "hard link to a whiteout"));
         }
         if target == parts {
@@ -302,6 +339,26 @@ impl Layer {
             attributes.apply_by_name(parent, name)
         })
     }
+
+    /// The attributes that a layer may set: users' own and file capabilities. Not overlayfs' marks,
+    /// by which an image could reach into other layers, nor those that configure the machine
+    /// (`security.selinux`, `trusted.*`, `system.posix_acl_*` with ids of another namespace). Plain
+    /// files come without any.
+    fn kept_xattrs(&self, member: &Member) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let kept = |name: &[u8]| {
+            if self.plain {
+                return false;
+            }
+            name == b"security.capability"
+                || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+        };
+        member
+            .xattrs
+            .iter()
+            .filter(|(name, _)| kept(name))
+            .cloned()
+            .collect()
+    }
 }
 
 fn attributes<'a>(
@@ -322,22 +379,6 @@ fn attributes<'a>(
         mtime: member.mtime,
         xattrs,
     })
-}
-
-/// The attributes that a layer may set: users' own and file capabilities. Not overlayfs' marks,
-/// by which an image could reach into other layers, nor those that configure the machine
-/// (`security.selinux`, `trusted.*`, `system.posix_acl_*` with ids of another namespace).
-fn kept_xattrs(member: &Member) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let kept = |name: &[u8]| {
-        name == b"security.capability"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-    };
-    member
-        .xattrs
-        .iter()
-        .filter(|(name, _)| kept(name))
-        .cloned()
-        .collect()
 }
 
 fn set_opaque(folder: impl std::os::fd::AsFd, path: &[u8]) -> Result<(), Refusal> {

@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::limits::Limits;
+use crate::pack;
 
 mod archive;
 mod error;
 mod layer;
 mod pax;
+mod place;
 mod stream;
 mod tree;
 
@@ -75,19 +77,45 @@ impl Summary {
 /// The program `dyno-unpack`: its arguments are the four numbers of [`Limits`], its standard
 /// input is a layer, its current folder becomes the layer's tree. Exit code 0 means that the
 /// last line of its output is a summary.
+///
+/// With `place PATH` its standard input is an archive that is put there, among what is there;
+/// with `pack PATH` its standard output is the archive, and the exit code 3 where there is no
+/// such path.
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = String>) -> std::process::ExitCode {
-    let report = match limits(arguments) {
-        Some(limits) => match unpack_here(limits) {
-            Ok(summary) => Report::Done(summary),
-            Err(refusal) => Report::Failed(refusal.chain()),
-        },
-        None => Report::Failed("usage: dyno-unpack BYTES ENTRIES DEPTH PATH_BYTES".to_owned()),
+    let arguments: Vec<String> = arguments.collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let unpacked = match words.as_slice() {
+        ["pack", path] => return pack_to_stdout(path),
+        ["place", path] => Some(place::place(path, io::stdin())),
+        _ => limits(arguments.into_iter()).map(unpack_here),
+    };
+    let report = match unpacked {
+        Some(Ok(summary)) => Report::Done(summary),
+        Some(Err(refusal)) => Report::Failed(refusal.chain()),
+        None => Report::Failed(
+            "usage: dyno-unpack BYTES ENTRIES DEPTH PATH_BYTES | place PATH | pack PATH".to_owned(),
+        ),
     };
     let done = matches!(report, Report::Done(_));
     match (say(&report), done) {
         (Ok(()), true) => std::process::ExitCode::SUCCESS,
         _ => std::process::ExitCode::FAILURE,
+    }
+}
+
+fn pack_to_stdout(path: &str) -> std::process::ExitCode {
+    match pack::pack(path, io::stdout().lock()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            let code = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => pack::NOT_FOUND,
+                _ => 1,
+            };
+            // If nobody reads it there is nobody to tell.
+            writeln!(io::stderr(), "{error}").ok();
+            code.into()
+        }
     }
 }
 

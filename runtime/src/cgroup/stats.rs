@@ -27,6 +27,23 @@ pub struct Stats {
     pub io_read_bytes: Option<u64>,
     /// Written to block devices.
     pub io_write_bytes: Option<u64>,
+    /// Time in which a process waited for a processor, in µs: `some` of PSI, which the
+    /// v2 tree counts whatever version limits.
+    pub cpu_stalled_usec: Option<u64>,
+    /// Time in which a process waited for memory, in µs.
+    pub memory_stalled_usec: Option<u64>,
+    /// Time in which a process waited for a block device, in µs.
+    pub io_stalled_usec: Option<u64>,
+}
+
+/// The total of the line `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`
+/// (Documentation/accounting/psi.rst). A kernel that was booted without PSI has the
+/// file and refuses to read it.
+fn stalled(folder: &Path, name: &str) -> Option<u64> {
+    let text = file::read(&folder.join(name)).ok()?;
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let total = some.split(' ').find_map(|part| part.strip_prefix("total="));
+    total?.parse().ok()
 }
 
 impl Cgroup {
@@ -38,6 +55,11 @@ impl Cgroup {
         let v2 = self.record.v2.as_deref();
         let v1 = |controller| self.v1(controller);
         let mut stats = Stats::default();
+        if let Some(folder) = v2 {
+            stats.cpu_stalled_usec = stalled(folder, "cpu.pressure");
+            stats.memory_stalled_usec = stalled(folder, "memory.pressure");
+            stats.io_stalled_usec = stalled(folder, "io.pressure");
+        }
 
         // v2 counts processor time even where the controller is v1.
         match (v2, v1(Controller::Cpuacct)) {

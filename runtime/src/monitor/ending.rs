@@ -103,10 +103,21 @@ impl Monitor {
             self.dyno.reason = Some("it ended before it was started".to_owned());
         }
         self.dyno.exit = Some(status);
+        self.go_on();
         self.dyno.sweep = Some(Sweep::new(Instant::now()));
         let success = status.code == 0 && !oom;
         // The end of init conflicts with nothing.
         self.event(Event::Exited { success }).ok();
+    }
+
+    /// A group that was held still would hold its next init, too, and us with it.
+    fn go_on(&self) {
+        let cgroup = self.container.cgroup();
+        if cgroup.record().is_frozen()
+            && let Err(error) = cgroup.thaw()
+        {
+            complain(&words(&error));
+        }
     }
 
     /// After the end of init: waits for its descendants to be gone, then takes

@@ -11,26 +11,35 @@
 //! caller, who does not read on meanwhile, slows the dyno down to the disk's
 //! speed and no line is lost. Only where the disk takes nothing at all (full,
 //! broken) are lines dropped, counted, and the count is written as soon as
-//! there is room again: a full disk must not stop the dyno.
+//! there is room again: a full disk must not stop the dyno. A dyno that shall
+//! not wait for a disk that is merely slow has its log written by a process
+//! apart.
+//!
+//! ```text
+//!                            ┌──▶ entries ──▶ file   log.00000001, …
+//!  bytes ──▶ lines, here ────┤                        folder: their names
+//!                            └──▶ writer ── pipe ──▶ another process' entries
+//! ```
 
+mod entries;
 mod file;
+pub mod folder;
+pub mod writer;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use self::file::LogFile;
-use super::protocol::LogConfig;
+use self::entries::Entries;
+use self::writer::Writer;
+use super::protocol::{LogConfig, LogMode};
 
 /// The longest piece of a line in one entry, in bytes.
 pub const CUT: usize = 16 * 1024;
 
 /// How long the beginning of a line waits for its newline.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long nothing is tried after a write has failed.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The most that is collected for one write, in bytes.
 const BATCH: usize = 128 * 1024;
@@ -72,19 +81,18 @@ impl Moment {
 /// The log of one dyno, being written.
 #[derive(Debug)]
 pub struct Log {
-    file: LogFile,
-    batch: Batch,
+    sink: Sink,
     stdout: Line,
     stderr: Line,
-    dropped: u64,
-    resume_at: Option<Instant>,
 }
 
-/// Entries that wait for one write.
-#[derive(Debug, Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    entries: u64,
+/// Where entries go.
+#[derive(Debug)]
+enum Sink {
+    /// To the files: the dyno runs at the disk's speed.
+    Here(Entries),
+    /// To a process that writes them: the dyno waits for no disk.
+    Apart(Writer),
 }
 
 /// The line that a stream is in the middle of.
@@ -102,14 +110,19 @@ impl Log {
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(config: LogConfig) -> io::Result<Self> {
-        Ok(Self {
-            file: LogFile::open(config)?,
-            batch: Batch::default(),
+        let sink = match config.mode {
+            LogMode::Block => Sink::Here(Entries::open(config)?),
+            LogMode::Drop => Sink::Apart(Writer::start(config)?),
+        };
+        Ok(Self::to(sink))
+    }
+
+    fn to(sink: Sink) -> Self {
+        Self {
+            sink,
             stdout: Line::default(),
             stderr: Line::default(),
-            dropped: 0,
-            resume_at: None,
-        })
+        }
     }
 
     /// Takes what a stream has brought and writes every line that it completes.
@@ -130,23 +143,25 @@ impl Log {
                 }
             };
             prefix[PREFIX - 2] = tag;
-            self.entry(&prefix, &[&line.begun, text], now.steady);
+            self.sink.push(&[&prefix, &line.begun, text, b"\n"], now);
             line.begun.clear();
             line.since = None;
             line.continued = tag == b'P';
             bytes = &bytes[taken..];
         }
         *self.line(stream) = line;
-        self.flush(now.steady);
+        self.sink.flush(now);
     }
 
     /// When [`Log::tick`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let since = self.stdout.since.into_iter().chain(self.stderr.since);
-        since.min().map(|since| since + PATIENCE)
+        let begun = since.min().map(|since| since + PATIENCE);
+        begun.into_iter().chain(self.sink.deadline()).min()
     }
 
-    /// Writes beginnings of lines that have waited long enough.
+    /// Writes beginnings of lines that have waited long enough, and does what
+    /// else is due.
     pub fn tick(&mut self, now: Moment) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let since = self.line(stream).since;
@@ -154,7 +169,7 @@ impl Log {
                 self.put_begun(stream, b'P', now);
             }
         }
-        self.flush(now.steady);
+        self.sink.tick(now);
     }
 
     /// Ends every line that is begun: no more of it will come.
@@ -165,14 +180,15 @@ impl Log {
                 self.put_begun(stream, b'F', now);
             }
         }
-        // The last chance to say what was dropped: no pause now.
-        self.resume_at = None;
-        self.flush(now.steady);
+        self.sink.settle(now);
     }
 
     /// Entries that were dropped and not yet accounted for in the log.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        match &self.sink {
+            Sink::Here(entries) => entries.dropped(),
+            Sink::Apart(writer) => writer.dropped(),
+        }
     }
 
     fn line(&mut self, stream: Stream) -> &mut Line {
@@ -186,60 +202,47 @@ impl Log {
         let mut prefix = prefix(stream, now.wall);
         prefix[PREFIX - 2] = tag;
         let line = std::mem::take(self.line(stream));
-        self.entry(&prefix, &[&line.begun], now.steady);
+        self.sink.push(&[&prefix, &line.begun, b"\n"], now);
         self.line(stream).continued = tag == b'P';
     }
+}
 
-    fn entry(&mut self, prefix: &[u8; PREFIX], text: &[&[u8]], now: Instant) {
-        let length = PREFIX + text.iter().map(|piece| piece.len()).sum::<usize>() + 1;
-        let full = self.batch.bytes.len() + length;
-        if full > BATCH || !self.file.has_room(full) {
-            self.flush(now);
+impl Sink {
+    /// Takes one whole entry.
+    fn push(&mut self, pieces: &[&[u8]], now: Moment) {
+        match self {
+            Self::Here(entries) => entries.push(pieces, now),
+            Self::Apart(writer) => writer.push(pieces),
         }
-        let bytes = &mut self.batch.bytes;
-        bytes.extend_from_slice(prefix);
-        for piece in text {
-            bytes.extend_from_slice(piece);
-        }
-        bytes.push(b'\n');
-        self.batch.entries += 1;
     }
 
-    fn flush(&mut self, now: Instant) {
-        let due = self.dropped > 0 && self.resume_at.is_none_or(|at| at <= now);
-        if self.batch.entries == 0 && !due {
-            return;
+    /// Passes on what was taken.
+    fn flush(&mut self, now: Moment) {
+        match self {
+            Self::Here(entries) => entries.flush(now),
+            Self::Apart(writer) => writer.flush(now.steady),
         }
-        let written = if self.resume_at.is_some_and(|at| now < at) {
-            false
-        } else {
-            self.try_flush(now)
-        };
-        if !written {
-            self.dropped += self.batch.entries;
-        }
-        self.batch.entries = 0;
-        self.batch.bytes.clear();
     }
 
-    fn try_flush(&mut self, now: Instant) -> bool {
-        let note = (self.dropped > 0).then(|| note(self.dropped));
-        let noted = note.map_or(Ok(()), |note| self.file.append(&note));
-        if noted.is_ok() {
-            self.dropped = 0;
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Here(entries) => entries.deadline(),
+            Self::Apart(writer) => writer.deadline(),
         }
-        match noted.and_then(|()| self.file.append(&self.batch.bytes)) {
-            Ok(()) => {
-                self.resume_at = None;
-                true
-            }
-            Err(error) => {
-                if self.resume_at.is_none() {
-                    super::complain(&format_args!("write the log: {error}; lines are dropped"));
-                }
-                self.resume_at = Some(now + PAUSE);
-                false
-            }
+    }
+
+    fn tick(&mut self, now: Moment) {
+        match self {
+            Self::Here(entries) => entries.tick(now),
+            Self::Apart(writer) => writer.flush(now.steady),
+        }
+    }
+
+    /// Whoever reads on from here finds all of it, and what was dropped.
+    fn settle(&mut self, now: Moment) {
+        match self {
+            Self::Here(entries) => entries.flush_now(now),
+            Self::Apart(writer) => writer.settle(),
         }
     }
 }
@@ -255,14 +258,6 @@ fn prefix(stream: Stream, at: Timestamp) -> [u8; PREFIX] {
         prefix[..STAMP].copy_from_slice(&stamp);
     }
     prefix
-}
-
-fn note(dropped: u64) -> Vec<u8> {
-    let mut note = prefix(Stream::Stderr, Timestamp::now()).to_vec();
-    let text =
-        format!("[dyno: {dropped} log entries were dropped: the log could not be written]\n");
-    note.extend_from_slice(text.as_bytes());
-    note
 }
 
 #[cfg(test)]

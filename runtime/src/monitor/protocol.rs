@@ -94,12 +94,39 @@ pub enum RestartPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// Absolute path of the file being written; older ones are `path.1`, `path.2`…
+    /// Absolute path of the log: a link to the file being written. The files are
+    /// named after it, see [`super::log::folder`].
     pub path: PathBuf,
     /// Bytes after which a new file is begun.
     pub max_bytes: u64,
     /// How many older files are kept.
     pub keep: u32,
+    /// Milliseconds that an entry is kept at least, and at most twice as long;
+    /// without limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// What happens when the disk is slower than the dyno.
+    // A monitor of before knows no such field: it is told only what it must be.
+    #[serde(default, skip_serializing_if = "LogMode::is_default")]
+    pub mode: LogMode,
+}
+
+/// What happens when a dyno writes faster than its log can be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogMode {
+    /// The dyno waits: no entry is lost.
+    #[default]
+    Block,
+    /// A buffer of bounded size takes what it can; what it cannot is dropped and
+    /// counted. The dyno never waits for the disk.
+    Drop,
+}
+
+impl LogMode {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a dyno that says how it is has to say, and when.

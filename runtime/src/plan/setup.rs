@@ -250,7 +250,6 @@ pub(crate) struct JailPlan {
 
 /// The plan of a jailed program: nothing but the folder.
 pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
-    let root = (Uid::from_raw(0), Gid::from_raw(0));
     let mut steps = first_steps(Switches::default());
     steps.extend([
         Step::Propagation(libc::MS_PRIVATE),
@@ -262,18 +261,8 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
         Step::BecomeRoot { keep_groups: false },
         Step::PivotRoot,
         Step::AwaitStart,
-        Step::WorkingDirectory(c"/".to_owned()),
-        Step::CloseOnExec,
-        Step::Identity {
-            uid: root.0,
-            gid: root.1,
-            groups: Some(Vec::new()),
-            capabilities: jail.capabilities,
-        },
-        Step::DieWithParent,
-        Step::NoNewPrivileges,
-        Step::Seccomp(jail.filter),
     ]);
+    steps.extend(confined_steps(jail.capabilities, jail.filter));
     Plan {
         steps,
         program: jail.program,
@@ -284,6 +273,51 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
             devices: Vec::new(),
         },
     }
+}
+
+/// What runs among a container's files, see [`crate::inside`].
+#[derive(Debug)]
+pub(crate) struct InsidePlan {
+    /// What the program may do.
+    pub(crate) capabilities: Capabilities,
+    /// Its system calls.
+    pub(crate) filter: Filter,
+    /// The program.
+    pub(crate) program: Program,
+}
+
+/// The plan of a program of the host's in a container's namespaces.
+pub(crate) fn inside_plan(inside: InsidePlan) -> Plan {
+    let mut steps = first_steps(Switches::default());
+    steps.extend([
+        Step::AwaitParent,
+        Step::BecomeRoot { keep_groups: false },
+        Step::AwaitStart,
+    ]);
+    steps.extend(confined_steps(inside.capabilities, inside.filter));
+    Plan {
+        steps,
+        program: inside.program,
+        preserved: 0,
+        late: Late::default(),
+    }
+}
+
+/// The last steps of a program of the host's that reads a stranger's data.
+fn confined_steps(capabilities: Capabilities, filter: Filter) -> [Step; 6] {
+    [
+        Step::WorkingDirectory(c"/".to_owned()),
+        Step::CloseOnExec,
+        Step::Identity {
+            uid: Uid::from_raw(0),
+            gid: Gid::from_raw(0),
+            groups: Some(Vec::new()),
+            capabilities,
+        },
+        Step::DieWithParent,
+        Step::NoNewPrivileges,
+        Step::Seccomp(filter),
+    ]
 }
 
 fn net_devices(bundle: &Bundle) -> Vec<NetDevice> {

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use dyno_runtime::monitor::frame::Kind;
+use dyno_runtime::monitor::log::folder;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, send_frame};
 
 #[test]
 fn a_hundred_thousand_lines_survive_rotation() {
@@ -21,7 +24,7 @@ fn a_hundred_thousand_lines_survive_rotation() {
     for (line, number) in lines.iter().zip(1..) {
         assert_eq!(*line, format!("stdout F {number}"));
     }
-    let oldest = fs::metadata(rig.dir.join("log.9")).unwrap();
+    let oldest = fs::metadata(rig.dir.join("log.00000001")).unwrap();
     assert!(oldest.len() <= 500_000);
     assert_eq!(oldest.permissions().mode() & 0o777, 0o600);
 }
@@ -101,7 +104,8 @@ fn a_full_disk_drops_lines_counts_them_and_never_stops_the_dyno() {
     fs::remove_file(&ballast).unwrap();
     let log = || fs::read_to_string(folder.join("log")).unwrap();
     let begin = std::time::Instant::now();
-    while !log().contains("log entries were dropped") {
+    // The note comes as soon as there is room, and a line after it in its time.
+    while !log().contains("log entries were dropped") || log().lines().count() < 2 {
         assert!(begin.elapsed() < crate::rig::LONG, "{}\n{rig}", log());
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -114,4 +118,59 @@ fn a_full_disk_drops_lines_counts_them_and_never_stops_the_dyno() {
     // What follows the note is what follows the dropped lines.
     assert_eq!(lines.next().unwrap(), dropped.to_string());
     drop(small);
+}
+
+/// What the notes of dropped entries add up to, and the lines that are none.
+fn accounted(lines: &[String]) -> (u64, Vec<u64>) {
+    let mut dropped = 0;
+    let mut numbers = Vec::new();
+    for line in lines {
+        match line.strip_prefix("stderr F [dyno: ") {
+            Some(note) => dropped += note.split(' ').next().unwrap().parse::<u64>().unwrap(),
+            None => numbers.push(line.rsplit(' ').next().unwrap().parse().unwrap()),
+        }
+    }
+    (dropped, numbers)
+}
+
+#[test]
+fn a_dyno_that_shall_not_wait_for_the_disk_loses_lines_that_are_counted() {
+    const LINES: u64 = 200_000;
+    let script = format!("seq 1 {LINES}; exec sleep 1000");
+    let mut rig = Rig::new(&script);
+    rig.config["log"]["mode"] = json!("drop");
+    let init = rig.create();
+    let writer = Pid::from_raw(rig.log_writer()).unwrap();
+    // As slow as a disk can be.
+    kill_process(writer, Signal::STOP).unwrap();
+    rig.ask(json!({"op": "start"}));
+    let command = format!("/proc/{init}/cmdline");
+    let begin = std::time::Instant::now();
+    while !fs::read_to_string(&command).unwrap().starts_with("sleep") {
+        assert!(begin.elapsed() < crate::rig::LONG, "the dyno waits\n{rig}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(writer, Signal::CONT).unwrap();
+    rig.ask(json!({"op": "stop", "grace_ms": 0}));
+    rig.finished();
+    let (dropped, numbers) = accounted(&rig.log());
+    assert!(dropped > 0 && !numbers.is_empty(), "{dropped} dropped");
+    assert_eq!(dropped + numbers.len() as u64, LINES);
+    assert!(numbers.is_sorted(), "not in order");
+    assert_eq!(folder::dropped(&rig.dir.join("log")).unwrap(), dropped);
+}
+
+#[test]
+fn a_writer_that_is_killed_is_followed_by_another() {
+    let mut rig = Rig::new("echo 1; read x; echo 2");
+    rig.config["log"]["mode"] = json!("drop");
+    rig.config["stdin"] = json!(true);
+    rig.start();
+    rig.wait_for_line("stdout F 1");
+    let writer = rig.log_writer();
+    kill_process(Pid::from_raw(writer).unwrap(), Signal::KILL).unwrap();
+    let mut client = rig.frames(json!({"op": "attach", "stdin": true}));
+    send_frame(&mut client, Kind::Stdin, b"\n");
+    rig.finished();
+    assert_eq!(rig.log(), ["stdout F 1", "stdout F 2"]);
 }

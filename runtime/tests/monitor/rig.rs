@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use dyno_runtime::cgroup;
 use dyno_runtime::monitor::frame::Kind;
+use dyno_runtime::monitor::log::folder;
 use dyno_runtime::monitor::protocol::{Phase, State, file};
 use serde_json::{Value, json};
 
@@ -173,14 +174,10 @@ impl Rig {
 
     /// The log's lines without their time, oldest first.
     pub(crate) fn log(&self) -> Vec<String> {
+        let path = self.dir.join("log");
         let mut lines = Vec::new();
-        for number in (0..=1000).rev() {
-            let name = if number == 0 {
-                "log".to_owned()
-            } else {
-                format!("log.{number}")
-            };
-            let Ok(text) = fs::read(self.dir.join(name)) else {
+        for file in folder::list(&path).unwrap() {
+            let Ok(text) = fs::read(folder::plain(&path, file.part)) else {
                 continue;
             };
             for line in String::from_utf8_lossy(&text).lines() {
@@ -188,6 +185,24 @@ impl Rig {
             }
         }
         lines
+    }
+
+    /// The process that writes the log, where that is not the monitor.
+    pub(crate) fn log_writer(&self) -> i32 {
+        let begin = Instant::now();
+        loop {
+            for entry in fs::read_dir("/proc").unwrap().flatten() {
+                let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+                // proc_pid_stat(5): pid, name, state, parent.
+                if let Some((pid, rest)) = stat.split_once(" (dyno-log) ")
+                    && rest.split(' ').nth(1) == Some(&self.monitor_pid().to_string())
+                {
+                    return pid.parse().unwrap();
+                }
+            }
+            assert!(begin.elapsed() < LONG, "there is no writer\n{self}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Waits until the log holds this line.

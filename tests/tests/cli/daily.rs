@@ -290,3 +290,33 @@ impl Drop for Started<'_> {
         );
     }
 }
+
+#[test]
+fn a_bundle_for_a_bug_report_holds_no_secret() {
+    let host = Host::start();
+    let secret = "hunter2-of-this-test";
+    let (variable, label) = (format!("TOKEN={secret}"), format!("key={secret}"));
+    let run = ["run", "-d", "--name", "web", "-e", &variable, "-l", &label];
+    let script = format!("echo {secret}; exec sleep 1000");
+    host.ok(&[&run[..], &["host", "sh", "-c", &script]].concat());
+    let path = host.path().join("bundle.tar.gz");
+    let output = path.to_string_lossy().into_owned();
+    host.ok(&["debug", "bundle", "-o", &output]);
+    let unpacked = std::process::Command::new("gzip")
+        .arg("-dc")
+        .arg(&path)
+        .output();
+    let text = String::from_utf8_lossy(&unpacked.unwrap().stdout).into_owned();
+    for expected in [
+        "web",
+        "TOKEN",
+        "[redacted]",
+        "dyno_started",
+        "kernel/proc-version",
+    ] {
+        assert!(text.contains(expected), "no {expected}");
+    }
+    assert!(!text.contains(secret), "the secret is in it");
+    // What is there is nobody's to overwrite.
+    assert_eq!(host.fails(&["debug", "bundle", "-o", &output]).1, 1);
+}

@@ -86,6 +86,40 @@ fn the_detach_keys_leave_the_dyno_running() {
     assert_eq!(wait(&mut child), Some(6));
 }
 
+#[test]
+fn top_fills_the_terminal_and_gives_it_back() {
+    let host = Host::start();
+    host.ok(&["run", "-d", "--name", "busy", "host", "sleep", "1000"]);
+    for (end, code) in [(Some(b"q"), 0), (None, 0)] {
+        let terminal = Terminal::new(24, 80);
+        let before = terminal.mode();
+        let mut child = terminal.spawn(host.dyno(&["top"]));
+        terminal.wait_for("busy");
+        assert_ne!(terminal.mode(), before);
+        terminal.send(b"m");
+        terminal.wait_for("MEMORY▼");
+        terminal.resize(10, 160);
+        signal(&child, Signal::WINCH);
+        // Wide enough for graphs, whose blocks are in nothing else.
+        terminal.wait_for("█");
+        match end {
+            Some(keys) => terminal.send(keys),
+            None => signal(&child, Signal::TERM),
+        }
+        assert_eq!(wait(&mut child), Some(code));
+        assert_eq!(terminal.mode(), before);
+        until("the screen of before is back", || {
+            terminal.shown().trim_end().ends_with("\u{1b}[?1049l")
+        });
+    }
+    let table = host.ok(&["top"]);
+    assert!(
+        table.contains("PRESSURE") && table.contains("busy"),
+        "{table}"
+    );
+    assert!(!table.contains('\u{1b}'), "{table}");
+}
+
 /// A terminal that a person would sit at.
 struct Terminal {
     master: OwnedFd,

@@ -3,9 +3,12 @@
 
 mod cycles;
 mod faults;
+mod files;
 mod health;
 mod isolation;
 mod limits;
+mod live;
+mod logs;
 mod network;
 mod order;
 mod refusals;

@@ -105,7 +105,9 @@ fn a_flood_of_output_fills_neither_disk_nor_memory() {
     let host = Host::with_busybox();
     let id = host.ok(&["run", "-d", "busybox", "yes"]);
     let folder = host.path().join("state/dynos").join(&id);
-    until("the log was rotated", || folder.join("log.1").exists());
+    until("the log was rotated", || {
+        folder.join("log.00000002").exists()
+    });
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(3) {
         assert_neighbours_live(&host);

@@ -10,6 +10,7 @@
 pub(crate) mod environment;
 mod foreground;
 mod health;
+mod logs;
 mod spec;
 
 use std::io;

@@ -12,6 +12,7 @@ use dyno_api::name::DynoName;
 
 use super::environment::EnvArgs;
 use super::health::HealthArgs;
+use super::logs::LogArgs;
 use crate::failure::Failure;
 use crate::value::{
     after, device, duration, env, limit, mount, platform, port, restart, size, ulimit,
@@ -108,6 +109,8 @@ pub(super) struct SpecArgs {
     /// Time from that signal until it is killed, such as 10s
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     stop_grace: Option<Duration>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Networks by name.
@@ -168,6 +171,7 @@ impl SpecArgs {
                 allow_new_privileges: self.allow_new_privileges,
             },
             devices: self.device,
+            log: self.log.into_options(),
             ..DynoSpec::default()
         })
     }
@@ -195,6 +199,7 @@ impl From<Net> for NetMode {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use dyno_api::dyno::LogMode;
 
     use super::*;
 
@@ -256,6 +261,24 @@ mod tests {
         assert_eq!(
             (made.stop_grace_ms, made.shm_size_bytes),
             (Some(60_000), Some(1 << 30))
+        );
+    }
+
+    #[test]
+    fn how_the_output_is_kept_is_said_by_four_flags() {
+        let flags = [
+            "--log-max-size",
+            "1M",
+            "--log-max-files",
+            "3",
+            "--log-max-age",
+            "7d",
+        ];
+        let made = spec(&[&flags[..], &["--log-mode", "drop"]].concat()).log;
+        assert_eq!((made.max_bytes, made.max_files), (Some(1 << 20), Some(3)));
+        assert_eq!(
+            (made.max_age_ms, made.mode),
+            (Some(604_800_000), LogMode::Drop)
         );
     }
 

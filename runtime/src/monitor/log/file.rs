@@ -1,36 +1,73 @@
-//! The file behind a log, and its rotation: `log` → `log.1` → … → `log.N`.
+//! The file behind a log, its rotation, and what is kept.
 //!
-//! What is appended is whole entries. A follower that reaches the end of a
-//! file and finds another inode under its name goes on there.
+//! What is appended is whole entries. A file is full at `max_bytes`, or when its
+//! first entry is `max_age_ms` old; the next one has the next number. The oldest
+//! go once there are more than `keep`, or once their last entry is too old.
 
-use std::ffi::OsString;
+use std::cmp::Reverse;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use super::folder::{self, Part};
+use crate::monitor::complain;
 use crate::monitor::protocol::LogConfig;
+use crate::replace;
 
-/// An append-only file of bounded size.
+/// An append-only file of bounded size, and its predecessors.
 #[derive(Debug)]
 pub(super) struct LogFile {
     config: LogConfig,
     file: File,
+    number: u64,
     size: u64,
+    /// When its first entry was written.
+    begun: Option<SystemTime>,
 }
 
 impl LogFile {
-    /// Opens or makes the file; the end of a line that was cut short by a crash
-    /// is supplied.
+    /// Opens the newest file or makes the first; the end of a line that was cut
+    /// short by a crash is supplied.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
     pub(super) fn open(config: LogConfig) -> io::Result<Self> {
-        let file = options().create(true).open(&config.path)?;
+        adopt(&config.path)?;
+        let number = match folder::list(&config.path)?.last() {
+            // Nothing is written to a file that was compressed.
+            Some(last) if last.compressed => number_of(last.part) + 1,
+            Some(last) => number_of(last.part),
+            None => 1,
+        };
+        let path = folder::plain(&config.path, Part::Numbered(number));
+        let file = options().create(true).open(path)?;
         let mut log = Self {
             config,
             file,
+            number,
             size: 0,
+            begun: None,
         };
         log.mend()?;
+        if log.size > 0 {
+            // Not known to the second: that of its last entry is at most later.
+            log.begun = log.file.metadata()?.created().ok();
+        }
+        log.point();
+        log.forget_old(SystemTime::now())?;
         Ok(log)
+    }
+
+    /// Where its log is.
+    pub(super) fn path(&self) -> &Path {
+        &self.config.path
+    }
+
+    /// How long entries are kept at least, where that is limited.
+    pub(super) fn max_age(&self) -> Option<Duration> {
+        self.config.max_age_ms.map(Duration::from_millis)
     }
 
     /// Whether so many bytes more fit without rotation.
@@ -39,13 +76,21 @@ impl LogFile {
     }
 
     /// Appends whole entries, all of them or none.
+    ///
+    /// # Errors
+    /// When they cannot be written; none of them is in the file then.
     pub(super) fn append(&mut self, entries: &[u8]) -> io::Result<()> {
-        if self.size > 0 && !self.has_room(entries.len()) {
-            self.rotate()?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let now = SystemTime::now();
+        if self.size > 0 && (!self.has_room(entries.len()) || self.is_aged(now)) {
+            self.rotate(now)?;
         }
         match self.file.write_all(entries) {
             Ok(()) => {
                 self.size += entries.len() as u64;
+                self.begun.get_or_insert(now);
                 Ok(())
             }
             Err(error) => {
@@ -58,27 +103,77 @@ impl LogFile {
         }
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
-        for number in (1..=self.config.keep).rev() {
-            let older = self.numbered(number);
-            let newer = match number {
-                1 => self.config.path.clone(),
-                _ => self.numbered(number - 1),
-            };
-            missing_is_fine(fs::rename(newer, older))?;
+    /// Ends a file that is too old and removes those that are.
+    ///
+    /// # Errors
+    /// When the next file cannot be made, or the folder not be read.
+    pub(super) fn age(&mut self) -> io::Result<()> {
+        let now = SystemTime::now();
+        if self.size > 0 && self.is_aged(now) {
+            return self.rotate(now);
         }
-        if self.config.keep == 0 {
-            missing_is_fine(fs::remove_file(&self.config.path))?;
+        self.forget_old(now)
+    }
+
+    fn is_aged(&self, now: SystemTime) -> bool {
+        let age = self.begun.and_then(|begun| now.duration_since(begun).ok());
+        self.max_age()
+            .zip(age)
+            .is_some_and(|(most, age)| age >= most)
+    }
+
+    fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
+        let number = self.number + 1;
+        let path = folder::plain(&self.config.path, Part::Numbered(number));
+        self.file = options().create_new(true).open(path)?;
+        (self.number, self.size, self.begun) = (number, 0, None);
+        self.point();
+        self.forget_old(now)
+    }
+
+    /// Removes what is more, or older, than is kept.
+    fn forget_old(&self, now: SystemTime) -> io::Result<()> {
+        let first = self.number.saturating_sub(u64::from(self.config.keep));
+        let path = &self.config.path;
+        for file in folder::list(path)? {
+            let number = number_of(file.part);
+            let plain = folder::plain(path, file.part);
+            let compressed = folder::compressed(path, number);
+            let form = if file.plain { &plain } else { &compressed };
+            let is_old = number < self.number && self.is_too_old(form, now);
+            if number < first || is_old {
+                missing_is_fine(fs::remove_file(plain))?;
+                missing_is_fine(fs::remove_file(compressed))?;
+            }
         }
-        self.file = options().create_new(true).open(&self.config.path)?;
-        self.size = 0;
         Ok(())
     }
 
-    fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = OsString::from(&self.config.path);
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
+    fn is_too_old(&self, file: &Path, now: SystemTime) -> bool {
+        let Some(most) = self.max_age() else {
+            return false;
+        };
+        let written = fs::metadata(file).and_then(|meta| meta.modified());
+        let age = written.ok().and_then(|at| now.duration_since(at).ok());
+        age.is_some_and(|age| age >= most)
+    }
+
+    /// Has `log` lead to the file being written: for people, and for a hostd
+    /// that knows no numbers. Nothing is lost without it.
+    fn point(&self) {
+        let path = &self.config.path;
+        let file = folder::plain(path, Part::Numbered(self.number));
+        let next = folder::next(path);
+        let name = file.file_name().unwrap_or_default();
+        let pointed = missing_is_fine(fs::remove_file(&next))
+            .and_then(|()| symlink(name, &next))
+            .and_then(|()| replace::put_in_place(&next, path));
+        if let Err(error) = pointed {
+            complain(&format_args!(
+                "link {} to its newest file: {error}",
+                path.display()
+            ));
+        }
     }
 
     fn mend(&mut self) -> io::Result<()> {
@@ -94,6 +189,39 @@ impl LogFile {
             self.size += 1;
         }
         Ok(())
+    }
+
+    /// One that takes nothing.
+    #[cfg(test)]
+    pub(super) fn full(config: LogConfig) -> Self {
+        Self {
+            config,
+            file: OpenOptions::new().write(true).open("/dev/full").unwrap(),
+            number: 1,
+            size: 0,
+            begun: None,
+        }
+    }
+}
+
+/// Gives numbers to the files of a monitor that had none, the oldest first:
+/// where this is broken off, the next to open the log goes on.
+fn adopt(path: &Path) -> io::Result<()> {
+    let files = folder::list(path)?;
+    let mut number = files.last().map_or(0, |newest| number_of(newest.part));
+    for file in files.iter().filter(|file| number_of(file.part) == 0) {
+        number += 1;
+        let numbered = folder::plain(path, Part::Numbered(number));
+        fs::rename(folder::plain(path, file.part), numbered)?;
+    }
+    Ok(())
+}
+
+/// Its number; 0 where it has none.
+fn number_of(part: Part) -> u64 {
+    match part {
+        Part::Numbered(number) => number,
+        Part::Aged(Reverse(_)) => 0,
     }
 }
 

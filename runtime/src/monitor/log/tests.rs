@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::file::LogFile;
 use super::*;
 
 /// A folder that goes when the test does.
@@ -22,22 +23,23 @@ impl Folder {
 
     fn log(&self, max_bytes: u64, keep: u32) -> Log {
         let path = self.0.join("log");
-        Log::open(LogConfig {
-            path,
-            max_bytes,
-            keep,
-        })
-        .unwrap()
+        Log::open(config(path, max_bytes, keep)).unwrap()
     }
 
     /// All entries, oldest file first.
     fn entries(&self) -> Vec<String> {
-        let mut files: Vec<_> = fs::read_dir(&self.0)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        files.sort_by_key(|path| std::cmp::Reverse(number(path)));
+        let files = self.files();
         files.iter().flat_map(|path| entries_of(path)).collect()
+    }
+
+    /// The files, oldest first.
+    fn files(&self) -> Vec<PathBuf> {
+        let path = self.0.join("log");
+        let files = folder::list(&path).unwrap();
+        files
+            .iter()
+            .map(|file| folder::plain(&path, file.part))
+            .collect()
     }
 }
 
@@ -47,9 +49,14 @@ impl Drop for Folder {
     }
 }
 
-fn number(path: &Path) -> u32 {
-    let extension = path.extension().and_then(|text| text.to_str());
-    extension.map_or(0, |text| text.parse().unwrap())
+fn config(path: PathBuf, max_bytes: u64, keep: u32) -> LogConfig {
+    LogConfig {
+        path,
+        max_bytes,
+        keep,
+        max_age_ms: None,
+        mode: LogMode::Block,
+    }
 }
 
 /// Entries without their time, whose form is checked.
@@ -162,12 +169,16 @@ fn files_keep_their_size_and_number() {
             Moment::now(),
         );
     }
-    let sizes: Vec<u64> = ["log", "log.1", "log.2"]
-        .map(|name| fs::metadata(folder.0.join(name)).unwrap().len())
-        .to_vec();
+    let files = folder.files();
+    let sizes: Vec<u64> = files
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .collect();
+    assert_eq!(sizes.len(), 3, "{files:?}");
     assert!(sizes.iter().all(|&size| size <= 1000), "{sizes:?}");
-    assert!(sizes[1..].iter().all(|&size| size > 900), "{sizes:?}");
-    assert!(!folder.0.join("log.3").exists());
+    assert!(sizes[..2].iter().all(|&size| size > 900), "{sizes:?}");
+    let link = fs::canonicalize(folder.0.join("log")).unwrap();
+    assert_eq!(link, fs::canonicalize(&files[2]).unwrap());
     assert_eq!(folder.entries().last().unwrap(), "stdout F 199");
 }
 
@@ -182,7 +193,7 @@ fn with_nothing_to_keep_the_file_is_replaced() {
             Moment::now(),
         );
     }
-    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    assert_eq!(folder.files().len(), 1);
     assert_eq!(folder.entries().last().unwrap(), "stdout F 49");
 }
 
@@ -208,16 +219,64 @@ fn a_torn_last_line_of_an_earlier_monitor_is_ended() {
 
 #[test]
 fn an_unwritable_log_drops_counts_and_goes_on() {
-    let config = LogConfig {
-        path: PathBuf::from("/dev/full"),
-        max_bytes: 1 << 20,
-        keep: 1,
-    };
-    let mut log = Log::open(config).unwrap();
+    let full = LogFile::full(config(PathBuf::from("/dev/full"), 1 << 20, 1));
+    let mut log = Log::to(Sink::Here(Entries::to(full)));
     let begin = Moment::now();
     log.write(Stream::Stdout, b"1\n2\n3\n", begin);
     log.write(Stream::Stdout, b"4\n", begin);
     assert_eq!(log.dropped(), 4);
+}
+
+#[test]
+fn files_of_a_monitor_that_shifted_their_names_are_the_oldest() {
+    let folder = Folder::new();
+    for (name, text) in [("log.2", "one"), ("log.1", "two"), ("log", "three")] {
+        let mut file = fs::File::create(folder.0.join(name)).unwrap();
+        writeln!(file, "2026-11-22T15:00:00.000000000Z stdout F {text}").unwrap();
+    }
+    let mut log = folder.log(1 << 20, 4);
+    log.write(Stream::Stdout, b"four\n", Moment::now());
+    let expected = ["one", "two", "three", "four"].map(|text| format!("stdout F {text}"));
+    assert_eq!(folder.entries(), expected);
+    assert!(folder.0.join("log").is_symlink());
+}
+
+#[test]
+fn what_is_older_than_it_is_kept_goes_and_a_compressed_file_gets_no_more() {
+    let folder = Folder::new();
+    let path = folder.0.join("log");
+    for number in 1..=3 {
+        folder
+            .log(45, 9)
+            .write(Stream::Stdout, b"x\n", Moment::now());
+        let plain = folder::plain(&path, folder::Part::Numbered(number));
+        fs::rename(plain, folder::compressed(&path, number)).unwrap();
+    }
+    let day = Duration::from_secs(24 * 3600);
+    let file = fs::File::open(folder::compressed(&path, 2)).unwrap();
+    let old = std::time::SystemTime::now() - 2 * day;
+    file.set_modified(old).unwrap();
+    let mut log = Log::open(LogConfig {
+        max_age_ms: Some(24 * 3600 * 1000),
+        ..config(path.clone(), 1 << 20, 9)
+    })
+    .unwrap();
+    log.write(Stream::Stdout, b"new\n", Moment::now());
+    let numbers: Vec<_> = folder::list(&path).unwrap();
+    let numbers: Vec<_> = numbers.iter().map(|file| (file.part, file.plain)).collect();
+    let numbered = folder::Part::Numbered;
+    assert_eq!(
+        numbers,
+        [
+            (numbered(1), false),
+            (numbered(3), false),
+            (numbered(4), true)
+        ]
+    );
+    assert!(
+        log.deadline().is_some(),
+        "ages are looked at without output"
+    );
 }
 
 proptest! {

@@ -1,0 +1,99 @@
+//! `dyno limit`: other limits, at once.
+
+use std::fmt::Display;
+
+use clap::Args;
+use dyno_api::dyno::LimitRequest;
+
+use super::Context;
+use crate::failure::Failure;
+use crate::value::{limit, size};
+
+/// Change the limits of a dyno: at once where it runs, and for every later start
+///
+/// What is not given stays; none takes a limit away.
+#[derive(Debug, Args)]
+pub(crate) struct Limit {
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Id or name
+    dyno: String,
+}
+
+/// At least one of them is given.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct LimitArgs {
+    /// Memory, such as 64M or 1G
+    #[arg(short, long, value_name = "SIZE|none", value_parser = or_none(size::parse_memory))]
+    memory: Option<u64>,
+    /// CPUs, such as 0.5 or 2
+    #[arg(long, value_name = "CPUS|none", value_parser = or_none(limit::parse_cpu))]
+    cpu: Option<u32>,
+    /// Processes and threads; none is the default of 4096
+    #[arg(long, value_name = "N|none", value_parser = or_none(parse_pids))]
+    pids: Option<u32>,
+}
+
+/// A value, or 0 for none.
+fn or_none<T: Default, E: Display>(
+    parse: impl Fn(&str) -> Result<T, E> + Clone,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| match text {
+        "none" => Ok(T::default()),
+        text => parse(text).map_err(|error| format!("{error}; none takes the limit away")),
+    }
+}
+
+fn parse_pids(text: &str) -> Result<u32, &'static str> {
+    let pids = text.parse().ok().filter(|pids| *pids > 0);
+    pids.ok_or("not a number of processes above 0")
+}
+
+impl Limit {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let request = LimitRequest {
+            memory_bytes: self.limits.memory,
+            cpu_millis: self.limits.cpu,
+            pids: self.limits.pids,
+        };
+        let dyno = context.client().await?.limit(&self.dyno, &request).await?;
+        if context.output.json {
+            context.output.document(&dyno)?;
+        } else {
+            context.output.line(&self.dyno)?;
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        limit: Limit,
+    }
+
+    #[test]
+    fn a_limit_is_a_value_or_none_and_one_is_needed() {
+        let parsed = |words: &[&str]| {
+            let line = Line::try_parse_from(["limit"].iter().chain(words)).ok()?;
+            let limits = line.limit.limits;
+            Some((limits.memory, limits.cpu, limits.pids))
+        };
+        let some = ["-m", "64M", "--cpu", "none", "--pids", "9", "web"];
+        assert_eq!(parsed(&some), Some((Some(64 << 20), Some(0), Some(9))));
+        assert_eq!(
+            parsed(&["--cpu", "0.5", "web"]),
+            Some((None, Some(500), None))
+        );
+        for wrong in [&["web"][..], &["-m", "1", "web"], &["--pids", "0", "web"]] {
+            assert_eq!(parsed(wrong), None, "{wrong:?}");
+        }
+    }
+}

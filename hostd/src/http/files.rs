@@ -1,0 +1,65 @@
+//! Handlers of a dyno's files: `/v1/dynos/{dyno}/archive` and `/changes`.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dyno_api::openapi::TAR;
+use dyno_api::query::ArchiveQuery;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::answer::{Answer, lines};
+use super::extract::{Nothing, Params};
+use super::upload::Upload;
+use crate::host::Host;
+use crate::{changes, engine, files};
+
+/// Changes that a slow reader may leave unread.
+const LINES: usize = 256;
+
+type Shared = State<Arc<Host>>;
+
+pub(super) async fn pack(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<ArchiveQuery>,
+) -> Answer<Response> {
+    let packing = files::pack(&host, &dyno, &query.path).await?;
+    let chunks = stream::unfold(Some(packing), |packing| async move {
+        let mut packing = packing?;
+        match packing.next().await {
+            Ok(None) => None,
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(packing))),
+            // The client sees a body that has no end.
+            Err(error) => Some((Err(io::Error::other(error)), None)),
+        }
+    });
+    let body = Body::from_stream(chunks);
+    Ok(([(header::CONTENT_TYPE, TAR)], body).into_response())
+}
+
+pub(super) async fn place(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    Params(query): Params<ArchiveQuery>,
+    body: Body,
+) -> Answer<StatusCode> {
+    files::place(&host, &dyno, &query.path, Upload::new(body)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn changes(
+    State(host): Shared,
+    Path(dyno): Path<String>,
+    _: Params<Nothing>,
+) -> Answer<Response> {
+    let id = engine::find(&host, &dyno)?.dyno().id;
+    let found = changes::Changes::open(&host, &id).await?;
+    let (to, from) = mpsc::channel(LINES);
+    tokio::task::spawn_blocking(move || found.tell(&to));
+    Ok(lines(from))
+}

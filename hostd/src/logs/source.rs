@@ -1,0 +1,177 @@
+//! One file of a log as lines, plain or compressed (RFC 1952).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dyno_runtime::monitor::log::folder::{self, Part};
+use flate2::read::MultiGzDecoder;
+
+const CHUNK: usize = 64 * 1024;
+/// P15: no line of a monitor is longer; a file without newlines is damaged.
+const MAX_LINE: usize = 1 << 20;
+
+/// An open file of a log, and how far it was read.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Which file it is; it changes where a file without a number is given one.
+    pub(super) part: Part,
+    /// Cannot be reused while it is open.
+    pub(super) inode: (u64, u64),
+    file: Arc<File>,
+    bytes: Bytes,
+    pending: Vec<u8>,
+    consumed: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Plain(Section),
+    Compressed(Box<MultiGzDecoder<Section>>),
+}
+
+/// A file from an offset of its own on, up to an end.
+#[derive(Debug)]
+struct Section {
+    file: Arc<File>,
+    offset: u64,
+    /// Nothing from here on is read.
+    end: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.offset));
+        let room = left.map_or(buffer.len(), |left| left.min(buffer.len()));
+        let count = self
+            .file
+            .read_at(buffer.get_mut(..room).unwrap_or_default(), self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+impl Source {
+    /// Opens this part of the log at `path`, in the form that is there; `None`
+    /// where it was removed meanwhile.
+    pub(super) fn open(path: &Path, part: Part) -> io::Result<Option<Self>> {
+        // The plain form first: it goes only when the other one is whole.
+        if let Some(file) = existing(&folder::plain(path, part))? {
+            return Self::new(file, part, false).map(Some);
+        }
+        let Part::Numbered(number) = part else {
+            return Ok(None);
+        };
+        match existing(&folder::compressed(path, number))? {
+            Some(file) => Self::new(file, part, true).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn new(file: File, part: Part, compressed: bool) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        let file = Arc::new(file);
+        Ok(Self {
+            part,
+            inode: (meta.dev(), meta.ino()),
+            bytes: Bytes::of(&file, compressed),
+            file,
+            pending: Vec::new(),
+            consumed: 0,
+        })
+    }
+
+    /// The same file from its beginning, up to the same end.
+    pub(super) fn again(&self) -> Self {
+        let mut bytes = Bytes::of(&self.file, matches!(self.bytes, Bytes::Compressed(_)));
+        if let (Bytes::Plain(new), Bytes::Plain(own)) = (&mut bytes, &self.bytes) {
+            new.end = own.end;
+        }
+        Self {
+            part: self.part,
+            inode: self.inode,
+            file: self.file.clone(),
+            bytes,
+            pending: Vec::new(),
+            consumed: 0,
+        }
+    }
+
+    /// From now on it ends where it ends now.
+    pub(super) fn end_here(&mut self) -> io::Result<()> {
+        if let Bytes::Plain(section) = &mut self.bytes {
+            section.end = self.file.metadata()?.len();
+        }
+        Ok(())
+    }
+
+    /// When it was last written.
+    pub(super) fn written(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
+    }
+
+    /// The next whole line without its newline; `None` where there is none yet.
+    pub(super) fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut searched = self.consumed;
+        loop {
+            if let Some(length) = self.pending[searched..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
+                let line = self.pending[self.consumed..searched + length].to_vec();
+                self.consumed = searched + length + 1;
+                return Ok(Some(line));
+            }
+            self.pending.drain(..self.consumed);
+            self.consumed = 0;
+            if self.pending.len() > MAX_LINE {
+                self.pending.clear();
+            }
+            searched = self.pending.len();
+            if self.fill()? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let start = self.pending.len();
+        self.pending.resize(start + CHUNK, 0);
+        let room = &mut self.pending[start..];
+        let read = match &mut self.bytes {
+            Bytes::Plain(section) => section.read(room),
+            Bytes::Compressed(decoder) => decoder.read(room),
+        };
+        let count = *read.as_ref().unwrap_or(&0);
+        self.pending.truncate(start + count);
+        read.map_err(|error| {
+            let part = self.part;
+            io::Error::new(error.kind(), format!("{part:?} of the log: {error}"))
+        })
+    }
+}
+
+impl Bytes {
+    fn of(file: &Arc<File>, compressed: bool) -> Self {
+        let section = Section {
+            file: file.clone(),
+            offset: 0,
+            end: u64::MAX,
+        };
+        match compressed {
+            true => Self::Compressed(Box::new(MultiGzDecoder::new(section))),
+            false => Self::Plain(section),
+        }
+    }
+}
+
+fn existing(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,95 @@
+//! What can be changed while a dyno runs, and that it lasts.
+
+use dyno_tests::host::Host;
+use dyno_tests::until;
+use serde_json::Value;
+
+/// A dyno that counts, a line every hundredth of a second.
+fn counter(host: &Host, flags: &[&str]) -> String {
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done";
+    let run = [&["run", "-d"], flags, &["busybox", "sh", "-c", script]].concat();
+    let id = host.ok(&run);
+    until("it counts", || !host.ok(&["logs", &id]).is_empty());
+    id
+}
+
+fn lines(host: &Host, id: &str) -> usize {
+    host.ok(&["logs", id]).lines().count()
+}
+
+fn stats(host: &Host, id: &str) -> Value {
+    let stats = host.ok(&["stats", "--no-stream", "--json", id]);
+    serde_json::from_str::<Value>(&stats).unwrap()[0].clone()
+}
+
+#[test]
+fn limits_change_without_a_restart_and_outlive_hostd_and_a_restart() {
+    let mut host = Host::with_busybox();
+    let id = counter(&host, &[]);
+    let pid = host.inspect(&id)["status"]["pid"].clone();
+    assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
+    host.ok(&["limit", "-m", "64M", "--cpu", "0.5", "--pids", "50", &id]);
+    let inside = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes \
+                  2>/dev/null; cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true";
+    let limited = |host: &Host| {
+        assert_eq!(stats(host, &id)["memory_max_bytes"], 64 << 20);
+        assert_eq!(host.ok(&["exec", &id, "sh", "-c", inside]), "67108864\n50");
+        assert_eq!(host.inspect(&id)["spec"]["limits"]["cpu_millis"], 500);
+    };
+    limited(&host);
+    host.kill_and_restart();
+    limited(&host);
+    assert_eq!(host.inspect(&id)["status"]["pid"], pid);
+    host.ok(&["restart", "-t", "0", &id]);
+    limited(&host);
+    // What cannot be had changes nothing.
+    let (said, code) = host.fails(&["limit", "--cpu", "10000", &id]);
+    assert!(code == 6 && said.contains("CPU"), "{code} {said}");
+    limited(&host);
+    host.ok(&["limit", "-m", "none", &id]);
+    assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
+}
+
+#[test]
+fn a_limit_that_is_given_later_kills_the_whole_dyno_when_it_is_reached() {
+    let host = Host::with_busybox();
+    let eat = "read x; head -c 200000000 /dev/zero | tail";
+    let id = host.ok(&["run", "-di", "busybox", "sh", "-c", eat]);
+    host.ok(&["limit", "-m", "32M", &id]);
+    host.ok(&["exec", &id, "sh", "-c", "echo go >/proc/1/fd/0"]);
+    host.until_phase(&id, "exited");
+    assert_eq!(host.inspect(&id)["status"]["exit"]["oom"], true);
+}
+
+#[test]
+fn a_paused_dyno_stays_so_without_hostd_and_can_be_stopped_and_killed() {
+    let mut host = Host::with_busybox();
+    let id = counter(&host, &["--restart", "always"]);
+    host.ok(&["pause", &id]);
+    // What it had written before is on its way into the log.
+    let mut still = 0;
+    until("it writes no more", || {
+        let before = std::mem::replace(&mut still, lines(&host, &id));
+        before == still
+    });
+    assert!(host.ok(&["ps"]).contains("paused"));
+    host.kill_and_restart();
+    assert_eq!(host.inspect(&id)["status"]["paused"], true);
+    let (said, code) = host.fails(&["exec", &id, "true"]);
+    assert!(code == 125 && said.contains("paused"), "{code} {said}");
+    assert_eq!(lines(&host, &id), still);
+    host.ok(&["resume", &id]);
+    until("it goes on", || lines(&host, &id) > still);
+    // A kill ends it at once, and what its policy starts next runs.
+    let pid = host.inspect(&id)["status"]["pid"].clone();
+    host.ok(&["pause", &id]);
+    host.ok(&["kill", &id]);
+    until("another one runs", || {
+        let status = host.inspect(&id)["status"].clone();
+        status["phase"] == "running" && status["pid"] != pid && status["paused"] == Value::Null
+    });
+    host.ok(&["pause", &id]);
+    host.ok(&["stop", "-t", "1", &id]);
+    assert_eq!(host.inspect(&id)["status"]["phase"], "exited");
+    assert_eq!(host.fails(&["pause", &id]).1, 4);
+}
