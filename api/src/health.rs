@@ -82,34 +82,49 @@ pub enum Probe {
     },
     /// An HTTP GET is answered with a status in range. Redirects are not
     /// followed: they are answers.
-    Http {
-        /// Port inside the dyno.
-        port: u16,
-        /// Over TLS. The certificate is not verified: it is the dyno's own
-        /// address that is asked.
-        #[serde(default)]
-        tls: bool,
-        /// Path and query; `/` when absent.
-        #[serde(default)]
-        path: Option<String>,
-        /// The `Host` header; the dyno's address when absent.
-        #[serde(default)]
-        host: Option<String>,
-        /// The lowest status that passes; 200 when absent.
-        #[serde(default)]
-        status_min: Option<u16>,
-        /// The highest status that passes; 399 when absent.
-        #[serde(default)]
-        status_max: Option<u16>,
-        /// What the first 64 KiB of the body have to contain.
-        #[serde(default)]
-        contains: Option<String>,
-    },
+    Http(HttpProbe),
     /// A program inside the dyno ends with 0; it runs as `exec` runs one.
     Command {
         /// Program and arguments.
         command: Vec<String>,
     },
+}
+
+/// A GET, and the answer that passes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpProbe {
+    /// Port inside the dyno.
+    pub port: u16,
+    /// Over TLS. The certificate is not verified: it is the dyno's own address
+    /// that is asked.
+    #[serde(default)]
+    pub tls: bool,
+    /// Path and query; `/` when absent.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The `Host` header; the dyno's address when absent.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The lowest status that passes; 200 when absent.
+    #[serde(default)]
+    pub status_min: Option<u16>,
+    /// The highest status that passes; 399 when absent.
+    #[serde(default)]
+    pub status_max: Option<u16>,
+    /// What the first 64 KiB of the body have to contain.
+    #[serde(default)]
+    pub contains: Option<String>,
+}
+
+impl HttpProbe {
+    /// The lowest and the highest status that pass.
+    pub fn statuses(&self) -> (u16, u16) {
+        (
+            self.status_min.unwrap_or(200),
+            self.status_max.unwrap_or(399),
+        )
+    }
 }
 
 /// What the checks of a dyno that runs say.

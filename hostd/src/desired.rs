@@ -199,6 +199,23 @@ pub(crate) mod tests {
         }
     }
 
+    /// hostd is upgraded with live dynos: what it does not find was not asked for.
+    #[test]
+    fn a_record_of_before_checks_restarts_and_order_is_read() {
+        let mut old = serde_json::to_value(record(1)).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        assert!(fields.remove("restarts").is_some());
+        for (place, field) in [("spec", "health"), ("spec", "after"), ("spec", "priority")] {
+            assert!(
+                fields[place].get(field).is_none(),
+                "{field} is written unasked"
+            );
+        }
+        assert!(fields.get("failed_check").is_none());
+        assert!(fields["image"]["config"].get("healthcheck").is_none());
+        assert_eq!(serde_json::from_value::<Record>(old).unwrap(), record(1));
+    }
+
     #[test]
     fn records_come_back_and_damaged_ones_are_reported_not_lost() {
         let folder = tempfile::tempdir().unwrap();

@@ -132,6 +132,13 @@ impl Host {
         }
     }
 
+    /// Gives the machine an address beside those of loopback.
+    pub fn add_address(&self, address: &str) {
+        ip(&["link", "add", "outside", "type", "bridge"]);
+        ip(&["addr", "add", address, "dev", "outside"]);
+        ip(&["link", "set", "outside", "up"]);
+    }
+
     /// The ids of all dynos.
     pub fn ids(&self) -> Vec<String> {
         self.ok(&["ps", "-a", "-q"])
@@ -176,11 +183,12 @@ impl Drop for Host {
 /// Gives this thread, and what it starts from now on, an empty network with loopback.
 pub fn own_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-    let status = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status()
-        .expect("run ip");
-    assert!(status.success(), "bring up loopback");
+    ip(&["link", "set", "lo", "up"]);
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status();
+    assert!(status.expect("run ip").success(), "ip {arguments:?}");
 }
 
 fn spawn(folder: &Path) -> Child {

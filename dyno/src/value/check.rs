@@ -8,7 +8,7 @@
 //! sh:test -e /tmp/ready && echo well   a line for /bin/sh
 //! ```
 
-use dyno_api::health::{Check, Probe};
+use dyno_api::health::{Check, HttpProbe, Probe};
 
 use super::duration;
 
@@ -97,15 +97,12 @@ fn address<'a>(kind: &'static str, text: &'a str) -> Result<(u16, &'a str), Chec
 }
 
 fn http((port, path): (u16, &str), tls: bool) -> Probe {
-    Probe::Http {
+    Probe::Http(HttpProbe {
         port,
         tls,
         path: (!path.is_empty()).then(|| path.to_owned()),
-        host: None,
-        status_min: None,
-        status_max: None,
-        contains: None,
-    }
+        ..HttpProbe::default()
+    })
 }
 
 fn set(check: &mut Check, option: &str, value: &str) -> Result<(), CheckError> {
@@ -130,21 +127,14 @@ fn set(check: &mut Check, option: &str, value: &str) -> Result<(), CheckError> {
 }
 
 fn set_http(probe: &mut Probe, option: &str, value: &str) -> Result<(), CheckError> {
-    let Probe::Http {
-        host,
-        status_min,
-        status_max,
-        contains,
-        ..
-    } = probe
-    else {
+    let Probe::Http(probe) = probe else {
         let options = ["status", "host", "contains"];
         let named = options.into_iter().find(|&known| known == option);
         return Err(CheckError::NotHttp(named.unwrap_or("host")));
     };
     match option {
-        "host" => *host = Some(value.to_owned()),
-        "contains" => *contains = Some(value.to_owned()),
+        "host" => probe.host = Some(value.to_owned()),
+        "contains" => probe.contains = Some(value.to_owned()),
         _ => {
             let (least, most) = value.split_once('-').unwrap_or((value, value));
             let (Ok(least), Ok(most)) = (least.parse(), most.parse()) else {
@@ -153,7 +143,7 @@ fn set_http(probe: &mut Probe, option: &str, value: &str) -> Result<(), CheckErr
                     value: value.to_owned(),
                 });
             };
-            (*status_min, *status_max) = (Some(least), Some(most));
+            (probe.status_min, probe.status_max) = (Some(least), Some(most));
         }
     }
     Ok(())
@@ -185,15 +175,15 @@ mod tests {
             (Some(5000), Some(500))
         );
         assert_eq!((check.failures, check.successes), (Some(2), Some(4)));
-        let Probe::Http {
+        let Probe::Http(HttpProbe {
             path, tls: false, ..
-        } = check.probe
+        }) = check.probe
         else {
             panic!("{check:?}");
         };
         assert_eq!(path.as_deref(), Some("/h?a=b:c"));
         let full = "status=200-204 host=a.example contains=ok https://:8443";
-        let expected = Probe::Http {
+        let expected = Probe::Http(HttpProbe {
             port: 8443,
             tls: true,
             path: None,
@@ -201,7 +191,7 @@ mod tests {
             status_min: Some(200),
             status_max: Some(204),
             contains: Some("ok".to_owned()),
-        };
+        });
         assert_eq!(parse(full).unwrap().probe, expected);
         assert_eq!(
             command("exec:pg_isready -U  x=y"),

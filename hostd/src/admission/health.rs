@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use dyno_api::dyno::{DynoSpec, NetMode};
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_api::health::{Check, Probe};
+use dyno_api::health::{Check, HttpProbe, Probe};
 
 use super::{MAX_STRING, invalid};
 
@@ -85,49 +85,42 @@ fn within(what: &str, value: Option<u64>, range: &RangeInclusive<u64>) -> Result
 
 fn probe(name: &str, probe: &Probe, net: NetMode) -> Result<(), ApiError> {
     match probe {
-        Probe::Command { command } => return self::command(name, command),
-        Probe::Tcp { .. } | Probe::Http { .. } if net == NetMode::None => {
+        Probe::Command { command } => self::command(name, command),
+        Probe::Tcp { .. } | Probe::Http(_) if net == NetMode::None => {
             let message = format!("the {name} check connects, and the dyno has no network");
-            return Err(ApiError::new(ErrorKind::Invalid, message)
-                .hint("use a command check, or give it a network"));
+            Err(ApiError::new(ErrorKind::Invalid, message)
+                .hint("use a command check, or give it a network"))
         }
-        Probe::Tcp { port: 0 } | Probe::Http { port: 0, .. } => {
-            return Err(invalid(format!("the {name} check's port is 0")));
+        Probe::Tcp { port: 0 } | Probe::Http(HttpProbe { port: 0, .. }) => {
+            Err(invalid(format!("the {name} check's port is 0")))
         }
-        Probe::Tcp { .. } => return Ok(()),
-        Probe::Http { .. } => {}
+        Probe::Tcp { .. } => Ok(()),
+        Probe::Http(probe) => http(name, probe),
     }
-    let Probe::Http {
-        path,
-        host,
-        status_min,
-        status_max,
-        contains,
-        ..
-    } = probe
-    else {
-        return Ok(());
-    };
+}
+
+fn http(name: &str, probe: &HttpProbe) -> Result<(), ApiError> {
     let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    if let Some(path) = path
+    if let Some(path) = &probe.path
         && !(path.starts_with('/') && path.len() <= MAX_PATH && printable(path))
     {
         return Err(invalid(format!("the {name} check's path is {path:?}"))
             .hint("a path begins with / and has no spaces: write them as %20"));
     }
-    if let Some(host) = host
+    if let Some(host) = &probe.host
         && (host.is_empty() || host.len() > 255 || !printable(host))
     {
         return Err(invalid(format!("the {name} check's host is {host:?}")));
     }
-    for status in [status_min, status_max] {
+    for status in [probe.status_min, probe.status_max] {
         let what = format!("the {name} check's status");
         within(&what, status.map(u64::from), &STATUS)?;
     }
-    if status_min.unwrap_or(200) > status_max.unwrap_or(399) {
+    let (least, most) = probe.statuses();
+    if least > most {
         return Err(invalid(format!("no status passes the {name} check")));
     }
-    match contains {
+    match &probe.contains {
         Some(text) if text.is_empty() || text.len() > MAX_CONTAINS => Err(invalid(format!(
             "what the {name} check looks for has {} bytes",
             text.len()
@@ -176,15 +169,11 @@ mod tests {
     }
 
     fn http(path: &str) -> Probe {
-        Probe::Http {
+        Probe::Http(HttpProbe {
             port: 80,
-            tls: false,
             path: Some(path.to_owned()),
-            host: None,
-            status_min: None,
-            status_max: None,
-            contains: None,
-        }
+            ..HttpProbe::default()
+        })
     }
 
     #[test]

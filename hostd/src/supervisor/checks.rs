@@ -232,9 +232,15 @@ impl Supervisor {
         tracing::warn!(dyno = %self.record.id, reason, "a dyno that does not work is ended");
         let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
         let healthy_ms = u64::try_from(healthy.as_millis()).unwrap_or(u64::MAX);
+        let run = self.checks.as_ref().map(|checks| checks.run);
+        let fail = Request::Fail {
+            reason,
+            healthy_ms,
+            run,
+        };
         let id = self.record.id.clone();
         tokio::spawn(async move {
-            let mut asked = monitor::ask(&socket, &Request::Fail { reason, healthy_ms }).await;
+            let mut asked = monitor::ask(&socket, &fail).await;
             // A monitor of an earlier build knows no other end that its policy
             // follows.
             if asked

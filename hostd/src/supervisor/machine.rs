@@ -337,6 +337,11 @@ mod tests {
             step(State::Resting, Input::Stop, PLAIN),
             Ok((State::Resting, vec![]))
         );
+        // What waits has no end to come that would show.
+        assert_eq!(
+            actions(State::Waiting, Input::Stop, PLAIN),
+            [Action::Want(Wanted::Stopped), Action::CleanUp]
+        );
         assert_eq!(
             step(State::Resting, Input::Signal, PLAIN),
             Err(Refusal::NotRunning)

@@ -188,6 +188,9 @@ pub enum Request {
         /// the delay.
         #[serde(default)]
         healthy_ms: u64,
+        /// The run that is meant, by when it began: another one is left alone.
+        #[serde(default)]
+        run: Option<Timestamp>,
     },
     /// Send a signal.
     Signal {

@@ -86,8 +86,14 @@ impl Monitor {
             Request::Status {} => Ok(Answer::Now),
             Request::Start {} => self.start(),
             Request::Stop { signal, grace_ms } => self.stop(id, signal, grace_ms),
-            Request::Fail { reason, healthy_ms } => {
-                self.fail(&reason, Duration::from_millis(healthy_ms));
+            Request::Fail {
+                reason,
+                healthy_ms,
+                run,
+            } => {
+                if run.is_none() || run == self.dyno.started {
+                    self.fail(&reason, Duration::from_millis(healthy_ms));
+                }
                 Ok(Answer::Now)
             }
             Request::Signal { signal, all } => self.signal(signal, all),

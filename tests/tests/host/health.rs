@@ -1,7 +1,7 @@
 //! Checks: who is in service, who is ended, and that neither depends on hostd
 //! being there all the time.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use dyno_tests::host::{Host, http_get};
@@ -34,11 +34,11 @@ fn an_unready_dyno_takes_no_new_connection_and_nobody_is_restarted_for_hostds_ab
         "--restart",
         "always",
         "--startup",
-        "interval=100ms tcp://:80",
+        "interval=100ms timeout=1m tcp://:80",
         "--liveness",
-        "interval=100ms failures=1 exec:test -d /www",
+        "interval=100ms timeout=1m failures=1 exec:test -d /www",
         "--readiness",
-        "interval=100ms failures=1 http://:80/ready",
+        "interval=100ms timeout=1m failures=1 http://:80/ready",
     ];
     host.ok(&[&flags[..], &["busybox", "sh", "-c", serve]].concat());
     until_health(&host, "web", "unready");
@@ -75,12 +75,47 @@ fn an_unready_dyno_takes_no_new_connection_and_nobody_is_restarted_for_hostds_ab
 }
 
 #[test]
+fn connections_that_there_are_outlive_the_time_out_of_service() {
+    let host = Host::with_busybox();
+    host.add_address("198.51.100.7/24");
+    let echo = "touch /ready; nc -l -p 80 -e cat";
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "echo",
+        "-p",
+        "8080:80",
+        "--readiness",
+        "interval=100ms timeout=1m failures=1 exec:test -e /ready",
+    ];
+    host.ok(&[&flags[..], &["busybox", "sh", "-c", echo]].concat());
+    until_health(&host, "echo", "ready");
+    let mut stream = None;
+    until("it accepts a connection", || {
+        stream = TcpStream::connect("198.51.100.7:8080").ok();
+        stream.is_some()
+    });
+    let mut stream = stream.unwrap();
+    let mut says = |word: &[u8; 4]| {
+        stream.write_all(word).unwrap();
+        let mut echoed = [0; 4];
+        stream.read_exact(&mut echoed).unwrap();
+        assert_eq!(&echoed, word);
+    };
+    says(b"well");
+    host.ok(&["exec", "echo", "rm", "/ready"]);
+    until_health(&host, "echo", "unready");
+    assert!(TcpStream::connect("198.51.100.7:8080").is_err());
+    says(b"here");
+}
+
+#[test]
 fn what_does_not_live_is_ended_as_a_failure_and_started_again_by_its_policy() {
     let host = Host::with_busybox();
     // It ends with 0 when it is asked to: a failure all the same.
     let script = "trap 'exit 0' TERM; touch /alive; while :; do sleep 0.1; done";
-    let liveness =
-        "interval=100ms failures=2 sh:echo look; test -e /alive || { echo gone; exit 4; }";
+    let liveness = "interval=100ms timeout=1m failures=2 sh:echo look; test -e /alive || { echo gone; exit 4; }";
     let flags = [
         "run",
         "-d",
@@ -141,6 +176,8 @@ fn what_does_not_start_in_time_is_ended_until_its_policy_gives_up() {
 #[test]
 fn a_dyno_says_itself_when_it_is_ready_and_is_ended_where_its_watchdog_hears_nothing() {
     let mut host = Host::with_busybox();
+    let slow = std::env::var_os("DYNO_SLOW").is_some();
+    let watchdog = if slow { "20s" } else { "2s" };
     let program = dyno_tests::programs().join("notify");
     let program = format!("{}:/notify:ro", program.display());
     let script =
@@ -156,7 +193,7 @@ fn a_dyno_says_itself_when_it_is_ready_and_is_ended_where_its_watchdog_hears_not
         "always",
         "--notify",
         "--watchdog",
-        "2s",
+        watchdog,
         "--stop-grace",
         "100ms",
         "-p",

@@ -17,18 +17,7 @@ fn serve(host: &Host, name: &str, port: &str) {
 #[test]
 fn a_published_port_answers_on_127_0_0_1_and_on_the_machines_address() {
     let host = Host::with_busybox();
-    let ip = |args: &[&str]| {
-        assert!(
-            std::process::Command::new("ip")
-                .args(args)
-                .status()
-                .unwrap()
-                .success()
-        )
-    };
-    ip(&["link", "add", "outside", "type", "bridge"]);
-    ip(&["addr", "add", "198.51.100.7/24", "dev", "outside"]);
-    ip(&["link", "set", "outside", "up"]);
+    host.add_address("198.51.100.7/24");
     serve(&host, "web", "8080:80");
     for address in ["127.0.0.1:8080", "198.51.100.7:8080", "[::1]:8080"] {
         let get = || http_get(address.parse().unwrap(), "/");

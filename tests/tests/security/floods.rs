@@ -168,3 +168,70 @@ fn one_that_ignores_every_signal_is_killed_after_its_grace() {
     );
     assert_eq!(host.inspect(&id)["status"]["exit"]["code"], 137);
 }
+
+/// P15: checks read what a dyno answers, and what it says by itself.
+#[test]
+fn who_answers_checks_with_a_flood_or_not_at_all_holds_nobody_up() {
+    let host = Host::with_busybox();
+    let notify = dyno_tests::programs().join("notify");
+    let notify = format!("{}:/notify:ro", notify.display());
+    let serve = |what: &str| format!("while :; do {what} | nc -l -p 80; done");
+    let answer = r"{ printf 'HTTP/1.1 200 OK\r\n\r\n'; yes; }";
+    let cases = [
+        (
+            "head",
+            "http://:80",
+            serve("yes"),
+            "more than 16384 bytes of headers",
+        ),
+        (
+            "body",
+            "contains=needle http://:80",
+            serve(answer),
+            "does not contain",
+        ),
+        (
+            "mute",
+            "timeout=200ms http://:80",
+            serve("sleep 1000"),
+            "no answer within 200ms",
+        ),
+        (
+            "loud",
+            "sh:yes",
+            "sleep 1000".to_owned(),
+            "wrote more than 262144 bytes",
+        ),
+    ];
+    for (name, check, script, _) in &cases {
+        let check = format!("interval=100ms {check}");
+        let flags = ["run", "-d", "--name", name, "--readiness", &check];
+        host.ok(&[&flags[..], &["busybox", "sh", "-c", script]].concat());
+    }
+    let says = "while :; do /notify $(seq 1 1000 | sed s/^/STATUS=/); done";
+    let flags = ["run", "-d", "--name", "says", "--notify", "-v", &notify];
+    host.ok(&[&flags[..], &["busybox", "sh", "-c", says]].concat());
+    for (name, _, _, expected) in &cases {
+        until(&format!("{name} failed for: {expected}"), || {
+            let reason = host.inspect(name)["status"]["failed_check"]["reason"].clone();
+            reason
+                .as_str()
+                .is_some_and(|reason| reason.contains(expected))
+        });
+    }
+    until("what it says is heard", || {
+        host.inspect("says")["status"]["status_text"].is_string()
+    });
+    assert_eq!(host.inspect("says")["status"]["health"], "starting");
+    // A monitor that the dyno keeps busy serves others all the same.
+    assert_eq!(host.ok(&["exec", "says", "echo", "here"]), "here");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = resident
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(kib < 100 << 10, "hostd has {kib} KiB");
+}

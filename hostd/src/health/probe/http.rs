@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use dyno_api::health::Probe;
+use dyno_api::health::HttpProbe;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{QUOTED, printable};
@@ -18,23 +18,18 @@ const ENOUGH: usize = MOST_HEAD + MOST_BODY;
 
 /// Asks, and compares the answer with what the check wants. `address` is the
 /// host that is asked for where the check names none.
-pub(super) async fn ask<S>(mut stream: S, probe: &Probe, address: SocketAddr) -> Result<(), String>
+pub(super) async fn ask<S>(
+    mut stream: S,
+    probe: &HttpProbe,
+    address: SocketAddr,
+) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Probe::Http {
-        path,
-        host,
-        status_min,
-        status_max,
-        contains,
-        ..
-    } = probe
-    else {
-        return Err("not an HTTP check".to_owned());
-    };
-    let host = host.clone().unwrap_or_else(|| address.to_string());
-    let path = path.as_deref().unwrap_or("/");
+    let address = address.to_string();
+    let host = probe.host.as_ref().unwrap_or(&address);
+    let path = probe.path.as_deref().unwrap_or("/");
+    let contains = probe.contains.as_deref();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: dyno-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
@@ -43,8 +38,7 @@ where
     stream.flush().await.map_err(failed)?;
     let mut answer = Vec::new();
     loop {
-        let range = (status_min.unwrap_or(200), status_max.unwrap_or(399));
-        match judge(&answer, range, contains.as_deref()) {
+        match judge(&answer, probe.statuses(), contains) {
             Verdict::Passed => return Ok(()),
             Verdict::Failed(reason) => return Err(reason),
             Verdict::More => {}
@@ -52,7 +46,7 @@ where
         let mut bytes = [0; 4096];
         let read = stream.read(&mut bytes).await.map_err(failed)?;
         if read == 0 || answer.len() > ENOUGH {
-            return Err(incomplete(&answer, contains.as_deref()));
+            return Err(incomplete(&answer, contains));
         }
         answer.extend_from_slice(bytes.get(..read).unwrap_or_default());
     }
@@ -233,14 +227,9 @@ mod tests {
             }
             sent
         });
-        let probe = Probe::Http {
-            port: 80,
-            tls: false,
-            path: None,
-            host: None,
-            status_min: None,
-            status_max: None,
+        let probe = HttpProbe {
             contains: Some("needle".to_owned()),
+            ..HttpProbe::default()
         };
         let address = SocketAddr::from(([10, 0, 0, 2], 80));
         let refusal = ask(ours, &probe, address).await.unwrap_err();

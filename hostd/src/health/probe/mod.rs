@@ -30,11 +30,10 @@ pub(super) async fn make(subject: &Subject, check: &Planned) -> Result<(), Strin
         Probe::Tcp { port } => within(check.timeout, connect(subject, *port))
             .await
             .map(drop),
-        Probe::Http { port, tls, .. } => {
-            let probe = &check.probe;
+        Probe::Http(probe) => {
             let asked = async {
-                let (stream, address) = connect(subject, *port).await?;
-                match tls {
+                let (stream, address) = connect(subject, probe.port).await?;
+                match probe.tls {
                     true => http::ask(tls::open(stream, probe).await?, probe, address).await,
                     false => http::ask(stream, probe, address).await,
                 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use dyno_api::health::Probe;
+use dyno_api::health::HttpProbe;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -27,15 +27,14 @@ static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(|| {
 });
 
 /// Asks for the host that the check names, else for the address.
-pub(super) async fn open(stream: TcpStream, probe: &Probe) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn open(
+    stream: TcpStream,
+    probe: &HttpProbe,
+) -> Result<TlsStream<TcpStream>, String> {
     let failed = |error: io::Error| format!("TLS: {error}");
     let peer: IpAddr = stream.peer_addr().map_err(failed)?.ip();
-    let named = match probe {
-        Probe::Http {
-            host: Some(host), ..
-        } => ServerName::try_from(host.clone()).ok(),
-        _ => None,
-    };
+    let named = probe.host.clone();
+    let named = named.and_then(|host| ServerName::try_from(host).ok());
     let config = CONFIG.as_ref().map_err(|error| format!("TLS: {error}"))?;
     TlsConnector::from(config.clone())
         .connect(named.unwrap_or(ServerName::from(peer)), stream)
@@ -120,14 +119,10 @@ mod tests {
             stream.shutdown().await.unwrap();
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let probe = Probe::Http {
-            port: address.port(),
-            tls: true,
+        let probe = HttpProbe {
             path: Some("/x".to_owned()),
             host: Some("web.example".to_owned()),
-            status_min: None,
-            status_max: None,
-            contains: None,
+            ..HttpProbe::default()
         };
         let stream = TcpStream::connect(address).await.unwrap();
         let stream = open(stream, &probe).await.unwrap();
