@@ -1,5 +1,9 @@
 //! Dynos as the API describes and shows them.
 
+mod change;
+mod limit;
+mod log;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,6 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use change::{Change, ChangeKind};
+pub use limit::LimitRequest;
+pub use log::{LogMode, LogOptions};
 
 use crate::health::{FailedCheck, Health, HealthState};
 use crate::name::{DynoId, DynoName};
@@ -79,43 +87,6 @@ pub struct DynoSpec {
     // A hostd of before reads records in which nothing of it was asked for.
     #[serde(skip_serializing_if = "LogOptions::is_default")]
     pub log: LogOptions,
-}
-
-/// How a dyno's output is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogOptions {
-    /// Bytes after which a new file is begun, from 64 KiB to 1 GiB; 10 MiB when
-    /// absent. Older files are compressed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_bytes: Option<u64>,
-    /// Files that are kept, the one being written included, from 1 to 100; 5 when
-    /// absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_files: Option<u32>,
-    /// Milliseconds that a line is kept at least, and at most twice as long, from
-    /// one second to a hundred years; without limit when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age_ms: Option<u64>,
-    /// What happens when the disk is slower than the dyno.
-    pub mode: LogMode,
-}
-
-impl LogOptions {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What happens when a dyno writes faster than its log can be written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogMode {
-    /// The dyno waits: no line is lost.
-    #[default]
-    Block,
-    /// 1 MiB waits for the disk; what does not fit is dropped and counted.
-    Drop,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -270,37 +241,6 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Processes and threads (`pids.max`); 4096 when absent.
     pub pids: Option<u32>,
-}
-
-/// Other limits for a dyno, `POST /v1/dynos/{dyno}/limit`: what is absent stays, and
-/// 0 is no limit (of processes: the default).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitRequest {
-    /// Bytes of memory.
-    pub memory_bytes: Option<u64>,
-    /// Thousandths of a CPU.
-    pub cpu_millis: Option<u32>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-}
-
-impl LimitRequest {
-    /// These limits with what is asked for in their place.
-    #[must_use]
-    pub fn over(self, limits: Limits) -> Limits {
-        fn one<T: Default + PartialEq>(asked: Option<T>, before: Option<T>) -> Option<T> {
-            match asked {
-                None => before,
-                Some(asked) => Some(asked).filter(|asked| *asked != T::default()),
-            }
-        }
-        Limits {
-            memory_bytes: one(self.memory_bytes, limits.memory_bytes),
-            cpu_millis: one(self.cpu_millis, limits.cpu_millis),
-            pids: one(self.pids, limits.pids),
-        }
-    }
 }
 
 /// Soft and hard value of one resource limit; `u64::MAX` is unlimited.
@@ -525,30 +465,6 @@ pub struct Stats {
     pub log_dropped: u64,
 }
 
-/// One difference between a dyno's files and its image's,
-/// `GET /v1/dynos/{dyno}/changes` (JSON lines).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// What became of it.
-    pub kind: ChangeKind,
-    /// Absolute path inside; bytes that are not UTF-8 are replaced.
-    pub path: String,
-}
-
-/// What became of a file of the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeKind {
-    /// The image has no such path.
-    Added,
-    /// It, its attributes, or something in the folder is another than the image's.
-    Changed,
-    /// The image has it and the dyno does not. What was in a folder that is
-    /// deleted goes without saying.
-    Deleted,
-}
-
 /// One line of a dyno's output, `GET /v1/dynos/{id}/logs` (JSON lines).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -573,30 +489,4 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_that_is_not_asked_for_stays_and_zero_is_none() {
-        let before = Limits {
-            memory_bytes: Some(64 << 20),
-            cpu_millis: Some(500),
-            pids: None,
-        };
-        let request = LimitRequest {
-            memory_bytes: Some(0),
-            cpu_millis: None,
-            pids: Some(7),
-        };
-        let after = Limits {
-            memory_bytes: None,
-            cpu_millis: Some(500),
-            pids: Some(7),
-        };
-        assert_eq!(request.over(before), after);
-        assert_eq!(LimitRequest::default().over(before), before);
-    }
 }

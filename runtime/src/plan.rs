@@ -5,6 +5,7 @@
 //! The child only walks it; when step *n* fails it reports `(n, errno)`, and
 //! the parent, which holds the same list, says what that was in words.
 
+mod confined;
 mod devices;
 mod identity;
 mod ids;
@@ -18,6 +19,7 @@ mod setup;
 mod target;
 mod tree;
 
+pub(crate) use confined::{InsidePlan, JailPlan, inside_plan, jail_plan};
 pub(crate) use devices::DeviceStep;
 pub(crate) use identity::{Capabilities, KNOWN_CAPABILITIES};
 pub(crate) use late::{Late, Mapped};
@@ -26,10 +28,7 @@ pub(crate) use options::known as known_mount_options;
 pub(crate) use program::{Program, ProgramFile};
 pub(crate) use rootfs::{detached_tree, file_system, set_parameters};
 pub use setup::Switches;
-pub(crate) use setup::{
-    ExecParts, InitParts, InsidePlan, JailPlan, exec_plan, hook_plan, init_plan, inside_plan,
-    jail_plan,
-};
+pub(crate) use setup::{ExecParts, InitParts, exec_plan, hook_plan, init_plan};
 pub(crate) use target::{Kind, Target};
 
 use std::ffi::CString;

@@ -31,13 +31,13 @@ use serde::{Deserialize, Serialize};
 use super::propagation::RootPropagation;
 use super::target::{Kind, Target};
 use super::tree::{TreeParts, tree};
-use super::{Capabilities, Late, Mapped, Plan, PlanError, Program, Step};
+use super::{Capabilities, Late, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
 use crate::mountinfo;
 use crate::net_devices::NetDevice;
 use crate::rootless;
-use crate::seccomp::{self, Filter};
+use crate::seccomp;
 use crate::spec::process::{labels, memory_policy, personality};
 use crate::spec::{Bundle, SpecError, inside_name};
 use crate::sys::mount::Attributes;
@@ -231,95 +231,6 @@ pub(crate) fn hook_plan(hook: &Hook, bundle: &Bundle, stdio: Stdio) -> Result<Pl
     })
 }
 
-/// What runs in a jail, see [`crate::jail`].
-#[derive(Debug)]
-pub(crate) struct JailPlan {
-    /// The folder, as a detached mount.
-    pub(crate) root: OwnedFd,
-    /// The same, to be shown through the jail's mappings.
-    pub(crate) mapped: Mapped,
-    /// Where it is attached.
-    pub(crate) at: CString,
-    /// What the program may do inside.
-    pub(crate) capabilities: Capabilities,
-    /// Its system calls.
-    pub(crate) filter: Filter,
-    /// The program.
-    pub(crate) program: Program,
-}
-
-/// The plan of a jailed program: nothing but the folder.
-pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
-    let mut steps = first_steps(Switches::default());
-    steps.extend([
-        Step::Propagation(libc::MS_PRIVATE),
-        Step::AwaitParent,
-        Step::AttachRoot {
-            mount: Some(jail.root),
-            at: jail.at,
-        },
-        Step::BecomeRoot { keep_groups: false },
-        Step::PivotRoot,
-        Step::AwaitStart,
-    ]);
-    steps.extend(confined_steps(jail.capabilities, jail.filter));
-    Plan {
-        steps,
-        program: jail.program,
-        preserved: 0,
-        late: Late {
-            root: None,
-            mapped: vec![jail.mapped],
-            devices: Vec::new(),
-        },
-    }
-}
-
-/// What runs among a container's files, see [`crate::inside`].
-#[derive(Debug)]
-pub(crate) struct InsidePlan {
-    /// What the program may do.
-    pub(crate) capabilities: Capabilities,
-    /// Its system calls.
-    pub(crate) filter: Filter,
-    /// The program.
-    pub(crate) program: Program,
-}
-
-/// The plan of a program of the host's in a container's namespaces.
-pub(crate) fn inside_plan(inside: InsidePlan) -> Plan {
-    let mut steps = first_steps(Switches::default());
-    steps.extend([
-        Step::AwaitParent,
-        Step::BecomeRoot { keep_groups: false },
-        Step::AwaitStart,
-    ]);
-    steps.extend(confined_steps(inside.capabilities, inside.filter));
-    Plan {
-        steps,
-        program: inside.program,
-        preserved: 0,
-        late: Late::default(),
-    }
-}
-
-/// The last steps of a program of the host's that reads a stranger's data.
-fn confined_steps(capabilities: Capabilities, filter: Filter) -> [Step; 6] {
-    [
-        Step::WorkingDirectory(c"/".to_owned()),
-        Step::CloseOnExec,
-        Step::Identity {
-            uid: Uid::from_raw(0),
-            gid: Gid::from_raw(0),
-            groups: Some(Vec::new()),
-            capabilities,
-        },
-        Step::DieWithParent,
-        Step::NoNewPrivileges,
-        Step::Seccomp(filter),
-    ]
-}
-
 fn net_devices(bundle: &Bundle) -> Vec<NetDevice> {
     let linux = bundle.spec().linux().as_ref();
     let devices = linux.and_then(|linux| linux.net_devices().as_ref());
@@ -349,7 +260,7 @@ fn stream_step(stdio: Stdio) -> Option<Step> {
     }
 }
 
-fn first_steps(switches: Switches) -> Vec<Step> {
+pub(super) fn first_steps(switches: Switches) -> Vec<Step> {
     let mut steps = vec![Step::ResetSignals, Step::NewSession];
     if !switches.no_new_keyring {
         steps.push(Step::NewKeyring);
