@@ -86,6 +86,11 @@ impl Course {
         }
     }
 
+    /// The run goes on after it was held still: the time to start begins anew.
+    pub fn resume(&mut self, now: Instant) {
+        self.begin = now;
+    }
+
     /// What the checks say.
     pub fn state(&self) -> HealthState {
         self.state

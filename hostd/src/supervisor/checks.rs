@@ -103,6 +103,23 @@ impl Supervisor {
         self.begin_cycles(resumed);
     }
 
+    /// Makes no checks of a dyno that is held still: none would pass. What was under
+    /// way counts for nothing.
+    pub(super) fn hold_checks(&mut self) {
+        if let Some(checks) = &mut self.checks {
+            checks.cycles = JoinSet::new();
+            (checks.to, checks.outcomes) = mpsc::channel(QUEUE);
+        }
+    }
+
+    /// Makes them again, as if hostd had come back to the dyno.
+    pub(super) fn resume_checks(&mut self) {
+        if let Some(checks) = &mut self.checks {
+            checks.course.resume(Instant::now());
+            self.begin_cycles(true);
+        }
+    }
+
     /// Takes in that the dyno has said it has started, where it says so.
     async fn hear_word(&mut self) {
         let last = self.running.as_ref().map(|running| &running.last);
@@ -136,6 +153,9 @@ impl Supervisor {
 
     /// Makes the checks that are due now and no other.
     fn begin_cycles(&mut self, resumed: bool) {
+        if self.paused {
+            return;
+        }
         let address = match self.record.spec.net {
             NetMode::Default => self.record.ipv4.map(IpAddr::V4),
             NetMode::Host => Some(IpAddr::from([127, 0, 0, 1])),

@@ -77,8 +77,15 @@ impl Supervisor {
             ));
         }
         let (host, id) = (self.host.clone(), self.record.id.clone());
-        blocking(move || cgroups::set_paused(&host, &id, paused)).await?;
-        self.paused = paused;
+        self.hold_checks();
+        let set = blocking(move || cgroups::set_paused(&host, &id, paused)).await;
+        if set.is_ok() {
+            self.paused = paused;
+        }
+        if !self.paused {
+            self.resume_checks();
+        }
+        set?;
         self.view.send_modify(|dyno| dyno.status.paused = paused);
         Ok(())
     }
@@ -88,5 +95,8 @@ impl Supervisor {
         let (host, id) = (self.host.clone(), self.record.id.clone());
         let frozen = blocking(move || Ok(cgroups::is_paused(&host, &id))).await;
         self.paused = frozen.unwrap_or(false);
+        if self.paused {
+            self.hold_checks();
+        }
     }
 }

@@ -311,7 +311,11 @@ impl Monitor {
             self.event(Event::Timer).ok();
         }
         if let Some((reason, healthy)) = self.notify.as_mut().and_then(|it| it.overdue(now)) {
-            self.fail(&reason, healthy);
+            if self.container.cgroup().record().is_frozen() {
+                self.notify.iter_mut().for_each(|it| it.excuse(now));
+            } else {
+                self.fail(&reason, healthy);
+            }
         }
         if let Some(log) = &mut self.log
             && log.deadline().is_some_and(|at| at <= now)

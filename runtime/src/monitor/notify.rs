@@ -151,6 +151,16 @@ impl Notify {
         self.closed_until = Some(now + PAUSE);
     }
 
+    /// The dyno is held still and cannot say anything: its time begins anew.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        if let Some(run) = &mut self.run {
+            match run.said.ready {
+                true => run.sign = now,
+                false => run.begin = now,
+            }
+        }
+    }
+
     /// Why the dyno is to be ended, and how long it worked. What is in the
     /// socket is read before: who was late to look finds nobody silent.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<(String, Duration)> {
@@ -287,6 +297,9 @@ mod tests {
         let (reason, healthy) = notify.overdue(at(3000)).unwrap();
         assert!(reason.contains("500ms"), "{reason}");
         assert_eq!(healthy, Duration::from_millis(2500));
+        notify.excuse(at(3000));
+        assert_eq!(notify.overdue(at(3499)), None);
+        assert!(notify.overdue(at(3500)).is_some());
     }
 
     // P15

@@ -93,3 +93,39 @@ fn a_paused_dyno_stays_so_without_hostd_and_can_be_stopped_and_killed() {
     assert_eq!(host.inspect(&id)["status"]["phase"], "exited");
     assert_eq!(host.fails(&["pause", &id]).1, 4);
 }
+
+#[test]
+fn a_paused_dyno_is_not_ended_for_the_silence_it_is_held_in() {
+    let host = Host::with_busybox();
+    let program = dyno_tests::programs().join("notify");
+    let program = format!("{}:/notify:ro", program.display());
+    let beats = "/notify READY=1; while :; do /notify WATCHDOG=1; sleep 0.1; done";
+    let run = |name: &str, flags: &[&str], script: &str| {
+        let common = ["run", "-d", "--name", name, "--restart", "always"];
+        let command = ["busybox", "sh", "-c", script];
+        host.ok(&[&common, flags, &command].concat());
+    };
+    let (watchdog, timeout) = match std::env::var_os("DYNO_SLOW") {
+        Some(_) => ("20s", "10s"),
+        None => ("2s", "500ms"),
+    };
+    let liveness = format!("interval=100ms timeout={timeout} failures=1 exec:true");
+    let watched = ["--notify", "--watchdog", watchdog, "-v", &program];
+    run("watched", &watched, beats);
+    run("checked", &["--liveness", &liveness], "exec sleep 1000");
+    let ready = |name: &str| host.inspect(name)["status"]["health"] == "ready";
+    until("both work", || ready("watched") && ready("checked"));
+    host.ok(&["pause", "watched", "checked"]);
+    // The control: one that says nothing more without being held still.
+    run("silent", &watched, "/notify READY=1; sleep 1000");
+    until("the silent one was ended", || {
+        host.inspect("silent")["status"]["restarts"].as_u64() >= Some(1)
+    });
+    host.ok(&["resume", "watched", "checked"]);
+    until("both work again", || ready("watched") && ready("checked"));
+    for name in ["watched", "checked"] {
+        let status = host.inspect(name)["status"].clone();
+        assert_eq!(status["restarts"], 0, "{name}: {status}");
+        assert_eq!(status["phase"], "running", "{name}: {status}");
+    }
+}
