@@ -248,7 +248,7 @@ impl Supervisor {
                         if self.paused {
                             self.look_whether_paused().await;
                         }
-                        self.heard(status);
+                        self.heard(status).await;
                     }
                     None => self.monitor_gone().await,
                 },
@@ -374,7 +374,7 @@ impl Supervisor {
         let input = match last_word {
             Some(status) => {
                 let again = status.by_system && !self.record.spec.rm && self.restarts_it();
-                self.heard(status);
+                self.heard(status).await;
                 if again { Input::Lost } else { Input::Ended }
             }
             None => {

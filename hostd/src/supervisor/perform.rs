@@ -283,8 +283,9 @@ impl Supervisor {
         }
     }
 
-    /// Takes a status of the monitor in.
-    pub(super) fn heard(&mut self, status: Status) {
+    /// Takes a status of the monitor in. Whoever is told that the dyno has ended may
+    /// cut the power then: how it ended is on disk before.
+    pub(super) async fn heard(&mut self, status: Status) {
         if let Some(running) = &mut self.running {
             if let Some(init) = status.pid
                 && running.last.pid != status.pid
@@ -293,10 +294,15 @@ impl Supervisor {
             }
             running.last = status.clone();
         }
+        let rest = self.record.rest;
         self.record.exit = status.exit.map(view::exit).or(self.record.exit);
         if status.phase.is_final() {
             self.record.rest = view::phase(status.phase);
             self.record.reason.clone_from(&status.reason);
+        }
+        let has_ended = self.record.rest != rest && !self.record.spec.rm;
+        if has_ended && let Err(error) = self.save().await {
+            tracing::warn!(dyno = %self.record.id, %error, "how it ended is not on disk yet");
         }
         self.show(&status);
     }
@@ -347,7 +353,7 @@ impl Supervisor {
             }
             Recovery::Ended => {
                 if let Some(status) = self.last_word() {
-                    self.heard(status);
+                    self.heard(status).await;
                 }
                 self.running = None;
                 self.input(Input::Ended, None).await
