@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// One thing that dynos need, and whether it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Check {
+pub struct HostCheck {
     /// What was looked at, a word or two.
     pub name: String,
     /// How it is.
@@ -29,7 +29,7 @@ pub enum CheckState {
     Failure,
 }
 
-impl Check {
+impl HostCheck {
     /// All is well.
     #[must_use]
     pub fn ok(name: &str, found: impl Into<String>) -> Self {

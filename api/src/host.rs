@@ -50,7 +50,7 @@ pub struct HostInfo {
 /// `GET /v1/health`: answered once every dyno of the last life is adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Health {
+pub struct HostHealth {
     /// Every dyno on disk has its supervisor again.
     pub ready: bool,
     /// DNS for dynos answers.

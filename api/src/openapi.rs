@@ -121,6 +121,37 @@ mod tests {
         assert!(seen > 20, "only {seen} references: the walk is broken");
     }
 
+    /// Two of one name would be one in the document.
+    #[test]
+    fn every_type_has_a_name_of_its_own() {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut names = std::collections::BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let derives = text.split("ToSchema)]\n").skip(1);
+                for item in derives {
+                    let mut words = item.split([' ', '\n', '(', '<', '{']);
+                    let name = words
+                        .by_ref()
+                        .find(|word| ["struct", "enum"].contains(word));
+                    let name = name.and_then(|_| words.next()).unwrap();
+                    assert!(
+                        names.insert(name.to_owned()),
+                        "{name} of {}",
+                        path.display()
+                    );
+                }
+            }
+        }
+        assert!(names.len() > 20, "{names:?}");
+    }
+
     #[test]
     fn every_operation_documents_its_failure() {
         let document = serde_json::to_value(document()).unwrap();

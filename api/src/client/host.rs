@@ -4,9 +4,9 @@ use http::Method;
 
 use super::connection::Call;
 use super::{Client, Error, Lines};
-use crate::doctor::Check;
+use crate::doctor::HostCheck;
 use crate::event::Event;
-use crate::host::{Health, HostInfo, Version};
+use crate::host::{HostHealth, HostInfo, Version};
 use crate::query::EventsQuery;
 
 impl Client {
@@ -30,7 +30,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] where hostd does not answer.
-    pub async fn health(&self) -> Result<Health, Error> {
+    pub async fn health(&self) -> Result<HostHealth, Error> {
         self.json(Call::new(Method::GET, "/v1/health")).await
     }
 
@@ -38,7 +38,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] where hostd does not answer.
-    pub async fn doctor(&self) -> Result<Vec<Check>, Error> {
+    pub async fn doctor(&self) -> Result<Vec<HostCheck>, Error> {
         self.json(Call::new(Method::GET, "/v1/doctor")).await
     }
 

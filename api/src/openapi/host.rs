@@ -4,10 +4,10 @@
     reason = "only the document that utoipa makes of these is used"
 )]
 
-use crate::doctor::Check;
+use crate::doctor::HostCheck;
 use crate::error::ApiError;
 use crate::event::Event;
-use crate::host::{Health, HostInfo, Version};
+use crate::host::{HostHealth, HostInfo, Version};
 use crate::query::EventsQuery;
 
 /// Versions of hostd and of its API.
@@ -26,14 +26,14 @@ fn info() {}
 
 /// Whether hostd has taken up all its work.
 #[utoipa::path(get, path = "/v1/health", tag = "host", responses(
-    (status = 200, body = Health, description = "Its health"),
+    (status = 200, body = HostHealth, description = "Its health"),
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn health() {}
 
 /// What this machine has of what dynos need, and what to do about the rest.
 #[utoipa::path(get, path = "/v1/doctor", tag = "host", responses(
-    (status = 200, body = Vec<Check>, description = "One thing each"),
+    (status = 200, body = Vec<HostCheck>, description = "One thing each"),
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn doctor() {}

@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use dyno_api::doctor::{Check, CheckState};
+use dyno_api::doctor::{CheckState, HostCheck};
 
 use super::Context;
 use crate::failure::{Failure, code};
@@ -21,7 +21,7 @@ impl Doctor {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let checks = match context.place.running().await? {
             Some(client) => {
-                let mut checks = vec![Check::ok("hostd", "runs")];
+                let mut checks = vec![HostCheck::ok("hostd", "runs")];
                 checks.extend(client.doctor().await?);
                 checks
             }
@@ -32,7 +32,7 @@ impl Doctor {
         } else {
             context.output.table(&table(&checks))?;
         }
-        let missing = |check: &Check| check.state == CheckState::Failure;
+        let missing = |check: &HostCheck| check.state == CheckState::Failure;
         Ok(match checks.iter().any(missing) {
             true => code::UNSUPPORTED,
             false => 0,
@@ -41,26 +41,26 @@ impl Doctor {
 }
 
 /// What hostd's program sees: it may be why none runs.
-fn without_hostd() -> Result<Vec<Check>, Failure> {
+fn without_hostd() -> Result<Vec<HostCheck>, Failure> {
     let program = hostd::program().ok_or_else(hostd::no_program)?;
     let output = Command::new(&program)
         .args(["doctor", "--json"])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| Failure::io(format!("cannot execute {}", program.display()), &error))?;
-    let found: Vec<Check> = serde_json::from_slice(&output.stdout).map_err(|error| {
+    let found: Vec<HostCheck> = serde_json::from_slice(&output.stdout).map_err(|error| {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Failure::io(
             format!("{}: {said}", program.display()),
             &io::Error::from(error),
         )
     })?;
-    let absent = Check::warning("hostd", "does not run")
+    let absent = HostCheck::warning("hostd", "does not run")
         .advise("sudo hostd install, or the next command of root starts it");
     Ok([vec![absent], found].concat())
 }
 
-fn table(checks: &[Check]) -> Table {
+fn table(checks: &[HostCheck]) -> Table {
     let mut table = Table::facts();
     for check in checks {
         let (word, style) = match check.state {

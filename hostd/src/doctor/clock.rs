@@ -1,30 +1,32 @@
 //! The clock: certificates, logs and leases go by it.
 
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 use dyno_runtime::clock::{self, Clock};
 
 /// Seconds that a clock may be wrong by its own account.
 const SECONDS: f64 = 1.0;
 
-pub(super) fn check() -> Check {
+pub(super) fn check() -> HostCheck {
     match clock::read() {
         Ok(clock) => kept(&clock),
-        Err(error) => Check::warning(NAME, format!("the kernel does not say how it is: {error}"))
-            .advise("see whether `date` is right"),
+        Err(error) => {
+            HostCheck::warning(NAME, format!("the kernel does not say how it is: {error}"))
+                .advise("see whether `date` is right")
+        }
     }
 }
 
 const NAME: &str = "clock";
 
-fn kept(clock: &Clock) -> Check {
+fn kept(clock: &Clock) -> HostCheck {
     let seconds = clock.error.as_secs_f64();
     match clock.synchronized {
         true if seconds <= SECONDS => {
-            Check::ok(NAME, format!("kept, within {:.0} ms", seconds * 1000.0))
+            HostCheck::ok(NAME, format!("kept, within {:.0} ms", seconds * 1000.0))
         }
-        true => Check::warning(NAME, format!("kept, but only within {seconds:.1} s"))
+        true => HostCheck::warning(NAME, format!("kept, but only within {seconds:.1} s"))
             .advise("see what `timedatectl timesync-status` or `chronyc tracking` says"),
-        false => Check::warning(NAME, "nobody keeps it in time")
+        false => HostCheck::warning(NAME, "nobody keeps it in time")
             .advise("apt-get install systemd-timesyncd, or chrony"),
     }
 }

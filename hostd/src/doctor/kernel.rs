@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 
 /// The oldest kernel that everything is tested on.
 const OLDEST: (u32, u32) = (6, 1);
@@ -14,7 +14,7 @@ const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "ut
 /// What the network of dynos is made of: module names.
 const NETWORK: [&str; 5] = ["bridge", "veth", "nf_tables", "nft_nat", "nf_conntrack"];
 
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks() -> Vec<HostCheck> {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy().into_owned();
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
@@ -33,14 +33,14 @@ pub(super) fn checks() -> Vec<Check> {
 
 const USER_NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
 
-fn kernel(release: &str) -> Check {
+fn kernel(release: &str) -> HostCheck {
     const NAME: &str = "kernel";
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next(), numbers.next());
     let (Some(major), Some(minor)) = version else {
-        return Check::warning(
+        return HostCheck::warning(
             NAME,
             format!("{release}, which is no release that is known"),
         )
@@ -50,71 +50,71 @@ fn kernel(release: &str) -> Check {
         ));
     };
     if (major, minor) < OLDEST {
-        return Check::failure(
+        return HostCheck::failure(
             NAME,
             format!("{release}, older than {}.{}", OLDEST.0, OLDEST.1),
         )
         .advise("upgrade the kernel; Debian 12 and Ubuntu 24.04 have one");
     }
-    Check::ok(NAME, release)
+    HostCheck::ok(NAME, release)
 }
 
-fn namespaces(folder: &Path, users: Option<u64>) -> Check {
+fn namespaces(folder: &Path, users: Option<u64>) -> HostCheck {
     const NAME: &str = "namespaces";
     let missing: Vec<&str> = NAMESPACES
         .into_iter()
         .filter(|name| folder.join(name).symlink_metadata().is_err())
         .collect();
     if !missing.is_empty() {
-        return Check::failure(
+        return HostCheck::failure(
             NAME,
             format!("the kernel has none of kind {}", missing.join(", ")),
         )
         .advise("use a kernel of the distribution's");
     }
     match users {
-        Some(0) => Check::failure(NAME, format!("{USER_NAMESPACES} is 0"))
+        Some(0) => HostCheck::failure(NAME, format!("{USER_NAMESPACES} is 0"))
             .advise("sysctl -w user.max_user_namespaces=15000, and in /etc/sysctl.d to stay"),
-        _ => Check::ok(NAME, "all kinds"),
+        _ => HostCheck::ok(NAME, "all kinds"),
     }
 }
 
-fn seccomp(actions: &str) -> Check {
+fn seccomp(actions: &str) -> HostCheck {
     const NAME: &str = "seccomp";
     let has = |wanted: &str| actions.split_whitespace().any(|action| action == wanted);
     match ["errno", "kill_process"]
         .into_iter()
         .find(|wanted| !has(wanted))
     {
-        None => Check::ok(NAME, "filters of system calls"),
-        Some(missing) => Check::failure(NAME, format!("the kernel has no action {missing}"))
+        None => HostCheck::ok(NAME, "filters of system calls"),
+        Some(missing) => HostCheck::failure(NAME, format!("the kernel has no action {missing}"))
             .advise("use a kernel with CONFIG_SECCOMP_FILTER"),
     }
 }
 
-fn overlay(file_systems: &str, modules: &Modules) -> Check {
+fn overlay(file_systems: &str, modules: &Modules) -> HostCheck {
     const NAME: &str = "overlayfs";
     let there = file_systems
         .lines()
         .any(|line| line.split_whitespace().last() == Some("overlay"));
     match (there, modules.has("overlay")) {
-        (true, _) => Check::ok(NAME, "there"),
-        (false, true) => Check::ok(NAME, "a module, loaded when it is needed"),
-        (false, false) => Check::failure(NAME, "neither in the kernel nor a module of it")
+        (true, _) => HostCheck::ok(NAME, "there"),
+        (false, true) => HostCheck::ok(NAME, "a module, loaded when it is needed"),
+        (false, false) => HostCheck::failure(NAME, "neither in the kernel nor a module of it")
             .advise("install the kernel's modules, and modprobe overlay"),
     }
 }
 
-fn network(modules: &Modules) -> Check {
+fn network(modules: &Modules) -> HostCheck {
     const NAME: &str = "network modules";
     let missing: Vec<&str> = NETWORK
         .into_iter()
         .filter(|module| !modules.has(module))
         .collect();
     match (missing.is_empty(), modules.are_known()) {
-        (true, _) => Check::ok(NAME, NETWORK.join(", ")),
+        (true, _) => HostCheck::ok(NAME, NETWORK.join(", ")),
         // A kernel of one piece that does not say what is in it.
-        (false, false) => Check::warning(
+        (false, false) => HostCheck::warning(
             NAME,
             format!(
                 "the kernel does not say whether it has {}",
@@ -122,7 +122,7 @@ fn network(modules: &Modules) -> Check {
             ),
         )
         .advise("dyno run --rm host true tells"),
-        (false, true) => Check::failure(NAME, format!("no {}", missing.join(", ")))
+        (false, true) => HostCheck::failure(NAME, format!("no {}", missing.join(", ")))
             .advise("install the kernel's modules (linux-modules-extra on Ubuntu)"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 use rustix::process::{Resource, getrlimit};
 
 /// Descriptors of a hostd with a thousand dynos, some of them followed.
@@ -33,7 +33,7 @@ const SETTINGS: [(&str, u64, &str); 5] = [
     ("vm.max_map_count", 65_530, "databases that map their files"),
 ];
 
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks() -> Vec<HostCheck> {
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let connections = (
         super::number(proc_file("net.netfilter.nf_conntrack_count")),
@@ -52,20 +52,20 @@ fn proc_file(setting: &str) -> String {
     format!("/proc/sys/{}", setting.replace('.', "/"))
 }
 
-fn open_files(limit: u64) -> Check {
+fn open_files(limit: u64) -> HostCheck {
     const NAME: &str = "open files";
     match limit {
-        u64::MAX => Check::ok(NAME, "no limit"),
-        limit if limit < OPEN_FILES => Check::warning(
+        u64::MAX => HostCheck::ok(NAME, "no limit"),
+        limit if limit < OPEN_FILES => HostCheck::warning(
             NAME,
             format!("at most {limit} for hostd: some hundred dynos need {OPEN_FILES}"),
         )
         .advise("hostd install sets LimitNOFILE=; by hand: ulimit -Hn 1048576"),
-        limit => Check::ok(NAME, format!("at most {limit}")),
+        limit => HostCheck::ok(NAME, format!("at most {limit}")),
     }
 }
 
-fn settings(set: &[Option<u64>]) -> Check {
+fn settings(set: &[Option<u64>]) -> HostCheck {
     const NAME: &str = "sysctls";
     let low: Vec<_> = SETTINGS
         .iter()
@@ -74,7 +74,7 @@ fn settings(set: &[Option<u64>]) -> Check {
         .filter(|(_, least, _, set)| set < *least)
         .collect();
     if low.is_empty() {
-        return Check::ok(NAME, "high enough");
+        return HostCheck::ok(NAME, "high enough");
     }
     let found = low
         .iter()
@@ -82,17 +82,17 @@ fn settings(set: &[Option<u64>]) -> Check {
     let advice = low
         .iter()
         .map(|(name, least, ..)| format!("{name}={least}"));
-    Check::warning(NAME, found.collect::<Vec<_>>().join("; ")).advise(format!(
+    HostCheck::warning(NAME, found.collect::<Vec<_>>().join("; ")).advise(format!(
         "sysctl -w {}, and in /etc/sysctl.d to stay",
         advice.collect::<Vec<_>>().join(" ")
     ))
 }
 
-fn tracked((count, most): (Option<u64>, Option<u64>)) -> Check {
+fn tracked((count, most): (Option<u64>, Option<u64>)) -> HostCheck {
     const NAME: &str = "tracked connections";
     match (count, most) {
         (Some(count), Some(most)) if count.saturating_mul(100) >= most * NEARLY_FULL => {
-            Check::warning(
+            HostCheck::warning(
                 NAME,
                 format!("{count} of {most}: new ones are dropped when it is full"),
             )
@@ -101,16 +101,16 @@ fn tracked((count, most): (Option<u64>, Option<u64>)) -> Check {
                 most * 2
             ))
         }
-        (Some(count), Some(most)) => Check::ok(NAME, format!("{count} of {most}")),
-        _ => Check::ok(NAME, "none yet"),
+        (Some(count), Some(most)) => HostCheck::ok(NAME, format!("{count} of {most}")),
+        _ => HostCheck::ok(NAME, "none yet"),
     }
 }
 
 /// `/proc/pressure/memory`, Documentation/accounting/psi.rst.
-fn pressure(text: &Option<String>) -> Check {
+fn pressure(text: &Option<String>) -> HostCheck {
     const NAME: &str = "memory pressure";
     let Some(text) = text else {
-        return Check::warning(
+        return HostCheck::warning(
             NAME,
             "the kernel does not measure it: dyno stats has no PSI",
         )
@@ -125,12 +125,12 @@ fn pressure(text: &Option<String>) -> Check {
         })
         .and_then(|value| value.parse::<f64>().ok());
     match of_a_minute {
-        Some(percent) if percent >= 10.0 => Check::warning(
+        Some(percent) if percent >= 10.0 => HostCheck::warning(
             NAME,
             format!("everything waited for memory in {percent} % of the last minute"),
         )
         .advise("run less here, or give the machine more memory: dyno stats shows who uses it"),
-        _ => Check::ok(NAME, "none to speak of"),
+        _ => HostCheck::ok(NAME, "none to speak of"),
     }
 }
 

@@ -23,7 +23,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use dyno_api::doctor::{Check, CheckState};
+use dyno_api::doctor::{CheckState, HostCheck};
 use dyno_runtime::cgroup::{self, Controller, Layout};
 
 use crate::config::Serve;
@@ -42,7 +42,7 @@ pub enum Unwell {
 
 /// Everything that can be seen without a hostd.
 #[must_use]
-pub fn examine(options: &Serve) -> Vec<Check> {
+pub fn examine(options: &Serve) -> Vec<HostCheck> {
     let mut checks = vec![privileges()];
     checks.extend(kernel::checks());
     checks.push(cgroups());
@@ -54,21 +54,21 @@ pub fn examine(options: &Serve) -> Vec<Check> {
 }
 
 /// What only a hostd that runs knows.
-pub(crate) async fn running(host: &Host) -> Vec<Check> {
+pub(crate) async fn running(host: &Host) -> Vec<HostCheck> {
     const DNS: &str = "DNS";
     let dns = match host.dns.load(Ordering::Relaxed) {
-        false => Check::failure(DNS, "no dyno finds another by its name")
+        false => HostCheck::failure(DNS, "no dyno finds another by its name")
             .advise("hostd's log says why: journalctl -u hostd, or hostd.log in its run folder"),
         true if host.facts.resolvers.is_empty() => {
-            Check::warning(DNS, "dynos find each other and no outside name")
+            HostCheck::warning(DNS, "dynos find each other and no outside name")
                 .advise("name a resolver in /etc/resolv.conf and restart hostd")
         }
-        true => Check::ok(DNS, "answers"),
+        true => HostCheck::ok(DNS, "answers"),
     };
     let findings = host.network.findings().await;
     let network = match findings.is_empty() {
-        true => Check::ok("network", "as it should be"),
-        false => Check::warning("network", findings.join("; "))
+        true => HostCheck::ok("network", "as it should be"),
+        false => HostCheck::warning("network", findings.join("; "))
             .advise("docs/network.md, \"Other people's firewalls\", has what to change"),
     };
     vec![dns, network]
@@ -78,7 +78,7 @@ pub(crate) async fn running(host: &Host) -> Vec<Check> {
 ///
 /// # Errors
 /// [`Unwell::Missing`] where there is a failure among it.
-pub fn tell(checks: &[Check], json: bool) -> Result<(), Unwell> {
+pub fn tell(checks: &[HostCheck], json: bool) -> Result<(), Unwell> {
     let mut out = io::stdout().lock();
     if json {
         serde_json::to_writer(&mut out, checks).map_err(io::Error::from)?;
@@ -96,28 +96,28 @@ pub fn tell(checks: &[Check], json: bool) -> Result<(), Unwell> {
             }
         }
     }
-    let failed = |check: &&Check| check.state == CheckState::Failure;
+    let failed = |check: &&HostCheck| check.state == CheckState::Failure;
     match checks.iter().filter(failed).count() {
         0 => Ok(()),
         failures => Err(Unwell::Missing(failures)),
     }
 }
 
-fn privileges() -> Check {
+fn privileges() -> HostCheck {
     const NAME: &str = "privileges";
     match rustix::process::geteuid().is_root() {
-        true => Check::ok(NAME, "root"),
-        false => Check::failure(NAME, "not root: hostd does not start")
+        true => HostCheck::ok(NAME, "root"),
+        false => HostCheck::failure(NAME, "not root: hostd does not start")
             .advise("run hostd, and this, as root: sudo dyno doctor"),
     }
 }
 
-fn cgroups() -> Check {
+fn cgroups() -> HostCheck {
     const NAME: &str = "cgroups";
     let layout = match cgroup::detect() {
         Ok(layout) => layout,
         Err(error) => {
-            return Check::failure(NAME, crate::durable::chain(&error))
+            return HostCheck::failure(NAME, crate::durable::chain(&error))
                 .advise("mount -t cgroup2 none /sys/fs/cgroup");
         }
     };
@@ -134,14 +134,14 @@ fn cgroups() -> Check {
     .filter(|name| !here.split_whitespace().any(|here| here == *name))
     .collect();
     if !missing.is_empty() {
-        return Check::failure(NAME, format!("no controller {}", missing.join(", "))).advise(
+        return HostCheck::failure(NAME, format!("no controller {}", missing.join(", "))).advise(
             "the kernel's command line may forbid it: see cgroup_disable= in /proc/cmdline",
         );
     }
     match layout {
-        Layout::Unified { .. } => Check::ok(NAME, "v2"),
+        Layout::Unified { .. } => HostCheck::ok(NAME, "v2"),
         Layout::Hybrid { .. } | Layout::Legacy { .. } => {
-            Check::warning(NAME, "v1 enforces limits; v2 alone is the better host")
+            HostCheck::warning(NAME, "v1 enforces limits; v2 alone is the better host")
                 .advise("boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line")
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 
 use crate::config::Serve;
 use crate::durable::chain;
@@ -11,18 +11,18 @@ use crate::durable::chain;
 /// `(program, what for, Debian's package)`.
 const OTHERS: [(&str, &str, &str); 1] = [("criu", "checkpoint and restore", "criu")];
 
-pub(super) fn checks(options: &Serve) -> Vec<Check> {
+pub(super) fn checks(options: &Serve) -> Vec<HostCheck> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
     vec![own(options), others(found)]
 }
 
-fn own(options: &Serve) -> Check {
+fn own(options: &Serve) -> HostCheck {
     const NAME: &str = "programs";
     let binaries = match options.binaries() {
         Ok(binaries) => binaries,
         Err(error) => {
-            return Check::failure(NAME, chain(&error))
+            return HostCheck::failure(NAME, chain(&error))
                 .advise("install dyno-runtime, dyno-unpack and dyno-edge beside hostd");
         }
     };
@@ -39,8 +39,8 @@ fn own(options: &Serve) -> Check {
         })
         .collect();
     match odd.is_empty() {
-        true => Check::ok(NAME, format!("all of version {own}")),
-        false => Check::warning(NAME, format!("hostd is {own}; {}", odd.join(", ")))
+        true => HostCheck::ok(NAME, format!("all of version {own}")),
+        false => HostCheck::warning(NAME, format!("hostd is {own}; {}", odd.join(", ")))
             .advise("install all programs from one release"),
     }
 }
@@ -62,17 +62,17 @@ fn last_word(text: &[u8]) -> Option<String> {
     line.split_whitespace().last().map(str::to_owned)
 }
 
-fn others(found: impl Fn(&str) -> bool) -> Check {
+fn others(found: impl Fn(&str) -> bool) -> HostCheck {
     const NAME: &str = "other programs";
     let missing: Vec<_> = OTHERS.iter().filter(|(name, ..)| !found(name)).collect();
     if missing.is_empty() {
-        return Check::ok(NAME, OTHERS.map(|(name, ..)| name).join(", "));
+        return HostCheck::ok(NAME, OTHERS.map(|(name, ..)| name).join(", "));
     }
     let what = missing
         .iter()
         .map(|(name, what, _)| format!("no {name}, for {what}"));
     let packages = missing.iter().map(|(.., package)| *package);
-    Check::warning(NAME, what.collect::<Vec<_>>().join("; ")).advise(format!(
+    HostCheck::warning(NAME, what.collect::<Vec<_>>().join("; ")).advise(format!(
         "apt-get install {}, if you want that",
         packages.collect::<Vec<_>>().join(" ")
     ))

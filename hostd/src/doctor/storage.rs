@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 use rustix::fs::{StatFs, statfs};
 
 /// Below these parts in a thousand free, something is to be done, or too late.
@@ -23,7 +23,7 @@ const NO_UPPER: [(i64, &str); 5] = [
 ];
 const TMPFS: i64 = 0x0102_1994;
 
-pub(super) fn checks(state_dir: &Path) -> Vec<Check> {
+pub(super) fn checks(state_dir: &Path) -> Vec<HostCheck> {
     // hostd makes the folder: until then, where it will be.
     let there = state_dir.ancestors().find(|folder| folder.exists());
     let there = there.unwrap_or(Path::new("/"));
@@ -33,16 +33,16 @@ pub(super) fn checks(state_dir: &Path) -> Vec<Check> {
     }
 }
 
-fn unreadable(folder: &Path, error: io::Error) -> Check {
-    Check::failure("disk", format!("{}: {error}", folder.display()))
+fn unreadable(folder: &Path, error: io::Error) -> HostCheck {
+    HostCheck::failure("disk", format!("{}: {error}", folder.display()))
         .advise("give hostd another folder by --state-dir, or mount this one")
 }
 
-fn kind(folder: &Path, found: &StatFs) -> Check {
+fn kind(folder: &Path, found: &StatFs) -> HostCheck {
     const NAME: &str = "file system";
     let magic = found.f_type;
     if let Some((_, name)) = NO_UPPER.iter().find(|(known, _)| *known == magic) {
-        return Check::failure(
+        return HostCheck::failure(
             NAME,
             format!(
                 "{} is on {name}, where no layers of dynos can be",
@@ -52,7 +52,7 @@ fn kind(folder: &Path, found: &StatFs) -> Check {
         .advise("give hostd a folder on ext4, xfs or btrfs by --state-dir");
     }
     if magic == TMPFS {
-        return Check::warning(
+        return HostCheck::warning(
             NAME,
             format!(
                 "{} is in memory: dynos and images go with a reboot",
@@ -61,10 +61,10 @@ fn kind(folder: &Path, found: &StatFs) -> Check {
         )
         .advise("give hostd a folder on a disk by --state-dir");
     }
-    Check::ok(NAME, format!("{} takes layers", folder.display()))
+    HostCheck::ok(NAME, format!("{} takes layers", folder.display()))
 }
 
-fn space(found: &StatFs) -> Check {
+fn space(found: &StatFs) -> HostCheck {
     const NAME: &str = "disk space";
     let size = u64::try_from(found.f_frsize).unwrap_or_default();
     let free = found.f_bavail.saturating_mul(size);
@@ -72,27 +72,27 @@ fn space(found: &StatFs) -> Check {
     let text = format!("{} GiB free, {}.{} %", free >> 30, part / 10, part % 10);
     let advice = "dyno images and dyno rmi make room; what dynos write is in dyno stats";
     if part < NOTHING {
-        return Check::failure(NAME, text).advise(advice);
+        return HostCheck::failure(NAME, text).advise(advice);
     }
     if part < LITTLE && free < 10 * AN_IMAGE || free < AN_IMAGE {
-        return Check::warning(NAME, text).advise(advice);
+        return HostCheck::warning(NAME, text).advise(advice);
     }
-    Check::ok(NAME, text)
+    HostCheck::ok(NAME, text)
 }
 
-fn inodes(found: &StatFs) -> Check {
+fn inodes(found: &StatFs) -> HostCheck {
     const NAME: &str = "inodes";
     // btrfs and others have no table of them.
     if found.f_files == 0 {
-        return Check::ok(NAME, "no limit");
+        return HostCheck::ok(NAME, "no limit");
     }
     let part = thousandths(found.f_ffree, found.f_files);
     let text = format!("{} free, {}.{} %", found.f_ffree, part / 10, part % 10);
     let advice = "images of many small files use them up: dyno rmi removes some";
     match part {
-        part if part < NOTHING => Check::failure(NAME, text).advise(advice),
-        part if part < LITTLE => Check::warning(NAME, text).advise(advice),
-        _ => Check::ok(NAME, text),
+        part if part < NOTHING => HostCheck::failure(NAME, text).advise(advice),
+        part if part < LITTLE => HostCheck::warning(NAME, text).advise(advice),
+        _ => HostCheck::ok(NAME, text),
     }
 }
 

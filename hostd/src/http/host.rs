@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dyno_api::doctor::Check;
+use dyno_api::doctor::HostCheck;
 use dyno_api::dyno::Phase;
 use dyno_api::event::Event;
-use dyno_api::host::{CgroupLayout, Health, HostInfo, Version};
+use dyno_api::host::{CgroupLayout, HostHealth, HostInfo, Version};
 use dyno_api::query::EventsQuery;
 use dyno_runtime::cgroup::Layout;
 use tokio::sync::{broadcast, mpsc};
@@ -36,8 +36,8 @@ pub(super) async fn document(_: Params<Nothing>) -> impl IntoResponse {
     Json(dyno_api::openapi::document())
 }
 
-pub(super) async fn health(State(host): Shared, _: Params<Nothing>) -> Json<Health> {
-    Json(Health {
+pub(super) async fn health(State(host): Shared, _: Params<Nothing>) -> Json<HostHealth> {
+    Json(HostHealth {
         ready: host.ready.load(Ordering::Relaxed),
         dns: host.dns.load(Ordering::Relaxed),
     })
@@ -75,7 +75,7 @@ pub(super) async fn info(State(host): Shared, _: Params<Nothing>) -> Json<HostIn
 pub(super) async fn doctor(
     State(host): Shared,
     _: Params<Nothing>,
-) -> Result<Json<Vec<Check>>, Failure> {
+) -> Result<Json<Vec<HostCheck>>, Failure> {
     let options = host.options.clone();
     // It executes programs for their versions.
     let mut checks = blocking(move || Ok(doctor::examine(&options))).await?;
