@@ -4,7 +4,6 @@
 //! The dyno has made these names and may be making more: folders are opened by
 //! descriptor and name and nothing is followed (P1), and no file is read.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,9 +20,12 @@ use crate::desired::Record;
 use crate::durable::{self, from_io};
 use crate::host::{Host, blocking};
 
-/// P15: deeper folders are told, but not what is in them.
+/// P15: deeper folders are told, but not what is in them; and those that would take
+/// more open folders, where many layers have them.
 const MAX_DEPTH: usize = 256;
-/// P15: so many names of one folder are told in order; what is more, in lots.
+const MAX_OPEN: usize = 1024;
+/// P15: so many names of one folder are told in order; what is more, in lots. Those
+/// of deeper folders are smaller: all on the way down are held at once.
 const SORTED: usize = 10_000;
 /// How overlayfs marks a folder that hides those below it: that of a dyno, whose
 /// overlays are mounted with `userxattr`, and the usual one.
@@ -83,7 +85,8 @@ impl Changes {
     /// nobody listens. Blocks.
     pub fn tell(self, to: &mpsc::Sender<Change>) {
         let mut emit = |change| to.blocking_send(change).map_err(|_gone| None);
-        if let Err(Some(error)) = walk(&self.upper, &self.lower, &mut Vec::new(), &mut emit) {
+        let (path, open) = (&mut Vec::new(), self.lower.0.len() + 1);
+        if let Err(Some(error)) = walk(&self.upper, &self.lower, (path, open), &mut emit) {
             tracing::warn!(%error, "the changes of a dyno were not all told");
         }
     }
@@ -92,15 +95,46 @@ impl Changes {
 fn walk(
     upper: &OwnedFd,
     lower: &Lower,
-    path: &mut Vec<Vec<u8>>,
+    (path, open): (&mut Vec<Vec<u8>>, usize),
     emit: &mut impl FnMut(Change) -> Told,
 ) -> Told {
     let opaque = !path.is_empty() && is_opaque(upper);
-    let mut seen = HashSet::new();
-    let mut entries = Dir::read_from(upper).map_err(failed)?;
+    in_lots(upper, path.len(), |name| {
+        let Some(stat) = look(upper, &name).map_err(failed)? else {
+            return Ok(());
+        };
+        path.push(name);
+        one(upper, &stat, lower, (path, open), emit)?;
+        path.pop();
+        Ok(())
+    })?;
+    if !opaque {
+        return Ok(());
+    }
+    for (index, layer) in lower.0.iter().enumerate() {
+        let above = &lower.0[..index];
+        in_lots(layer, path.len(), |name| {
+            let hidden = is_in_one_of(above, &name).map_err(failed)?
+                || look(upper, &name).map_err(failed)?.is_some()
+                || lower.look(&name).map_err(failed)?.is_none();
+            if !hidden {
+                path.push(name);
+                emit(change(ChangeKind::Deleted, path))?;
+                path.pop();
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Hands on the names in a folder, in order as far as they fit into one lot.
+fn in_lots(folder: &OwnedFd, depth: usize, mut each: impl FnMut(Vec<u8>) -> Told) -> Told {
+    let lot = SORTED / (depth + 1);
+    let mut entries = Dir::read_from(folder).map_err(failed)?;
     loop {
         let mut names = Vec::new();
-        while names.len() < SORTED
+        while names.len() < lot
             && let Some(entry) = entries.next()
         {
             let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
@@ -109,31 +143,11 @@ fn walk(
             }
         }
         if names.is_empty() {
-            break;
+            return Ok(());
         }
         names.sort_unstable();
-        for name in names {
-            let Some(stat) = look(upper, &name).map_err(failed)? else {
-                continue;
-            };
-            if opaque {
-                seen.insert(name.clone());
-            }
-            path.push(name);
-            one(upper, &stat, lower, path, emit)?;
-            path.pop();
-        }
+        names.into_iter().try_for_each(&mut each)?;
     }
-    if opaque {
-        for name in lower.names().map_err(failed)? {
-            if !seen.contains(&name) && lower.look(&name).map_err(failed)?.is_some() {
-                path.push(name);
-                emit(change(ChangeKind::Deleted, path))?;
-                path.pop();
-            }
-        }
-    }
-    Ok(())
 }
 
 /// One name of an upper folder, the last of the path.
@@ -141,7 +155,7 @@ fn one(
     parent: &OwnedFd,
     stat: &Stat,
     lower: &Lower,
-    path: &mut Vec<Vec<u8>>,
+    (path, open): (&mut Vec<Vec<u8>>, usize),
     emit: &mut impl FnMut(Change) -> Told,
 ) -> Told {
     let name = path.last().cloned().unwrap_or_default();
@@ -159,10 +173,13 @@ fn one(
         },
         path,
     ))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || path.len() >= MAX_DEPTH {
+    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    // Its own, that of its names, and those of the layers.
+    let open = open + 2 + lower.0.len();
+    if !is_folder || path.len() >= MAX_DEPTH || open > MAX_OPEN {
         return Ok(());
     }
-    let folder = match open(parent, &name) {
+    let folder = match open_folder(parent, &name) {
         Ok(folder) => folder,
         // It has gone, or become something else.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
@@ -172,7 +189,7 @@ fn one(
         Some(FileType::Directory) => lower.inside(&name).map_err(failed)?,
         _ => Lower::default(),
     };
-    walk(&folder, &below, path, emit)
+    walk(&folder, &below, (path, open), emit)
 }
 
 impl Lower {
@@ -196,7 +213,7 @@ impl Lower {
                 Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
                 Some(_) => break,
             }
-            let folder = open(layer, name)?;
+            let folder = open_folder(layer, name)?;
             let hides = is_opaque(&folder);
             folders.push(folder);
             if hides {
@@ -205,22 +222,6 @@ impl Lower {
         }
         Ok(Self(folders))
     }
-
-    /// Every name in any of them, in order.
-    fn names(&self) -> Result<Vec<Vec<u8>>, Errno> {
-        let mut names = Vec::new();
-        for layer in &self.0 {
-            for entry in Dir::read_from(layer)? {
-                let name = entry?.file_name().to_bytes().to_vec();
-                if name != b"." && name != b".." {
-                    names.push(name);
-                }
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
-    }
 }
 
 const FOLDER: OFlags = OFlags::RDONLY
@@ -228,7 +229,7 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-fn open(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, FOLDER, Mode::empty())
 }
 
@@ -238,6 +239,15 @@ fn look(parent: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+fn is_in_one_of(layers: &[OwnedFd], name: &[u8]) -> Result<bool, Errno> {
+    for layer in layers {
+        if look(layer, name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A character device 0/0: how overlayfs says that there is nothing.

@@ -2,6 +2,7 @@
 
 mod explain;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -55,11 +56,17 @@ async fn last_lines(host: &Host, dyno: &Dyno) -> Vec<LogLine> {
     let (to, mut from) = mpsc::channel::<io::Result<Bytes>>(1);
     let path = host.paths.dyno(&dyno.id).log();
     tokio::spawn(logs::stream(path, query, || true, to));
-    let mut text = Vec::new();
+    // A line without an end comes in any number of parts (P15). A batch holds
+    // whole ones.
+    let mut last = VecDeque::new();
     while let Some(Ok(batch)) = from.recv().await {
-        text.extend_from_slice(&batch);
+        let lines = batch.split(|&byte| byte == b'\n');
+        for line in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
+            if last.len() == LINES {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
     }
-    text.split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect()
+    last.into()
 }

@@ -135,7 +135,8 @@ impl Notify {
         }
     }
 
-    /// Reads what there is, up to a burst of it.
+    /// Reads what there is, up to a burst of it; then nothing for a moment, however
+    /// much or little there was: each word costs us, and hostd, more than its sender.
     pub(super) fn receive(&mut self, now: Instant) {
         self.closed_until = None;
         let mut buffer = [0; MOST + 1];
@@ -143,12 +144,12 @@ impl Notify {
             let Ok(length) = self.socket.recv(&mut buffer) else {
                 return;
             };
+            self.closed_until = Some(now + PAUSE);
             // A longer one is cut by the kernel and shows as one too long.
             if let Some(run) = self.run.as_mut().filter(|_| length <= MOST) {
                 run.take(parse(buffer.get(..length).unwrap_or_default()), now);
             }
         }
-        self.closed_until = Some(now + PAUSE);
     }
 
     /// The dyno is held still and cannot say anything: its time begins anew.

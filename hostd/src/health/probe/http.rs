@@ -3,10 +3,13 @@
 //! Not a client for the web: HTTP/1.1 on a connection of its own, no
 //! redirects, no compression, no trailers. What is read is bounded (P15).
 
+use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use dyno_api::health::HttpProbe;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::{QUOTED, printable};
 
@@ -15,6 +18,8 @@ const MOST_HEAD: usize = 16 * 1024;
 /// Bytes of a body that are looked at, chunk sizes included.
 const MOST_BODY: usize = 64 * 1024;
 const ENOUGH: usize = MOST_HEAD + MOST_BODY;
+/// How long more of an answer is waited for before what there is is looked at.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Asks, and compares the answer with what the check wants. `address` is the
 /// host that is asked for where the check names none.
@@ -38,18 +43,36 @@ where
     stream.flush().await.map_err(failed)?;
     let mut answer = Vec::new();
     loop {
+        // Each look is at all of it: a dyno that drips is looked at now and then.
         match judge(&answer, probe.statuses(), contains) {
             Verdict::Passed => return Ok(()),
             Verdict::Failed(reason) => return Err(reason),
             Verdict::More => {}
         }
-        let mut bytes = [0; 4096];
-        let read = stream.read(&mut bytes).await.map_err(failed)?;
-        if read == 0 || answer.len() > ENOUGH {
+        if answer.len() > ENOUGH || !more(&mut stream, &mut answer).await.map_err(failed)? {
             return Err(incomplete(&answer, contains));
         }
-        answer.extend_from_slice(bytes.get(..read).unwrap_or_default());
     }
+}
+
+/// Takes in what comes next of an answer, for as long as it comes without a pause,
+/// and then for [`PATIENCE`] more; false at its end.
+async fn more(stream: &mut (impl AsyncRead + Unpin), answer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut bytes = [0; 4096];
+    let mut read = stream.read(&mut bytes).await?;
+    let has_more = read > 0;
+    let until = Instant::now() + PATIENCE;
+    while read > 0 {
+        answer.extend_from_slice(bytes.get(..read).unwrap_or_default());
+        if answer.len() > ENOUGH {
+            break;
+        }
+        read = match timeout_at(until, stream.read(&mut bytes)).await {
+            Ok(read) => read?,
+            Err(_) => break,
+        };
+    }
+    Ok(has_more)
 }
 
 #[derive(Debug, PartialEq, Eq)]
