@@ -63,10 +63,16 @@ pub fn set_paused(host: &Host, id: &DynoId, paused: bool) -> Result<(), ApiError
     if !paused {
         return group.thaw().map_err(|error| internal(&error));
     }
-    group.freeze(FREEZING).map_err(|error| {
-        let thawed = group.thaw().map_err(|error| internal(&error));
-        thawed.err().unwrap_or_else(|| internal(&error))
-    })
+    let thaw = || group.thaw().map_err(|error| internal(&error));
+    if let Err(error) = group.freeze(FREEZING) {
+        return Err(thaw().err().unwrap_or_else(|| internal(&error)));
+    }
+    // A run that has just ended left nobody to hold; the next one would begin frozen.
+    match group.populated() {
+        Ok(true) => Ok(()),
+        Ok(false) => thaw().and(Err(ApiError::new(ErrorKind::Conflict, "it is not running"))),
+        Err(error) => thaw().and(Err(internal(&error))),
+    }
 }
 
 /// Whether a dyno is frozen.
@@ -86,7 +92,7 @@ pub fn make_room(group: &Cgroup, limit: Option<u64>) -> Result<(), ApiError> {
     };
     let used = || group.stats().map_err(|error| internal(&error));
     let before = used()?.memory_bytes.unwrap_or(0);
-    if before < limit {
+    if before <= limit {
         return Ok(());
     }
     // It says EAGAIN where it got less: what is left is looked at.
@@ -99,7 +105,7 @@ pub fn make_room(group: &Cgroup, limit: Option<u64>) -> Result<(), ApiError> {
         tracing::debug!(%error, "not all memory could be taken back");
     }
     match used()?.memory_bytes.unwrap_or(0) {
-        after if after < limit => Ok(()),
+        after if after <= limit => Ok(()),
         after => Err(ApiError::new(
             ErrorKind::Conflict,
             format!("the dyno uses {after} bytes of memory, more than the limit of {limit}"),

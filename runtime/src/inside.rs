@@ -7,16 +7,18 @@
 //! system calls of [`crate::seccomp::jail_profile`], like a jailed program: what
 //! the files are named and hold is a stranger's (P1, P7).
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_spec::runtime::{PosixRlimitType, ProcessBuilder};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
-use crate::container::{Error, Exit, Join, Spawn, StartError, User, confine_caller};
+use crate::container::{Error, Exit, Join, Process, Spawn, StartError, User, confine_caller};
 use crate::jail::limit;
 use crate::plan::{self, Capabilities, InsidePlan, PlanError, Program};
 use crate::spec::SpecError;
@@ -43,7 +45,7 @@ pub struct Inside {
 
 impl Inside {
     /// Runs the program to its end. It inherits 0, 1 and 2, and is killed when
-    /// this process dies.
+    /// this process dies or the container ends.
     ///
     /// # Errors
     /// [`StartError`] when the container is gone or the program not executed.
@@ -94,12 +96,26 @@ impl Inside {
             filter: filter.map_err(PlanError::from).map_err(Error::from)?,
             program: Program::open(program, &args, &[]).map_err(Error::from)?,
         });
-        let exit = spawn.run(plan)?.start()?.wait();
-        Ok(exit.map_err(|source| Error::System {
-            what: "wait for the program",
-            source,
-        })?)
+        let process = spawn.run(plan)?.start()?;
+        let waited = ends_first(&process, &container).and_then(|it_ends| {
+            if !it_ends {
+                // It holds the container's mounts, which the next one would share.
+                process.signal(Signal::KILL)?;
+            }
+            process.wait()
+        });
+        Ok(waited.map_err(Error::system("wait for the program"))?)
     }
+}
+
+/// Waits until the program or the container ends; whether it is the program.
+fn ends_first(process: &Process, container: &OwnedFd) -> io::Result<bool> {
+    let mut ends = [
+        PollFd::new(&process.pidfd, PollFlags::IN),
+        PollFd::new(container, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| poll(&mut ends, None))?;
+    Ok(!ends[0].revents().is_empty())
 }
 
 /// Over ids of the container alone; nodes of devices are not among them.

@@ -70,7 +70,9 @@ impl Supervisor {
     /// Holds every process of the dyno still, or lets them go on.
     pub(super) async fn set_paused(&mut self, paused: bool) -> Result<(), ApiError> {
         let has_process = self.view.borrow().status.pid.is_some();
-        if self.state != State::Live || !has_process {
+        // What is held still may go on in any state.
+        let possible = self.state == State::Live && has_process;
+        if !possible && (paused || !self.paused) {
             return Err(ApiError::new(
                 ErrorKind::Conflict,
                 format!("dyno {}: it is not running", self.record.name),

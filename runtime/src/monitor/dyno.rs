@@ -218,6 +218,8 @@ impl Monitor {
     }
 
     fn launch(&mut self) -> Event {
+        // Somebody may have held still what had just ended.
+        self.go_on();
         match create(&mut self.container, self.config.stdin) {
             Ok((created, streams)) => {
                 self.dyno.init = Some(Init::Waiting(Box::new(created)));

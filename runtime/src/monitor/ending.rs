@@ -111,7 +111,7 @@ impl Monitor {
     }
 
     /// A group that was held still would hold its next init, too, and us with it.
-    fn go_on(&self) {
+    pub(super) fn go_on(&self) {
         let cgroup = self.container.cgroup();
         if cgroup.record().is_frozen()
             && let Err(error) = cgroup.thaw()

@@ -298,7 +298,13 @@ fn a_bundle_for_a_bug_report_holds_no_secret() {
     let (variable, label) = (format!("TOKEN={secret}"), format!("key={secret}"));
     let run = ["run", "-d", "--name", "web", "-e", &variable, "-l", &label];
     let script = format!("echo {secret}; exec sleep 1000");
-    host.ok(&[&run[..], &["host", "sh", "-c", &script]].concat());
+    let check = format!("interval=100ms failures=100 sh:echo {secret}; false");
+    let checks = ["--liveness", &check, "--readiness", &check];
+    host.ok(&[&run[..], &checks, &["host", "sh", "-c", &script]].concat());
+    until("a check has failed and said the secret", || {
+        let inspected = host.inspect("web")["status"]["failed_check"].to_string();
+        inspected.contains(secret)
+    });
     let path = host.path().join("bundle.tar.gz");
     let output = path.to_string_lossy().into_owned();
     host.ok(&["debug", "bundle", "-o", &output]);

@@ -148,3 +148,34 @@ fn diff_tells_what_was_added_changed_and_deleted() {
     host.ok(&["stop", "-t", "0", &id]);
     assert_eq!(told(&host).join("\n"), expected);
 }
+
+#[test]
+fn a_copy_that_nobody_reads_ends_with_the_dyno() {
+    let host = Host::with_busybox();
+    let id = dyno(&host, "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null");
+    let mut copy = host.dyno(&["cp", &format!("{id}:/big"), "-"]);
+    copy.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut copy = copy.spawn().unwrap();
+    let pid = host.inspect(&id)["status"]["pid"].to_string();
+    let helpers = || {
+        let words = ["inside", "--pid", &pid];
+        let is_one = |process: &fs::DirEntry| {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&words.join(" "))
+        };
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter(is_one)
+            .count()
+    };
+    until("a helper packs", || helpers() > 0);
+    host.ok(&["stop", "-t", "0s", &id]);
+    // It has the dyno's mounts, which the next run would share with it.
+    until("it has ended", || helpers() == 0);
+    host.ok(&["start", &id]);
+    host.until_phase(&id, "running");
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+}

@@ -2,8 +2,8 @@
 //!
 //! What hostd tells, as its API has it, and what the kernel tells of itself. Of a
 //! dyno's specification everything goes in whose *value* its owner has not chosen
-//! freely: variables, labels and arguments are replaced. Its output, its files
-//! and its events' reasons are its own and stay out.
+//! freely: variables, labels, arguments, and what its checks ask for and get are
+//! replaced. Its output and its files are its own and stay out.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dyno_api::client::Client;
 use dyno_api::dyno::{Dyno, DynoSpec};
+use dyno_api::event::What;
+use dyno_api::health::{Check, HttpProbe, Probe};
 use dyno_api::query::EventsQuery;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -100,7 +102,15 @@ async fn collect(client: &Client) -> Result<Entries, Failure> {
     };
     let mut events = client.events(&query).await?;
     let mut lines = Vec::new();
-    while let Some(event) = events.next().await? {
+    while let Some(mut event) = events.next().await? {
+        // What a check was answered.
+        if let What::DynoHealth {
+            reason: Some(reason),
+            ..
+        } = &mut event.what
+        {
+            REDACTED.clone_into(reason);
+        }
         serde_json::to_writer(&mut lines, &event).map_err(io::Error::from)?;
         lines.push(b'\n');
     }
@@ -127,15 +137,46 @@ fn redact(dyno: &mut Dyno) {
         labels,
         command,
         entrypoint,
+        health,
         ..
     } = &mut dyno.spec;
+    let checks = [
+        &mut health.startup,
+        &mut health.liveness,
+        &mut health.readiness,
+    ];
+    checks.into_iter().flatten().for_each(redact_check);
     let arguments = command.iter_mut().chain(entrypoint.iter_mut().flatten());
     for value in env.values_mut().chain(labels.values_mut()).chain(arguments) {
         REDACTED.clone_into(value);
     }
-    // It may name the program.
-    if let Some(reason) = &mut dyno.status.reason {
-        REDACTED.clone_into(reason);
+    // It may name the program, and what it or a check has said.
+    let status = &mut dyno.status;
+    let said = [&mut status.reason, &mut status.status_text];
+    let failed = status.failed_check.as_mut().map(|check| &mut check.reason);
+    for said in said.into_iter().flatten().chain(failed) {
+        REDACTED.clone_into(said);
+    }
+}
+
+fn redact_check(check: &mut Check) {
+    match &mut check.probe {
+        Probe::Tcp { port: _ } => {}
+        Probe::Http(HttpProbe {
+            path,
+            host,
+            contains,
+            ..
+        }) => {
+            for word in [path, host, contains].into_iter().flatten() {
+                REDACTED.clone_into(word);
+            }
+        }
+        Probe::Command { command } => {
+            for word in command {
+                REDACTED.clone_into(word);
+            }
+        }
     }
 }
 
