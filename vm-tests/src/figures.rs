@@ -92,7 +92,10 @@ pub fn measure(kit: &Kit, programs: &Path, rounds: usize) -> Result<()> {
         kit,
         "figures",
         kit.new_disk("figures")?,
-        &Options::default(),
+        &Options {
+            parallel: true,
+            ..Options::default()
+        },
     )?;
     for program in PROGRAMS {
         bring(&vm, &programs.join(program))?;

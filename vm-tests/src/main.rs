@@ -21,6 +21,9 @@ struct Arguments {
     /// Of the kernel-facing tests, run only those whose title contains this.
     #[arg(long = "test", value_name = "PART")]
     test_filter: Option<String>,
+    /// Run each of the kernel-facing tests so many times: a rare failure is hunted so.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: usize,
     /// Machines that run at the same time.
     #[arg(long, short, env = "DYNO_VM_JOBS", default_value_t = 2)]
     jobs: usize,
@@ -82,6 +85,7 @@ fn run(arguments: &Arguments, report: &Report) -> Result<()> {
             let selection = Selection {
                 filters: arguments.filters.clone(),
                 test_filter: arguments.test_filter.clone(),
+                repeat: arguments.repeat,
                 jobs: arguments.jobs,
             };
             scenarios::run(&kit, &selection, report)?;

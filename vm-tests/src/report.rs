@@ -21,6 +21,8 @@ struct Counts {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// Machines that fell silent and were replaced.
+    replaced: usize,
 }
 
 /// All results so far. Shared by the threads that run tests.
@@ -56,6 +58,14 @@ impl Report {
         }
     }
 
+    /// Says that a machine fell silent, and that its work is done on another.
+    pub fn replaced(&self, scenario: &str, silent: &anyhow::Error) {
+        let mut guard = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.0.replaced += 1;
+        let details = indented(&format!("{silent:#}"));
+        say(format_args!("ONCE MORE {scenario}\n{details}"));
+    }
+
     /// Says how long something took that is not a test.
     pub fn note(&self, what: &str, took: Duration) {
         say(format_args!("     [{:7.2}s] {what}", took.as_secs_f64()));
@@ -71,6 +81,12 @@ impl Report {
             .unwrap_or_else(PoisonError::into_inner);
         for test in &failures {
             say(format_args!("FAILED {test}"));
+        }
+        if counts.replaced > 0 {
+            let count = counts.replaced;
+            say(format_args!(
+                "machines that fell silent and were replaced: {count}"
+            ));
         }
         say(format_args!("vm-tests: {counts}"));
         if counts.failed > 0 || counts.passed == 0 {

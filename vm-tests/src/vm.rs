@@ -18,12 +18,13 @@ mod channel;
 mod command;
 mod qemu;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 pub use command::{Output, Printed, Request, Running};
 
@@ -35,6 +36,7 @@ use crate::kit::{Disk, Kit};
 /// machine: deadlines tell "stuck" from "slow" and nothing finer.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
+const ALIVE: Duration = Duration::from_secs(60);
 
 /// How the machine is built.
 #[derive(Debug, Clone)]
@@ -43,6 +45,9 @@ pub struct Options {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
+    /// A thread of the host for each processor, where they take turns on one
+    /// otherwise.
+    pub parallel: bool,
     /// Start hostd at boot and again whenever it ends, as systemd would.
     pub hostd_at_boot: bool,
     /// A disk of its own for what the host keeps.
@@ -63,11 +68,25 @@ impl Default for Options {
         Self {
             memory_mib: 1024,
             cpus: 2,
+            parallel: false,
             hostd_at_boot: false,
             state: None,
         }
     }
 }
+
+/// A guest that runs not even `true`: its emulator or its kernel has failed,
+/// and nothing is known about what was tested. Says what QEMU knows of it.
+#[derive(Debug)]
+pub struct Silent(String);
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guest has fallen silent\n{}", self.0)
+    }
+}
+
+impl std::error::Error for Silent {}
 
 /// A running virtual machine; dropped, it is killed.
 #[derive(Debug)]
@@ -124,7 +143,32 @@ impl Vm {
     /// # Errors
     /// As [`Vm::run`].
     pub fn request(&self, request: Request) -> Result<Output> {
-        self.start(request)?.wait()
+        let result = self.start(request)?.wait();
+        result.map_err(|error| match self.silence() {
+            None => error,
+            Some(silent) => Error::from(silent).context(format!("{error:#}")),
+        })
+    }
+
+    /// Whether the guest does nothing at all any more, and what QEMU knows of it.
+    #[must_use]
+    pub fn silence(&self) -> Option<Silent> {
+        let request = Request::new(&["/bin/true"]).deadline(ALIVE);
+        match self.start(request).and_then(Running::wait) {
+            Ok(_) => None,
+            Err(_) => Some(Silent(match self.processors() {
+                Ok(text) => text,
+                Err(error) => format!("nor does QEMU answer: {error:#}"),
+            })),
+        }
+    }
+
+    /// Ends the machine from any thread: its commands fail.
+    ///
+    /// # Errors
+    /// When it had already ended.
+    pub fn give_up(&self) -> Result<()> {
+        self.qemu.give_up()
     }
 
     /// Starts a command and lets it run.
@@ -186,6 +230,14 @@ impl Vm {
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.boot_time
+    }
+
+    /// What QEMU knows of the guest's processors, whatever the guest does.
+    ///
+    /// # Errors
+    /// When QEMU does not say.
+    pub fn processors(&self) -> Result<String> {
+        self.qemu.processors()
     }
 
     /// The end of what the guest said on its console.

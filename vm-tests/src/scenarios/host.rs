@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use dyno_api::dyno::{Dyno, Phase};
 
 use super::Context;
-use crate::vm::{Options, Output, Request, Vm};
+use crate::vm::{Options, Output, Request, Silent, Vm};
 
 /// Runs `test` on a machine of its own whose hostd `dyno` starts by itself.
 pub(super) fn on_a_host(context: &Context<'_>, test: fn(&Host<'_>) -> Result<()>) -> Result<()> {
@@ -53,9 +53,14 @@ impl<'vm> Host<'vm> {
 
     /// Adds what the host looks like to a failure.
     pub(super) fn explain<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match self.vm.run(&["/bin/sh", "-c", DIAGNOSIS]) {
-            Ok(output) => anyhow!("{error:#}\n{}", String::from_utf8_lossy(&output.stdout)),
-            Err(silence) => anyhow!("{error:#}\nand no diagnosis: {silence:#}"),
+        result.map_err(|error| {
+            if error.is::<Silent>() {
+                return error;
+            }
+            match self.vm.run(&["/bin/sh", "-c", DIAGNOSIS]) {
+                Ok(output) => anyhow!("{error:#}\n{}", String::from_utf8_lossy(&output.stdout)),
+                Err(silence) => anyhow!("{error:#}\nand no diagnosis: {silence:#}"),
+            }
         })
     }
 

@@ -12,6 +12,11 @@ pub(super) fn is_pure_cgroup_v2(context: &Context<'_>) -> Result<()> {
     context
         .report
         .note("from power-on to the first command", vm.boot_time());
+    let processors = vm.processors()?;
+    ensure!(
+        processors.matches("CPU#1").count() == 2,
+        "what QEMU says of two processors, twice: {processors}"
+    );
     let mounts = vm.run(&["cat", "/proc/self/mounts"])?.text()?;
     let has = |kind: &str, target: &str| {
         mounts.lines().any(|line| {

@@ -18,6 +18,7 @@ pub struct Request {
     run: Run,
     stdin: Vec<u8>,
     deadline: Duration,
+    diagnosis: Option<&'static str>,
 }
 
 impl Request {
@@ -32,6 +33,7 @@ impl Request {
             },
             stdin: Vec::new(),
             deadline: DEADLINE,
+            diagnosis: None,
         }
     }
 
@@ -60,6 +62,14 @@ impl Request {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Sets a shell script that looks at the guest when the deadline has
+    /// passed, before the command is killed: what it prints is told, too.
+    #[must_use]
+    pub fn diagnosis(mut self, script: &'static str) -> Self {
+        self.diagnosis = Some(script);
         self
     }
 }
@@ -216,13 +226,26 @@ impl Running<'_> {
                 }
                 Ok(frame) => format!("an unexpected {:?} frame", frame.kind),
                 Err(RecvTimeoutError::Timeout) => {
+                    let diagnosis = self.diagnose();
                     self.kill()?;
-                    format!("not finished within {:?}", self.request.deadline)
+                    format!("not finished within {:?}{diagnosis}", self.request.deadline)
                 }
                 Err(RecvTimeoutError::Disconnected) => "the machine is gone".to_owned(),
             };
-            let output = self.output(Exit::NotStarted(trouble.clone()));
-            bail!("{trouble}: {output}");
+            let output = self.output(Exit::NotStarted("see above".to_owned()));
+            bail!("{trouble}\n{output}");
+        }
+    }
+
+    /// What the script for that says about the guest, as lines of their own.
+    fn diagnose(&self) -> String {
+        let Some(script) = self.request.diagnosis else {
+            return String::new();
+        };
+        let request = Request::new(&["/bin/sh", "-c", script]);
+        match start(self.channel, request).and_then(Running::wait) {
+            Ok(output) => format!("\n{}", String::from_utf8_lossy(&output.stdout)),
+            Err(silence) => format!("\nand no diagnosis: {silence:#}"),
         }
     }
 

@@ -1,6 +1,9 @@
 //! The QEMU process and its command line.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,6 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::{Options, State};
 use crate::guest::{HOSTD_AT_BOOT, STATE_ON_DISK};
@@ -24,13 +30,16 @@ pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
         words.push(' ');
         words.push_str(STATE_ON_DISK);
     }
+    // Processors that take turns on one thread cannot meet in a way that the
+    // emulator does not expect, and take no more of the host's time.
+    let threads = if options.parallel { "multi" } else { "single" };
     let mut command = Command::new("/usr/bin/setpriv");
     command
         .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-x86_64"])
         // Never KVM: nested, it may hang; and the tests must pass where there is none.
         .args([
             "-accel",
-            "tcg,thread=multi",
+            &format!("tcg,thread={threads}"),
             "-cpu",
             "max",
             "-machine",
@@ -86,10 +95,24 @@ fn block_device(state: &State) -> String {
     }
 }
 
+/// What is asked of QEMU about a guest that says nothing more: where each
+/// processor is, and which interrupts and timers it has.
+const QUESTIONS: &[&str] = &[
+    "info registers -a",
+    "info lapic 0",
+    "info lapic 1",
+    "info pic",
+];
+
+/// Longer than QEMU takes to answer one of them.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// The process, killed when dropped.
 #[derive(Debug)]
 pub(super) struct Qemu {
     child: Child,
+    /// QMP: the machine's own side, whatever the guest does.
+    monitor: UnixStream,
 }
 
 impl Qemu {
@@ -105,7 +128,12 @@ impl Qemu {
         let errors = console.with_extension("qemu");
         let errors =
             File::create(&errors).with_context(|| format!("creating {}", errors.display()))?;
+        let (monitor, end) = UnixStream::pair().context("a socket for QMP")?;
+        fcntl_setfd(&end, FdFlags::empty()).context("handing QMP's socket on")?;
         let child = machine(kit, disk, options)
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,fd={}", end.as_raw_fd()))
+            .args(["-mon", "chardev=monitor,mode=control"])
             .arg("-chardev")
             .arg(format!(
                 "file,id=console,append=on,path={}",
@@ -123,10 +151,48 @@ impl Qemu {
             .stderr(errors)
             .spawn()
             .context("executing setpriv and QEMU")?;
-        let mut qemu = Self { child };
+        let mut qemu = Self { child, monitor };
         let stdin = qemu.child.stdin.take().context("QEMU without stdin")?;
         let stdout = qemu.child.stdout.take().context("QEMU without stdout")?;
         Ok((qemu, stdin, stdout))
+    }
+
+    /// What QEMU knows of the guest's processors, twice in a row: what
+    /// moves and what stands still is seen from the difference.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub(super) fn processors(&self) -> Result<String> {
+        // QMP: its greeting, then a line of JSON for each that is sent.
+        let mut lines = BufReader::new(&self.monitor).lines();
+        let mut line = || {
+            lines
+                .next()
+                .context("QMP was closed")?
+                .context("hearing QMP")
+        };
+        self.monitor.set_read_timeout(Some(ANSWER))?;
+        line()?;
+        writeln!(&self.monitor, "{}", json!({"execute": "qmp_capabilities"}))?;
+        line()?;
+        let mut text = String::new();
+        for question in QUESTIONS.iter().chain(QUESTIONS) {
+            let arguments = json!({"command-line": question});
+            let command = json!({"execute": "human-monitor-command", "arguments": arguments});
+            writeln!(&self.monitor, "{command}").context("asking by QMP")?;
+            let answer: Value = serde_json::from_str(&line()?).context("reading QMP")?;
+            let answer = answer["return"].as_str().context("no answer in QMP")?;
+            text.push_str(&format!("--- {question}\n{answer}\n"));
+        }
+        Ok(text)
+    }
+
+    /// Kills it from any thread; every command sees that the machine is gone.
+    ///
+    /// # Errors
+    /// When it had already ended.
+    pub(super) fn give_up(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::KILL).context("killing QEMU")
     }
 
     pub(super) fn kill(&mut self) -> Result<()> {
