@@ -6,6 +6,7 @@ mod rig;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,12 +15,15 @@ use dyno_images::{Digest, Store};
 use rig::{Layout, Tar, ignore, layer};
 
 const VICTIM: &str = "DYNO_TEST_VICTIM";
+/// What the victim says once it works, however slow the machine is.
+const BEGUN: &str = "begun";
 const ROUNDS: u64 = 25;
 const IMAGES: usize = 3;
 
 /// Imports, forgets and collects images until it is killed.
 async fn live_and_die(root: &Path, layout: &Path) {
     let store = Store::open(root, rig::jail()).unwrap();
+    eprintln!("{BEGUN}");
     loop {
         let images = store.import_layout(layout, None, ignore).await.unwrap();
         for image in &images[1..] {
@@ -88,9 +92,12 @@ fn a_killed_process_leaves_whole_images_or_none() {
                 format!("{}:{}", root.display(), layout.path().display()),
             )
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let stderr = BufReader::new(victim.stderr.take().unwrap());
+        let begun = stderr.lines().find(|line| line.as_ref().unwrap() == BEGUN);
+        assert!(begun.is_some(), "the victim never worked");
         // Spread over more than one turn of its loop.
         std::thread::sleep(Duration::from_millis(20 + round * 13));
         assert!(

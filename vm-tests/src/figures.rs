@@ -92,10 +92,7 @@ pub fn measure(kit: &Kit, programs: &Path, rounds: usize) -> Result<()> {
         kit,
         "figures",
         kit.new_disk("figures")?,
-        &Options {
-            parallel: true,
-            ..Options::default()
-        },
+        &Options::default(),
     )?;
     for program in PROGRAMS {
         bring(&vm, &programs.join(program))?;

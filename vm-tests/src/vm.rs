@@ -45,9 +45,6 @@ pub struct Options {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// A thread of the host for each processor, where they take turns on one
-    /// otherwise.
-    pub parallel: bool,
     /// Start hostd at boot and again whenever it ends, as systemd would.
     pub hostd_at_boot: bool,
     /// A disk of its own for what the host keeps.
@@ -68,7 +65,6 @@ impl Default for Options {
         Self {
             memory_mib: 1024,
             cpus: 2,
-            parallel: false,
             hostd_at_boot: false,
             state: None,
         }

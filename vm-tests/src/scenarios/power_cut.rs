@@ -15,7 +15,6 @@ use super::host::Host;
 use crate::vm::{Options, Request, Vm};
 
 const AT_BOOT: Options = Options {
-    parallel: false,
     memory_mib: 1024,
     cpus: 2,
     hostd_at_boot: true,

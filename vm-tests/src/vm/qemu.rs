@@ -30,16 +30,13 @@ pub(super) fn machine(kit: &Kit, disk: &Disk, options: &Options) -> Command {
         words.push(' ');
         words.push_str(STATE_ON_DISK);
     }
-    // Processors that take turns on one thread cannot meet in a way that the
-    // emulator does not expect, and take no more of the host's time.
-    let threads = if options.parallel { "multi" } else { "single" };
     let mut command = Command::new("/usr/bin/setpriv");
     command
         .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-x86_64"])
         // Never KVM: nested, it may hang; and the tests must pass where there is none.
         .args([
             "-accel",
-            &format!("tcg,thread={threads}"),
+            "tcg,thread=multi",
             "-cpu",
             "max",
             "-machine",
