@@ -6,7 +6,7 @@ RUSTUP = curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
 PROGRAMS = --package dyno --package dyno-hostd --package dyno-runtime --package dyno-images --package dyno-edge
 RELEASE = target/x86_64-unknown-linux-gnu/release
 
-.PHONY: demo test bench soak fuzz release toolchain
+.PHONY: demo test bench soak fuzz dist release toolchain
 
 demo: PROGRAMS += --package dyno-example-web
 demo: release
@@ -27,6 +27,10 @@ soak: toolchain
 # The bytes that others write, against a nightly compiler's libFuzzer.
 fuzz: toolchain
 	@cargo xtask fuzz
+
+# A tarball and a Debian package, in target/dist.
+dist: release
+	@cargo xtask dist
 
 release: toolchain
 	@cargo build --release --bins $(PROGRAMS)

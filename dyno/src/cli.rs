@@ -124,6 +124,8 @@ commands! {
     Debug(command::debug::Debug),
     /// Write the completion script for a shell
     Completion(command::completion::Completion),
+    /// Write manual pages, as roff
+    Man(command::man::Man),
 }
 
 impl Cli {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::host::Binaries;
 use crate::paths::Paths;
@@ -33,8 +33,44 @@ pub enum Action {
     /// Keep the systemd unit of the dynos alive
     #[command(hide = true)]
     Hold,
+    /// Write manual pages, as roff
+    Man(Man),
     /// Print the version
     Version,
+}
+
+/// `hostd man`.
+#[derive(Debug, Clone, Args)]
+pub struct Man {
+    /// Write the pages of all commands as files into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
+}
+
+impl Man {
+    /// Writes the page of hostd, or all of them.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self) -> io::Result<()> {
+        // Administrators' commands are in section 8, man-pages(7).
+        let command = Command::command().disable_help_subcommand(true);
+        let page = clap_mangen::Man::new(command.clone()).section("8");
+        let Some(folder) = &self.to else {
+            return page.render(&mut io::stdout());
+        };
+        std::fs::create_dir_all(folder)?;
+        let mut command = command;
+        command.build();
+        let inner = command
+            .get_subcommands()
+            .filter(|inner| !inner.is_hide_set());
+        for command in std::iter::once(&command).chain(inner) {
+            let page = clap_mangen::Man::new(command.clone()).section("8");
+            page.generate_to(folder)?;
+        }
+        Ok(())
+    }
 }
 
 /// `hostd serve`.

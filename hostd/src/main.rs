@@ -46,6 +46,7 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
         Action::Teardown(options) => Ok(teardown::teardown(options)?),
         Action::Install(options) => Ok(systemd::install(options)?),
         Action::Uninstall => Ok(systemd::uninstall(Path::new("/etc/systemd/system"))?),
+        Action::Man(man) => Ok(man.write()?),
         Action::Version => Ok(writeln!(
             std::io::stdout(),
             "hostd {}",

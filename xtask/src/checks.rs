@@ -92,6 +92,12 @@ const CHECKS: &[Check] = &[
         command: &["make", "demo"],
         counting: Counting::Whole,
     },
+    // Of the release build that the demo has just made.
+    Check {
+        name: "distribution",
+        command: &["make", "dist"],
+        counting: Counting::Whole,
+    },
     Check {
         name: "tests in virtual machines",
         command: &[

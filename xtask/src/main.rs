@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask setup|test|bench|conformance|fuzz|hot`.
+//! Chores: `cargo xtask setup|test|bench|conformance|dist|fuzz|hot`.
 #![expect(
     clippy::print_stdout,
     reason = "a chore talks to the person who started it"
@@ -9,6 +9,7 @@ mod bench;
 mod checks;
 mod conformance;
 mod count;
+mod dist;
 mod fuzz;
 mod hot;
 mod nested;
@@ -40,6 +41,7 @@ enum Chore {
     /// Measure beside the peers
     Bench(bench::Bench),
     Conformance(conformance::Conformance),
+    Dist(dist::Dist),
     Fuzz(fuzz::Fuzz),
     /// Find out what code a container's start needs, for `runtime/hot.ld`
     Hot,
@@ -63,6 +65,7 @@ fn run(chore: Chore) -> Result<bool> {
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench::run(&bench).map(|()| true),
         Chore::Conformance(conformance) => conformance::run(&conformance),
+        Chore::Dist(dist) => dist.run().map(|()| true),
         Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
         Chore::Hot => hot::run().map(|()| true),
     }

@@ -17,6 +17,7 @@ pub(crate) mod kill;
 pub(crate) mod limit;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod ps;
 pub(crate) mod pull;
