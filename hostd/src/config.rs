@@ -1,6 +1,7 @@
 //! The command line of `hostd`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -62,6 +63,10 @@ pub struct Serve {
     /// Group whose members may talk to hostd; they can do what root can
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+    /// Where metrics and health are served by TCP, too: 127.0.0.1:9100. Whoever reaches that
+    /// port sees the names and images of all dynos, without being asked who they are
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Folder of dyno-runtime, dyno-unpack and dyno-edge [default: hostd's own]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,

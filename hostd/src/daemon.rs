@@ -13,6 +13,7 @@ use dyno_api::error::ApiError;
 use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
@@ -28,8 +29,10 @@ use crate::http::{self, Access, ListenError};
 use crate::identity::{self, Identity, Subnets};
 use crate::images;
 use crate::logs;
+use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
+use crate::readiness::Pulse;
 use crate::recovery;
 use crate::registry::Registry;
 use crate::spare::Spares;
@@ -134,8 +137,14 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         .clone()
         .unwrap_or_else(|| host.paths.socket());
     let listener = http::bind(&socket, access)?;
+    let scraped = match options.metrics_listen {
+        Some(address) => Some(http::bind_metrics(address)?),
+        None => None,
+    };
     tracing::info!(socket = %socket.display(), host = host.identity.id, "hostd listens");
     let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
+    let serving_metrics =
+        scraped.map(|listener| tokio::spawn(http::serve_metrics(listener, host.clone())));
     let repairing = tokio::spawn(repair(host.clone()));
     let compressing = tokio::spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
@@ -145,6 +154,9 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     tokio::spawn(tidy_images(host.clone()));
     let ended = until_told().await;
     serving.abort();
+    if let Some(serving_metrics) = serving_metrics {
+        serving_metrics.abort();
+    }
     repairing.abort();
     compressing.abort();
     ended.map_err(failed("listen for", Path::new("signals")))?;
@@ -158,6 +170,7 @@ async fn repair(host: Arc<Host>) {
     loop {
         ticks.tick().await;
         host.repair().await;
+        host.pulse.beat();
     }
 }
 
@@ -237,6 +250,9 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
     Ok(Host {
+        started: Timestamp::now(),
+        metrics: Metrics::default(),
+        pulse: Pulse::default(),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dyno_api::error::ApiError;
 use dyno_images::Store;
 use dyno_runtime::cgroup::Layout;
+use jiff::Timestamp;
 use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 
@@ -17,8 +18,10 @@ use crate::edge::Edge;
 use crate::events::Events;
 use crate::facts::HostFacts;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
+use crate::readiness::Pulse;
 use crate::registry::Registry;
 use crate::spare::Spares;
 
@@ -50,6 +53,12 @@ pub struct Host {
     pub spares: Arc<Spares>,
     /// How the machine's cgroups are mounted.
     pub layout: Layout,
+    /// When this hostd was started.
+    pub started: Timestamp,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Whether it still looks after its dynos.
+    pub pulse: Pulse,
     /// What happened.
     pub events: Events,
     /// Its images.
@@ -89,6 +98,8 @@ impl Host {
     pub async fn repair(&self) {
         match self.network.repair().await {
             Ok(repairs) => {
+                let count = u64::try_from(repairs.len()).unwrap_or(u64::MAX);
+                self.metrics.repairs.fetch_add(count, Ordering::Relaxed);
                 for repair in repairs {
                     tracing::warn!(?repair, "the network was not as it should be");
                 }

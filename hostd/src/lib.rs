@@ -11,7 +11,8 @@
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
-//! edge, logs, stats                              DNS, output, measurements
+//! edge, logs, stats, metrics                     DNS, output, measurements
+//! readiness                                      whether hostd itself does its work
 //! config, systemd, teardown                      command line, units, leaving a machine
 //! ```
 //!
@@ -42,9 +43,11 @@ pub mod identity;
 pub mod images;
 pub mod launch;
 pub mod logs;
+pub mod metrics;
 pub mod monitor;
 pub mod network;
 pub mod paths;
+pub mod readiness;
 pub mod recovery;
 pub mod registry;
 pub mod signal;

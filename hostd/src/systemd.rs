@@ -226,6 +226,9 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
     if let Some(group) = &serve.group {
         command.extend(["--group".to_owned(), group.clone()]);
     }
+    if let Some(address) = &serve.metrics_listen {
+        command.extend(["--metrics-listen".to_owned(), address.to_string()]);
+    }
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
@@ -285,6 +288,7 @@ mod tests {
             run_dir: "/run/dyno".into(),
             socket: None,
             group: Some("dyno".into()),
+            metrics_listen: Some("127.0.0.1:9100".parse().unwrap()),
             programs: None,
             cgroup: None,
         }
@@ -295,7 +299,7 @@ mod tests {
         let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve());
         assert!(unit.contains("KillMode=process\n"));
         assert!(unit.contains("Type=notify\n") && unit.contains("StartLimitIntervalSec=0\n"));
-        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --cgroup "), "{unit}");
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --cgroup "), "{unit}");
         assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
         let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
         assert!(

@@ -11,6 +11,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,9 +31,9 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} the socket {path}")]
 pub struct ListenError {
-    operation: &'static str,
-    path: PathBuf,
-    source: io::Error,
+    pub(super) operation: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
 }
 
 /// Listens on this path, replacing what an earlier hostd left there. The
@@ -88,7 +89,11 @@ pub async fn serve(listener: UnixListener, router: Router, access: Access) {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, _permit: OwnedSemaphorePermit) {
+/// Serves one connection to its end.
+pub(super) async fn connection<S>(stream: S, router: Router, _permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
