@@ -20,6 +20,7 @@ use tokio::sync::RwLock;
 
 use crate::bundle;
 use crate::config::{ConfigError, Serve};
+use crate::drains::{self, Drains};
 use crate::durable::DurableError;
 use crate::edge::Edge;
 use crate::events::Events;
@@ -129,6 +130,8 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         trash::empty(&trash).map_err(failed("empty", &trash))?;
     }
     let host = Arc::new(build(options, paths)?);
+    // Before a dyno that ended meanwhile is removed with what it wrote last.
+    drains::open(&host);
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
@@ -159,6 +162,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     }
     repairing.abort();
     compressing.abort();
+    host.drains.save();
     ended.map_err(failed("listen for", Path::new("signals")))?;
     tracing::info!("hostd ends; dynos run on");
     Ok(())
@@ -203,6 +207,7 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
     };
     make(&paths.state_dir, 0o700)?;
     make(&paths.dynos(), 0o700)?;
+    make(&paths.drains(), 0o700)?;
     // The socket is inside: others may pass and see nothing.
     make(&paths.run_dir, 0o711)?;
     make(&paths.run_dynos(), 0o711)?;
@@ -250,6 +255,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
     Ok(Host {
+        drains: Drains::default(),
         started: Timestamp::now(),
         metrics: Metrics::default(),
         pulse: Pulse::default(),

@@ -13,6 +13,7 @@ use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 
 use crate::config::Serve;
+use crate::drains::Drains;
 use crate::durable::{chain, internal};
 use crate::edge::Edge;
 use crate::events::Events;
@@ -53,6 +54,8 @@ pub struct Host {
     pub spares: Arc<Spares>,
     /// How the machine's cgroups are mounted.
     pub layout: Layout,
+    /// Where the output of its dynos is sent.
+    pub drains: Drains,
     /// When this hostd was started.
     pub started: Timestamp,
     /// What it counts.

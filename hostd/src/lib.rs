@@ -12,6 +12,7 @@
 //! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
+//! drains                                         output, sent elsewhere
 //! readiness                                      whether hostd itself does its work
 //! config, systemd, teardown                      command line, units, leaving a machine
 //! ```
@@ -29,6 +30,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod doctor;
+pub mod drains;
 pub mod durable;
 pub mod edge;
 pub mod engine;

@@ -4,13 +4,14 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, files, images, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, drains, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
 
 mod answer;
+mod drains;
 mod dynos;
 mod extract;
 mod files;
@@ -74,6 +75,8 @@ fn routes() -> Routes {
             get(files::pack).put(files::place),
         ),
         ("/v1/dynos/{dyno}/changes", get(files::changes)),
+        ("/v1/drains", get(drains::list).post(drains::add)),
+        ("/v1/drains/{drain}", delete(drains::remove)),
         ("/v1/images", get(images::list)),
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),

@@ -19,6 +19,9 @@ use std::path::Path;
 
 use dyno_runtime::monitor::log::folder::{self, Part};
 
+pub(crate) use files::LogFiles;
+pub use files::Position;
+pub(crate) use line::parse;
 pub use stream::stream;
 
 /// Bytes after which a monitor begins a new log file, unless asked otherwise.

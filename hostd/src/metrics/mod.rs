@@ -21,6 +21,7 @@ mod requests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dyno_api::drain::Drain;
 use dyno_api::error::ApiError;
 use dyno_runtime::cgroup::Layout;
 use tokio::sync::Semaphore;
@@ -78,6 +79,7 @@ fn write(host: &Host, format: Format) -> String {
     dynos.write_counts(&mut page);
     images(host, &mut page);
     network(host, &mut page);
+    drains(host, &mut page);
     host.metrics.requests.write(&mut page);
     dynos.write_each(&mut page);
     page.finish()
@@ -147,6 +149,46 @@ fn images(host: &Host, page: &mut Page) {
         Kind::Counter,
         "Pulls that failed.",
         Some(host.metrics.failed_pulls.load(Ordering::Relaxed)),
+    );
+}
+
+fn drains(host: &Host, page: &mut Page) {
+    let drains = crate::drains::list(host);
+    let mut column = |name, kind, help, value: fn(&Drain) -> u64| {
+        let mut family = page.family(name, kind, help);
+        for drain in &drains {
+            family.sample(&[("drain", drain.name.as_str())], value(drain));
+        }
+    };
+    column(
+        "dyno_drain_up",
+        Kind::Gauge,
+        "Whether the latest attempt to reach the receiver of a drain succeeded.",
+        |drain| drain.status.connected.into(),
+    );
+    column(
+        "dyno_drain_sent_entries",
+        Kind::Counter,
+        "Log entries that have arrived at the receiver, as far as that can be known.",
+        |drain| drain.status.sent,
+    );
+    column(
+        "dyno_drain_dropped_entries",
+        Kind::Counter,
+        "Log entries that were not sent: the receiver was too slow, or refused them.",
+        |drain| drain.status.dropped,
+    );
+    column(
+        "dyno_drain_missed_files",
+        Kind::Counter,
+        "Log files that were removed before they were read.",
+        |drain| drain.status.missed_files,
+    );
+    column(
+        "dyno_drain_failures",
+        Kind::Counter,
+        "Attempts to reach the receiver that failed.",
+        |drain| drain.status.failures,
     );
 }
 
