@@ -49,7 +49,7 @@ pub struct Drain {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainStatus {
-    /// There is a connection to the receiver.
+    /// The latest attempt to reach the receiver succeeded.
     pub connected: bool,
     /// Entries that have arrived there, as far as that can be known.
     pub sent: u64,

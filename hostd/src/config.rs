@@ -96,6 +96,9 @@ pub struct Install {
     /// Write the units and start nothing
     #[arg(long)]
     pub no_start: bool,
+    /// Let systemd hold the socket of the API: who connects while hostd is replaced waits
+    #[arg(long)]
+    pub socket_activation: bool,
     /// What the daemon is started with
     #[command(flatten)]
     pub serve: Serve,

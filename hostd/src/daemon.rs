@@ -24,7 +24,7 @@ use crate::drains::{self, Drains};
 use crate::durable::DurableError;
 use crate::edge::Edge;
 use crate::events::Events;
-use crate::facts::HostFacts;
+use crate::facts::{self, HostFacts};
 use crate::host::Host;
 use crate::http::{self, Access, ListenError};
 use crate::identity::{self, Identity, Subnets};
@@ -37,7 +37,7 @@ use crate::readiness::Pulse;
 use crate::recovery;
 use crate::registry::Registry;
 use crate::spare::Spares;
-use crate::systemd;
+use crate::systemd::{self, activation, notify};
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
 
@@ -109,7 +109,7 @@ pub(crate) fn failed<'a>(
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; SIGHUP has it read files of the machine anew.
 ///
 /// # Errors
 /// Why it could not begin to.
@@ -117,6 +117,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
+    let passed = activation::socket().map_err(failed("take", Path::new("the passed socket")))?;
     if let Some(cgroup) = &options.cgroup {
         systemd::move_into(cgroup).map_err(failed("move into the cgroup", cgroup))?;
     }
@@ -139,7 +140,10 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         .socket
         .clone()
         .unwrap_or_else(|| host.paths.socket());
-    let listener = http::bind(&socket, access)?;
+    let listener = match passed {
+        Some(passed) => http::adopt(passed, &socket, access)?,
+        None => http::bind(&socket, access)?,
+    };
     let scraped = match options.metrics_listen {
         Some(address) => Some(http::bind_metrics(address)?),
         None => None,
@@ -151,11 +155,15 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     let repairing = tokio::spawn(repair(host.clone()));
     let compressing = tokio::spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
-    if let Err(error) = systemd::tell_ready() {
+    if let Err(error) = notify::ready() {
         tracing::warn!(%error, "systemd cannot be told that hostd is ready");
     }
+    tokio::spawn(notify::keep_alive(host.clone()));
     tokio::spawn(tidy_images(host.clone()));
-    let ended = until_told().await;
+    let ended = until_told(&host).await;
+    if let Err(error) = notify::stopping() {
+        tracing::warn!(%error, "systemd cannot be told that hostd ends");
+    }
     serving.abort();
     if let Some(serving_metrics) = serving_metrics {
         serving_metrics.abort();
@@ -187,14 +195,28 @@ async fn tidy_images(host: Arc<Host>) {
     }
 }
 
-async fn until_told() -> io::Result<()> {
+async fn until_told(host: &Arc<Host>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => reload(host).await,
+        }
     }
-    Ok(())
+}
+
+async fn reload(host: &Arc<Host>) {
+    let begun = notify::reloading();
+    let shared = host.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || shared.reload()).await {
+        tracing::error!(%error, "not everything was read anew");
+    }
+    if let Err(error) = begun.and_then(|()| notify::ready()) {
+        tracing::warn!(%error, "systemd cannot be told that files were read anew");
+    }
 }
 
 fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
@@ -265,6 +287,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         ready: AtomicBool::new(false),
         dns: AtomicBool::new(false),
         publishing: Mutex::new(()),
+        resolvers: Mutex::new(facts::resolvers()),
         paths,
         identity,
         facts,

@@ -14,7 +14,7 @@
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
 //! readiness                                      whether hostd itself does its work
-//! config, systemd, teardown                      command line, units, leaving a machine
+//! config, systemd, journal, teardown             command line, units, own log, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -43,6 +43,7 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod images;
+pub mod journal;
 pub mod launch;
 pub mod logs;
 pub mod metrics;

@@ -44,6 +44,21 @@ impl Host {
         host
     }
 
+    /// One that was started by other means, with [`serve`] of this folder.
+    pub fn of(hostd: Child, folder: Folder) -> Self {
+        Self {
+            hostd,
+            folder,
+            environment: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+
+    /// Has another process be hostd, which was started by other means.
+    pub fn replace(&mut self, hostd: Child) {
+        self.hostd = hostd;
+    }
+
     /// The same, with the image `busybox` imported.
     pub fn with_busybox() -> Self {
         let host = Self::start();
@@ -191,6 +206,11 @@ impl Drop for Host {
             panic!("hostd teardown: {output:?}");
         }
     }
+}
+
+/// The command that serves a host in this folder.
+pub fn serve(folder: &Path) -> Command {
+    hostd("serve", folder)
 }
 
 /// Gives this thread, and what it starts from now on, an empty network with loopback.

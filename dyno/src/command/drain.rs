@@ -31,7 +31,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Add {
-    /// syslog+tls://HOST[:PORT] or https://HOST/PATH; without encryption
+    /// syslog+tls://HOST or https://HOST/PATH; without encryption
     /// syslog+tcp://HOST:PORT or http://HOST/PATH
     url: String,
     /// One dyno [default: all]

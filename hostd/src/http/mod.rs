@@ -32,7 +32,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use dyno_api::error::{ApiError, ErrorKind};
 
-pub use listener::{Access, ListenError, bind, serve};
+pub use listener::{Access, ListenError, adopt, bind, serve};
 pub use observe::{bind as bind_metrics, serve as serve_metrics};
 
 use crate::host::Host;

@@ -356,4 +356,9 @@ fn posts_are_tried_again_or_counted_as_refused() {
         (&Value::from(true), Some(3))
     );
     assert_eq!(status["error"], Value::Null);
+    // P15: and no more of them than that.
+    for _ in 1..32 {
+        host.ok(&["drain", "add", &url]);
+    }
+    assert!(host.fails(&["drain", "add", &url]).0.contains("32 drains"));
 }

@@ -6,4 +6,5 @@ mod folders;
 mod lives;
 mod races;
 mod rig;
+mod service_manager;
 mod streams;

@@ -53,7 +53,7 @@ pub(crate) struct Run {
     /// Remove it once it has ended
     #[arg(long)]
     rm: bool,
-    /// Send what it writes there, too: syslog+tls://HOST[:PORT], https://HOST/PATH
+    /// Send what it writes there, too: syslog+tls://HOST, https://HOST/PATH
     #[arg(long, value_name = "URL")]
     drain: Vec<String>,
     /// When to pull the image
