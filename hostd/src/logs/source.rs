@@ -182,9 +182,25 @@ impl Source {
         }
     }
 
+    /// Bytes that are read at once, or as many as there are.
+    fn room(&self) -> io::Result<usize> {
+        let Bytes::Plain(section) = &self.bytes else {
+            return Ok(CHUNK);
+        };
+        let end = section.file.metadata()?.len().min(section.end);
+        let there = end.saturating_sub(section.offset);
+        Ok(usize::try_from(there).map_or(CHUNK, |there| there.min(CHUNK)))
+    }
+
     fn fill(&mut self) -> io::Result<usize> {
         let start = self.pending.len();
-        self.pending.resize(start + CHUNK, 0);
+        let room = self.room()?;
+        if room == 0 {
+            // Who waits for more needs no memory for it.
+            self.pending.shrink_to_fit();
+            return Ok(0);
+        }
+        self.pending.resize(start + room, 0);
         let room = &mut self.pending[start..];
         let read = match &mut self.bytes {
             Bytes::Plain(section) => section.read(room),
@@ -192,10 +208,6 @@ impl Source {
         };
         let count = *read.as_ref().unwrap_or(&0);
         self.pending.truncate(start + count);
-        if count == 0 {
-            // Who waits for more has no room for it.
-            self.pending.shrink_to_fit();
-        }
         read.map_err(|error| {
             let part = self.part;
             io::Error::new(error.kind(), format!("{part:?} of the log: {error}"))
