@@ -23,7 +23,8 @@ use super::window;
 const CONNECT: Duration = Duration::from_secs(10);
 /// The kernel doubles it.
 const SEND_BUFFER: usize = window::MOST / 4;
-/// What is not acknowledged for so long breaks the connection off: before it counts as arrived.
+/// Milliseconds. What is not acknowledged for so long, or not even asked for by a receiver
+/// whose window is shut, breaks the connection off, tcp(7): before it counts as arrived.
 const USER_TIMEOUT: u32 = 10_000;
 
 /// A connection of either kind.

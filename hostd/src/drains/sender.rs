@@ -26,7 +26,8 @@ const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(60);
 /// A connection that stood for so long was a good one.
 const STOOD: Duration = Duration::from_secs(10);
-/// How long a receiver may take no byte at all, or leave a POST unanswered.
+/// How long a receiver may leave a POST unanswered, or the kernel a byte of ours untaken:
+/// it gives a connection up before that.
 const STALLED: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are read (P15).
 const ANSWER: usize = 64 * 1024;
@@ -143,7 +144,7 @@ async fn syslog(
     Ok(Next::Done)
 }
 
-/// Writes all of it. A receiver may be as slow as it likes, if it takes something.
+/// Writes all of it. A receiver may be slow, if it takes something now and then.
 async fn send(write: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> Result<(), String> {
     while !bytes.is_empty() {
         let written = match timeout(STALLED, write.write(bytes)).await {

@@ -34,8 +34,9 @@ use crate::host::{Host, blocking};
 use dynos::Dynos;
 use page::{Kind, Page};
 
-/// P15: pages that are made at the same time.
-const SCRAPES: usize = 2;
+/// P15: pages that are made at the same time. Whoever asks too often keeps one processor
+/// busy at the most.
+const SCRAPES: usize = 1;
 
 /// What hostd counts itself.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Default for Metrics {
 /// # Errors
 /// When the page cannot be made at all; what cannot be read is left out of it.
 pub async fn scrape(host: &Arc<Host>, format: Format) -> Result<String, ApiError> {
-    // Never closed; who comes third waits for one of the others.
+    // Never closed; others wait for their turn.
     let _turn = host.metrics.scrapes.acquire().await.ok();
     let host = host.clone();
     blocking(move || Ok(write(&host, format))).await
