@@ -57,6 +57,29 @@ pub struct HostHealth {
     pub dns: bool,
 }
 
+/// `GET /readyz`: whether hostd can be given work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Readiness {
+    /// Every check is well.
+    pub ready: bool,
+    /// What it is made of.
+    pub checks: Vec<ReadinessCheck>,
+}
+
+/// One thing that has to be so for hostd to be given work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadinessCheck {
+    /// `recovery`, `supervisors` or `disk`.
+    pub name: String,
+    /// It is so.
+    pub ok: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// How the host's cgroups are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

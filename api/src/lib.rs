@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod doctor;
+pub mod drain;
 pub mod dyno;
 pub mod edge;
 pub mod error;

@@ -4,6 +4,7 @@
 //! tests walk its routes and compare them with this document, in both
 //! directions.
 
+mod drains;
 mod dynos;
 mod host;
 mod images;
@@ -30,6 +31,7 @@ pub const FRAMES: &str = "dyno-frames";
     tags(
         (name = "host", description = "The host itself"),
         (name = "dynos", description = "Supervised containers"),
+        (name = "drains", description = "Where output is sent"),
         (name = "images", description = "What dynos run on")
     ),
     paths(
@@ -39,6 +41,9 @@ pub const FRAMES: &str = "dyno-frames";
         host::doctor,
         host::document,
         host::events,
+        host::metrics,
+        host::healthz,
+        host::readyz,
         dynos::create,
         dynos::list,
         dynos::inspect,
@@ -59,6 +64,9 @@ pub const FRAMES: &str = "dyno-frames";
         dynos::pack,
         dynos::place,
         dynos::changes,
+        drains::list,
+        drains::add,
+        drains::remove,
         images::list,
         images::pull,
         images::load,

@@ -102,6 +102,8 @@ commands! {
     Stats(command::stats::StatsCommand),
     /// Show what dynos use, live
     Top(command::top::Top),
+    /// Send what dynos write elsewhere
+    Drain(command::drain::Drain),
     /// Fetch an image from its registry
     Pull(command::pull::Pull),
     /// List images

@@ -1,6 +1,7 @@
 //! The command line of `hostd`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -98,6 +99,10 @@ pub struct Serve {
     /// Group whose members may talk to hostd; they can do what root can
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+    /// Where metrics and health are served by TCP, too: 127.0.0.1:9100. Whoever reaches that
+    /// port sees the names and images of all dynos, without being asked who they are
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Folder of dyno-runtime, dyno-unpack and dyno-edge [default: hostd's own]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
@@ -127,6 +132,9 @@ pub struct Install {
     /// Write the units and start nothing
     #[arg(long)]
     pub no_start: bool,
+    /// Let systemd hold the socket of the API: who connects while hostd is replaced waits
+    #[arg(long)]
+    pub socket_activation: bool,
     /// What the daemon is started with
     #[command(flatten)]
     pub serve: Serve,

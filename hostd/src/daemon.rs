@@ -13,27 +13,31 @@ use dyno_api::error::ApiError;
 use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
 
 use crate::bundle;
 use crate::config::{ConfigError, Serve};
+use crate::drains::{self, Drains};
 use crate::durable::DurableError;
 use crate::edge::Edge;
 use crate::events::Events;
-use crate::facts::HostFacts;
+use crate::facts::{self, HostFacts};
 use crate::host::Host;
 use crate::http::{self, Access, ListenError};
 use crate::identity::{self, Identity, Subnets};
 use crate::images;
 use crate::logs;
+use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
+use crate::readiness::Pulse;
 use crate::recovery;
 use crate::registry::Registry;
 use crate::spare::Spares;
-use crate::systemd;
+use crate::systemd::{self, activation, notify};
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
 
@@ -105,7 +109,7 @@ pub(crate) fn failed<'a>(
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; SIGHUP has it read files of the machine anew.
 ///
 /// # Errors
 /// Why it could not begin to.
@@ -113,6 +117,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
+    let passed = activation::socket().map_err(failed("take", Path::new("the passed socket")))?;
     if let Some(cgroup) = &options.cgroup {
         systemd::move_into(cgroup).map_err(failed("move into the cgroup", cgroup))?;
     }
@@ -126,6 +131,8 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         trash::empty(&trash).map_err(failed("empty", &trash))?;
     }
     let host = Arc::new(build(options, paths)?);
+    // Before a dyno that ended meanwhile is removed with what it wrote last.
+    drains::open(&host);
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
@@ -133,20 +140,37 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         .socket
         .clone()
         .unwrap_or_else(|| host.paths.socket());
-    let listener = http::bind(&socket, access)?;
+    let listener = match passed {
+        Some(passed) => http::adopt(passed, &socket, access)?,
+        None => http::bind(&socket, access)?,
+    };
+    let scraped = match options.metrics_listen {
+        Some(address) => Some(http::bind_metrics(address)?),
+        None => None,
+    };
     tracing::info!(socket = %socket.display(), host = host.identity.id, "hostd listens");
     let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
+    let serving_metrics =
+        scraped.map(|listener| tokio::spawn(http::serve_metrics(listener, host.clone())));
     let repairing = tokio::spawn(repair(host.clone()));
     let compressing = tokio::spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
-    if let Err(error) = systemd::tell_ready() {
+    if let Err(error) = notify::ready() {
         tracing::warn!(%error, "systemd cannot be told that hostd is ready");
     }
+    tokio::spawn(notify::keep_alive(host.clone()));
     tokio::spawn(tidy_images(host.clone()));
-    let ended = until_told().await;
+    let ended = until_told(&host).await;
+    if let Err(error) = notify::stopping() {
+        tracing::warn!(%error, "systemd cannot be told that hostd ends");
+    }
     serving.abort();
+    if let Some(serving_metrics) = serving_metrics {
+        serving_metrics.abort();
+    }
     repairing.abort();
     compressing.abort();
+    host.drains.save();
     ended.map_err(failed("listen for", Path::new("signals")))?;
     tracing::info!("hostd ends; dynos run on");
     Ok(())
@@ -158,6 +182,7 @@ async fn repair(host: Arc<Host>) {
     loop {
         ticks.tick().await;
         host.repair().await;
+        host.pulse.beat();
     }
 }
 
@@ -170,14 +195,28 @@ async fn tidy_images(host: Arc<Host>) {
     }
 }
 
-async fn until_told() -> io::Result<()> {
+async fn until_told(host: &Arc<Host>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => reload(host).await,
+        }
     }
-    Ok(())
+}
+
+async fn reload(host: &Arc<Host>) {
+    let begun = notify::reloading();
+    let shared = host.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || shared.reload()).await {
+        tracing::error!(%error, "not everything was read anew");
+    }
+    if let Err(error) = begun.and_then(|()| notify::ready()) {
+        tracing::warn!(%error, "systemd cannot be told that files were read anew");
+    }
 }
 
 fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
@@ -190,6 +229,7 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
     };
     make(&paths.state_dir, 0o700)?;
     make(&paths.dynos(), 0o700)?;
+    make(&paths.drains(), 0o700)?;
     // The socket is inside: others may pass and see nothing.
     make(&paths.run_dir, 0o711)?;
     make(&paths.run_dynos(), 0o711)?;
@@ -237,12 +277,17 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
     Ok(Host {
+        drains: Drains::default(),
+        started: Timestamp::now(),
+        metrics: Metrics::default(),
+        pulse: Pulse::default(),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),
         ready: AtomicBool::new(false),
         dns: AtomicBool::new(false),
         publishing: Mutex::new(()),
+        resolvers: Mutex::new(facts::resolvers()),
         paths,
         identity,
         facts,

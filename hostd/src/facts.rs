@@ -24,8 +24,6 @@ pub struct HostFacts {
     pub kernel: String,
     /// Whether the kernel speaks IPv6.
     pub ipv6: bool,
-    /// Resolvers of the host that dynos can reach, as `/etc/resolv.conf` names them.
-    pub resolvers: Vec<IpAddr>,
 }
 
 impl HostFacts {
@@ -40,7 +38,6 @@ impl HostFacts {
         })?;
         let cpus = std::thread::available_parallelism()?.get();
         let uname = rustix::system::uname();
-        let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Ok(Self {
             memory_bytes,
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
@@ -49,9 +46,13 @@ impl HostFacts {
             platform: format!("linux/{}", architecture()),
             kernel: uname.release().to_string_lossy().into_owned(),
             ipv6: fs::exists("/proc/sys/net/ipv6")?,
-            resolvers: parse_resolvers(&resolv),
         })
     }
+}
+
+/// Resolvers of the host that dynos can reach, as `/etc/resolv.conf` names them now.
+pub fn resolvers() -> Vec<IpAddr> {
+    parse_resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
 /// Where hostd itself is among the first to go, it may not be allowed to give

@@ -1,6 +1,7 @@
 //! What all parts of the engine share: folders, facts, images, the network,
 //! and who is who among the dynos.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dyno_api::error::ApiError;
 use dyno_images::Store;
 use dyno_runtime::cgroup::Layout;
+use jiff::Timestamp;
 use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 
 use crate::config::Serve;
+use crate::drains::Drains;
 use crate::durable::{chain, internal};
 use crate::edge::Edge;
 use crate::events::Events;
-use crate::facts::HostFacts;
+use crate::facts::{self, HostFacts};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
+use crate::readiness::Pulse;
 use crate::registry::Registry;
 use crate::spare::Spares;
 
@@ -50,6 +55,14 @@ pub struct Host {
     pub spares: Arc<Spares>,
     /// How the machine's cgroups are mounted.
     pub layout: Layout,
+    /// Where the output of its dynos is sent.
+    pub drains: Drains,
+    /// When this hostd was started.
+    pub started: Timestamp,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Whether it still looks after its dynos.
+    pub pulse: Pulse,
     /// What happened.
     pub events: Events,
     /// Its images.
@@ -64,12 +77,30 @@ pub struct Host {
     pub(crate) ready: AtomicBool,
     pub(crate) dns: AtomicBool,
     pub(crate) publishing: Mutex<()>,
+    pub(crate) resolvers: Mutex<Vec<IpAddr>>,
 }
 
 impl Host {
     /// Who is who; never held across an await.
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom names of the outside are asked of.
+    pub(crate) fn resolvers(&self) -> Vec<IpAddr> {
+        let resolvers = self.resolvers.lock();
+        resolvers.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files of the machine anew that may have changed. Blocks.
+    pub(crate) fn reload(&self) {
+        let resolvers = facts::resolvers();
+        tracing::info!(?resolvers, "resolvers are read anew");
+        *self
+            .resolvers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = resolvers;
+        self.publish_names();
     }
 
     /// Writes the names of all attached dynos for the edge.
@@ -79,7 +110,7 @@ impl Host {
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let tables = self.network.tables(&self.facts.resolvers);
+        let tables = self.network.tables(&self.resolvers());
         if let Err(error) = self.edge.write_tables(&tables) {
             tracing::warn!(%error, "the names of dynos are not up to date");
         }
@@ -89,6 +120,8 @@ impl Host {
     pub async fn repair(&self) {
         match self.network.repair().await {
             Ok(repairs) => {
+                let count = u64::try_from(repairs.len()).unwrap_or(u64::MAX);
+                self.metrics.repairs.fetch_add(count, Ordering::Relaxed);
                 for repair in repairs {
                     tracing::warn!(?repair, "the network was not as it should be");
                 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use dyno_api::error::{ApiError, ErrorKind};
@@ -175,6 +176,10 @@ pub async fn pull(host: &Host, request: PullRequest, lines: Lines) {
             .map_err(|error| pull_error(&error))
     };
     let outcome = pulled.await;
+    host.metrics.pulls.fetch_add(1, Ordering::Relaxed);
+    if outcome.is_err() {
+        host.metrics.failed_pulls.fetch_add(1, Ordering::Relaxed);
+    }
     finish(host, outcome, &lines).await;
 }
 

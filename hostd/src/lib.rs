@@ -11,8 +11,10 @@
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
-//! edge, logs, stats                              DNS, output, measurements
-//! config, systemd, teardown                      command line, units, leaving a machine
+//! edge, logs, stats, metrics                     DNS, output, measurements
+//! drains                                         output, sent elsewhere
+//! readiness                                      whether hostd itself does its work
+//! config, systemd, journal, teardown             command line, units, own log, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -28,6 +30,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod doctor;
+pub mod drains;
 pub mod durable;
 pub mod edge;
 pub mod engine;
@@ -40,11 +43,14 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod images;
+pub mod journal;
 pub mod launch;
 pub mod logs;
+pub mod metrics;
 pub mod monitor;
 pub mod network;
 pub mod paths;
+pub mod readiness;
 pub mod recovery;
 pub mod registry;
 pub mod signal;

@@ -8,8 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use dyno_hostd::config::{Action, Command};
 use dyno_hostd::durable::chain;
+use dyno_hostd::journal::Journal;
 use dyno_hostd::{daemon, doctor, systemd, teardown};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long work in progress may keep a daemon that was told to end.
 const LAST_STEPS: Duration = Duration::from_secs(2);
@@ -26,11 +29,7 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
         Action::Serve(options) => {
             let filter =
                 EnvFilter::try_from_env("HOSTD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_writer(std::io::stderr)
-                .init();
+            log(filter);
             let runtime = event_loop()?;
             let served = runtime.block_on(daemon::serve(options));
             // Blocking work may go on for minutes; to end in the middle of it
@@ -52,6 +51,20 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
             "hostd {}",
             env!("CARGO_PKG_VERSION")
         )?),
+    }
+}
+
+/// Writes to the journal, where standard error leads there; else to standard error.
+fn log(filter: EnvFilter) {
+    let registry = tracing_subscriber::registry().with(filter);
+    match Journal::of_stderr() {
+        Some(journal) => registry.with(journal).init(),
+        None => {
+            let lines = tracing_subscriber::fmt::layer()
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_writer(std::io::stderr);
+            registry.with(lines).init();
+        }
     }
 }
 

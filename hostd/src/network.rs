@@ -353,6 +353,14 @@ impl DefaultNetwork {
         counters.ok().and_then(Result::ok)
     }
 
+    /// Traffic of all links, by their dynos' ids. Blocks.
+    pub fn all_counters(&self) -> BTreeMap<String, Counters> {
+        self.network.all_counters().unwrap_or_else(|error| {
+            tracing::debug!(error = %chain(&error), "the traffic of dynos is not counted");
+            BTreeMap::new()
+        })
+    }
+
     /// What in the host's own firewall may keep packets from dynos.
     pub async fn findings(&self) -> Vec<String> {
         let network = self.network.clone();

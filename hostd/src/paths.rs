@@ -8,6 +8,7 @@
 //!   dynos/<id>/dyno.json        desired state
 //!   dynos/<id>/{upper,work}     the dyno's own layer
 //!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
+//!   drains/<name>/              where output is sent, and how much of it was
 //!   volumes/<name>/
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
@@ -44,6 +45,16 @@ impl Paths {
     /// Root of the image store.
     pub fn images(&self) -> PathBuf {
         self.state_dir.join("images")
+    }
+
+    /// One folder per drain.
+    pub fn drains(&self) -> PathBuf {
+        self.state_dir.join("drains")
+    }
+
+    /// What outlives a reboot of one drain.
+    pub fn drain(&self, name: &DynoName) -> PathBuf {
+        self.drains().join(name.as_str())
     }
 
     /// One folder per dyno.

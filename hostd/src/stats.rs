@@ -3,6 +3,7 @@
 use dyno_api::dyno::Stats;
 use dyno_api::error::ApiError;
 use dyno_api::name::DynoId;
+use dyno_runtime::cgroup;
 use std::sync::Arc;
 
 use crate::durable::internal;
@@ -16,9 +17,7 @@ use crate::{cgroups, logs};
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
     let (used, log_dropped) = blocking(move || {
-        let used = cgroups::of(&shared, &group)
-            .and_then(|group| group.stats())
-            .map_err(|error| internal(&error))?;
+        let used = used(&shared, &group)?;
         Ok((used, logs::dropped(&shared.paths.dyno(&group).log())))
     })
     .await?;
@@ -39,4 +38,14 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         io_stalled_usec: used.io_stalled_usec.unwrap_or(0),
         log_dropped,
     })
+}
+
+/// The counters of a dyno's cgroup. Blocks.
+///
+/// # Errors
+/// When the cgroup cannot be read.
+pub fn used(host: &Host, id: &DynoId) -> Result<cgroup::Stats, ApiError> {
+    cgroups::of(host, id)
+        .and_then(|group| group.stats())
+        .map_err(|error| internal(&error))
 }

@@ -12,12 +12,15 @@
 //! itself, or it can hand no controllers down, hence the subgroups.
 //!
 //! Both units tell systemd when they are ready: hostd starts once the holder is
-//! out of its way, and `hostd install` returns once the API answers.
+//! out of its way, and `hostd install` returns once the API answers. Where that is asked
+//! for, a third one, hostd.socket, holds the API's socket while hostd is replaced.
+
+pub mod activation;
+pub mod notify;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +33,7 @@ use crate::paths::text;
 
 const DYNOS: &str = "dyno.service";
 const HOSTD: &str = "hostd.service";
+const SOCKET: &str = "hostd.socket";
 
 /// Why units could not be installed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -79,19 +83,38 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
         path: exe.to_owned(),
         source,
     })?;
-    if !options.no_start && UnixStream::connect(&socket).is_ok() && !is_active(HOSTD)? {
+    // To connect to a socket of systemd's would start hostd.
+    let is_ours = || Ok::<_, InstallError>(is_active(SOCKET)? || is_active(HOSTD)?);
+    if !options.no_start && !is_ours()? && UnixStream::connect(&socket).is_ok() {
         return Err(InstallError::Runs(socket));
+    }
+    let unit = options.units.join(SOCKET);
+    if options.socket_activation {
+        let group = options.serve.group.as_deref();
+        write(&unit, &socket_unit(&socket, group))?;
+    } else if unit.exists() {
+        if !options.no_start {
+            systemctl(&["disable", "--now", SOCKET])?;
+        }
+        remove(unit)?;
     }
     write(&options.units.join(DYNOS), &dynos_unit(&hostd))?;
     write(
         &options.units.join(HOSTD),
-        &hostd_unit(&hostd, &options.serve),
+        &hostd_unit(&hostd, &options.serve, options.socket_activation),
     )?;
     if options.no_start {
         return Ok(());
     }
     systemctl(&["daemon-reload"])?;
-    systemctl(&["enable", "--now", DYNOS, HOSTD])
+    if !options.socket_activation {
+        return systemctl(&["enable", "--now", DYNOS, HOSTD]);
+    }
+    if !is_active(SOCKET)? {
+        // It cannot be given to one that runs. Its dynos run on.
+        systemctl(&["stop", HOSTD])?;
+    }
+    systemctl(&["enable", "--now", DYNOS, SOCKET, HOSTD])
 }
 
 /// Stops hostd and removes its units. `dyno.service`, and with it every
@@ -100,18 +123,13 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
 /// # Errors
 /// [`InstallError`].
 pub fn uninstall(units: &Path) -> Result<(), InstallError> {
+    // First what would start hostd again.
+    if units.join(SOCKET).exists() {
+        systemctl(&["disable", "--now", SOCKET])?;
+    }
     systemctl(&["disable", "--now", HOSTD, DYNOS])?;
-    for unit in [HOSTD, DYNOS] {
-        let path = units.join(unit);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(InstallError::Write {
-                    path,
-                    source: error,
-                });
-            }
-            _ => {}
-        }
+    for unit in [SOCKET, HOSTD, DYNOS] {
+        remove(units.join(unit))?;
     }
     systemctl(&["daemon-reload"])
 }
@@ -124,27 +142,9 @@ pub async fn hold() -> Result<(), InstallError> {
     let own = rustix::process::getpid();
     cgroup::join(&cgroup::detect()?, "/holder", own)?;
     let mut end = signal(SignalKind::terminate()).map_err(InstallError::Signals)?;
-    tell_ready().map_err(InstallError::Notify)?;
+    notify::ready().map_err(InstallError::Notify)?;
     end.recv().await;
     Ok(())
-}
-
-/// Tells systemd that this unit is ready, as sd_notify(3) says; where no
-/// systemd waits for it, nothing happens.
-///
-/// # Errors
-/// When the message cannot be sent.
-pub fn tell_ready() -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return Ok(());
-    };
-    let address = match path.as_encoded_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(&path)?,
-    };
-    UnixDatagram::unbound()?
-        .send_to_addr(b"READY=1", &address)
-        .map(drop)
 }
 
 /// Moves this process into a cgroup of the v2 tree, made if need be.
@@ -173,6 +173,15 @@ fn write(path: &Path, unit: &str) -> Result<(), InstallError> {
             source,
         }
     })
+}
+
+fn remove(path: PathBuf) -> Result<(), InstallError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(InstallError::Write { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn systemctl(arguments: &[&str]) -> Result<(), InstallError> {
@@ -216,7 +225,26 @@ fn dynos_unit(hostd: &Path) -> String {
     )
 }
 
-fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
+fn socket_unit(socket: &Path, group: Option<&str>) -> String {
+    let group = group.map_or(String::new(), |group| format!("SocketGroup={group}\n"));
+    // Specifiers are the only thing that systemd reads into a path.
+    let socket = text(socket).replace('%', "%%");
+    format!(
+        "[Unit]\n\
+         Description=API of hostd\n\
+         \n\
+         [Socket]\n\
+         ListenStream={socket}\n\
+         SocketMode=0660\n\
+         {group}\
+         DirectoryMode=0711\n\
+         \n\
+         [Install]\n\
+         WantedBy=sockets.target\n"
+    )
+}
+
+fn hostd_unit(hostd: &Path, serve: &Serve, socket_activation: bool) -> String {
     let mut command = vec![text(hostd), "serve".to_owned()];
     command.extend(["--state-dir".to_owned(), text(&serve.state_dir)]);
     command.extend(["--run-dir".to_owned(), text(&serve.run_dir)]);
@@ -226,6 +254,9 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
     if let Some(group) = &serve.group {
         command.extend(["--group".to_owned(), group.clone()]);
     }
+    if let Some(address) = &serve.metrics_listen {
+        command.extend(["--metrics-listen".to_owned(), address.to_string()]);
+    }
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
@@ -234,17 +265,25 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
         format!("/system.slice/{DYNOS}/hostd"),
     ]);
     let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+    let (requires, sockets) = match socket_activation {
+        true => (format!("{DYNOS} {SOCKET}"), format!("Sockets={SOCKET}\n")),
+        false => (DYNOS.to_owned(), String::new()),
+    };
     format!(
         "[Unit]\n\
          Description=Host daemon of dyno\n\
-         Requires={DYNOS}\n\
-         After={DYNOS} network-pre.target local-fs.target\n\
+         Requires={requires}\n\
+         After={requires} network-pre.target local-fs.target\n\
          # However often it ends, it is started again.\n\
          StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          Type=notify\n\
          ExecStart={}\n\
+         ExecReload=kill -HUP $MAINPID\n\
+         {sockets}\
+         # It says that it lives as long as it looks after its dynos.\n\
+         WatchdogSec=120\n\
          # It looks after its dynos first, however many there are.\n\
          TimeoutStartSec=300\n\
          Restart=always\n\
@@ -285,6 +324,7 @@ mod tests {
             run_dir: "/run/dyno".into(),
             socket: None,
             group: Some("dyno".into()),
+            metrics_listen: Some("127.0.0.1:9100".parse().unwrap()),
             programs: None,
             cgroup: None,
         }
@@ -292,10 +332,10 @@ mod tests {
 
     #[test]
     fn a_restart_of_hostd_touches_no_dyno() {
-        let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve());
+        let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve(), false);
         assert!(unit.contains("KillMode=process\n"));
         assert!(unit.contains("Type=notify\n") && unit.contains("StartLimitIntervalSec=0\n"));
-        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --cgroup "), "{unit}");
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --cgroup "), "{unit}");
         assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
         let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
         assert!(
@@ -303,6 +343,23 @@ mod tests {
                 && dynos.contains("Type=notify\n")
                 && dynos.contains("ExecStart=/usr/bin/hostd hold\n")
         );
+    }
+
+    #[test]
+    fn a_socket_of_systemds_is_hostds_only_where_that_is_asked_for() {
+        let hostd = Path::new("/usr/bin/hostd");
+        let plain = hostd_unit(hostd, &serve(), false);
+        assert!(!plain.contains(SOCKET), "{plain}");
+        let unit = hostd_unit(hostd, &serve(), true);
+        assert!(
+            unit.contains("Requires=dyno.service hostd.socket\n"),
+            "{unit}"
+        );
+        assert!(unit.contains("\nSockets=hostd.socket\n"), "{unit}");
+        let socket = socket_unit(Path::new("/run/a%b/hostd.sock"), Some("dyno"));
+        assert!(socket.contains("ListenStream=/run/a%%b/hostd.sock\n"));
+        assert!(socket.contains("SocketMode=0660\nSocketGroup=dyno\nDirectoryMode"));
+        assert!(!socket_unit(Path::new("/x"), None).contains("Group"));
     }
 
     #[test]

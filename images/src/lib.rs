@@ -42,5 +42,5 @@ pub use platform::{Platform, PlatformError};
 pub use progress::{Phase, Progress};
 pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Credentials, RegistryError};
+pub use registry::{Credentials, RegistryError, ResolveError, machine_authorities, resolve};
 pub use store::{BlobError, Collected, LayerError, Store, StoreError};

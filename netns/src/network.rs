@@ -1,5 +1,6 @@
 //! One network of one host, from its first link to its last.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
@@ -285,6 +286,23 @@ impl Network {
             .route
             .request(&operation, [link::read_link(&link::outer_name(id))])?;
         Ok(found(&operation, &replies)?.counters)
+    }
+
+    /// Traffic of the links of all dynos, in one request.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn all_counters(&self) -> Result<BTreeMap<String, Counters>> {
+        let replies = self
+            .kernel()
+            .route
+            .dump("list links", &link::list_links())?;
+        let own = |reply| {
+            let link = Link::parse(reply)?;
+            let id = link.endpoint(&self.config)?.to_owned();
+            Some((id, link.counters))
+        };
+        Ok(replies.iter().filter_map(own).collect())
     }
 
     /// Foreign firewall chains that may drop the dynos' packets.

@@ -533,6 +533,9 @@ fn counters_are_the_dynos_own() {
     assert!(after.rx_packets - before.rx_packets >= 10, "{after:?}");
     assert!(after.tx_bytes - before.tx_bytes >= 10_000, "{after:?}");
     assert!(after.rx_bytes - before.rx_bytes < 2000, "{after:?}");
+    let all = network.all_counters().unwrap();
+    let same = all[&dyno.endpoint.id];
+    assert!(same.tx_bytes >= after.tx_bytes && same.tx_bytes < after.tx_bytes + 2000);
     let error = network.counters("ffffffffffff").unwrap_err();
     assert_eq!(
         error.to_string(),

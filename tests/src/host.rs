@@ -18,31 +18,59 @@ pub struct Host {
     hostd: Child,
     folder: Folder,
     environment: Vec<(String, String)>,
+    options: Vec<String>,
 }
 
 impl Host {
     /// Starts hostd in a network namespace that it shares with this thread only.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more options of `hostd serve`.
+    pub fn start_with(options: &[&str]) -> Self {
         crate::must_be_root();
         own_network();
         let folder = Folder::new();
-        let hostd = spawn(folder.path());
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let hostd = spawn(folder.path(), &options);
         let host = Self {
             hostd,
             folder,
             environment: Vec::new(),
+            options,
         };
         host.until_it_answers();
         host
     }
 
+    /// One that was started by other means, with [`serve`] of this folder.
+    pub fn of(hostd: Child, folder: Folder) -> Self {
+        Self {
+            hostd,
+            folder,
+            environment: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+
+    /// Has another process be hostd, which was started by other means.
+    pub fn replace(&mut self, hostd: Child) {
+        self.hostd = hostd;
+    }
+
     /// The same, with the image `busybox` imported.
     pub fn with_busybox() -> Self {
         let host = Self::start();
-        let archive = host.folder.path().join("busybox.tar");
-        root::archive(&archive);
-        host.ok(&["import", &archive.to_string_lossy(), "busybox"]);
+        host.import_busybox();
         host
+    }
+
+    /// Imports the image `busybox`.
+    pub fn import_busybox(&self) {
+        let archive = self.folder.path().join("busybox.tar");
+        root::archive(&archive);
+        self.ok(&["import", &archive.to_string_lossy(), "busybox"]);
     }
 
     /// The folder of all that belongs to this host: `state`, `run`, and what tests put there.
@@ -58,7 +86,7 @@ impl Host {
     /// Kills hostd as a power cut would, and starts it again. Its dynos are not asked.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        self.hostd = spawn(self.folder.path());
+        self.hostd = spawn(self.folder.path(), &self.options);
         self.until_it_answers();
     }
 
@@ -70,7 +98,7 @@ impl Host {
 
     /// Starts hostd again and returns at once.
     pub fn spawn_again(&mut self) {
-        self.hostd = spawn(self.folder.path());
+        self.hostd = spawn(self.folder.path(), &self.options);
     }
 
     /// Waits until the API answers.
@@ -159,7 +187,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if !matches!(self.hostd.try_wait(), Ok(None)) {
-            self.hostd = spawn(self.folder.path());
+            self.hostd = spawn(self.folder.path(), &self.options);
             self.until_it_answers();
         }
         let ids = self.run(&["ps", "-a", "-q"]);
@@ -180,6 +208,11 @@ impl Drop for Host {
     }
 }
 
+/// The command that serves a host in this folder.
+pub fn serve(folder: &Path) -> Command {
+    hostd("serve", folder)
+}
+
 /// Gives this thread, and what it starts from now on, an empty network with loopback.
 pub fn own_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
@@ -191,13 +224,16 @@ fn ip(arguments: &[&str]) {
     assert!(status.expect("run ip").success(), "ip {arguments:?}");
 }
 
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, options: &[String]) -> Child {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("hostd.log"));
     let mut serve = hostd("serve", folder);
-    let serve = serve.stdin(Stdio::null()).stdout(Stdio::null());
+    let serve = serve
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     serve
         .stderr(log.expect("hostd's log"))
         .spawn()
@@ -216,11 +252,20 @@ fn hostd(verb: &str, folder: &Path) -> Command {
 
 /// The body of an HTTP answer, or what went wrong.
 pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(DEADLINE))?;
+    http_get_on(stream, path, "Accept: */*")
+}
+
+/// The same on a connection that there is, with one more header.
+pub fn http_get_on(
+    mut stream: impl Read + Write,
+    path: &str,
+    header: &str,
+) -> std::io::Result<String> {
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nHost: hostd\r\n{header}\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

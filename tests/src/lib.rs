@@ -16,6 +16,8 @@ pub mod cgroup;
 pub mod debian;
 pub mod host;
 pub mod machine;
+#[path = "../../hostd/src/metrics/check.rs"]
+pub mod metrics;
 pub mod root;
 
 use std::io::Write;

@@ -17,6 +17,7 @@ mod attach;
 mod body;
 mod connection;
 mod download;
+mod drains;
 mod dynos;
 mod error;
 mod host;

@@ -7,7 +7,7 @@
 use crate::doctor::HostCheck;
 use crate::error::ApiError;
 use crate::event::Event;
-use crate::host::{HostHealth, HostInfo, Version};
+use crate::host::{HostHealth, HostInfo, Readiness, Version};
 use crate::query::EventsQuery;
 
 /// Versions of hostd and of its API.
@@ -51,3 +51,27 @@ fn document() {}
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn events() {}
+
+/// Metrics for a scraper, in the text format 0.0.4 of Prometheus or, where `Accept` asks for
+/// it, in that of OpenMetrics 1.0.
+#[utoipa::path(get, path = "/metrics", tag = "host", responses(
+    (status = 200, body = String, content_type = "text/plain", description = "The metrics"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn metrics() {}
+
+/// Whether hostd lives: it answers.
+#[utoipa::path(get, path = "/healthz", tag = "host", responses(
+    (status = 200, body = String, content_type = "text/plain", description = "`ok`"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn healthz() {}
+
+/// Whether hostd can be given work: its dynos are taken up, their supervisors answer, its
+/// disk can be written.
+#[utoipa::path(get, path = "/readyz", tag = "host", responses(
+    (status = 200, body = Readiness, description = "It can"),
+    (status = 503, body = Readiness, description = "It cannot, and why"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn readyz() {}

@@ -7,6 +7,7 @@ mod credentials;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;

@@ -176,7 +176,6 @@ pub(crate) mod tests {
             platform: "linux/amd64".into(),
             kernel: "6.18.0".into(),
             ipv6: true,
-            resolvers: vec!["192.0.2.1".parse().unwrap()],
         }
     }
 

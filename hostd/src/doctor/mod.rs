@@ -59,7 +59,7 @@ pub(crate) async fn running(host: &Host) -> Vec<HostCheck> {
     let dns = match host.dns.load(Ordering::Relaxed) {
         false => HostCheck::failure(DNS, "no dyno finds another by its name")
             .advise("hostd's log says why: journalctl -u hostd, or hostd.log in its run folder"),
-        true if host.facts.resolvers.is_empty() => {
+        true if host.resolvers().is_empty() => {
             HostCheck::warning(DNS, "dynos find each other and no outside name")
                 .advise("name a resolver in /etc/resolv.conf and restart hostd")
         }

@@ -88,7 +88,7 @@ async fn warnings(host: &Host) -> Vec<String> {
     if !host.dns.load(Ordering::Relaxed) {
         warnings.push("DNS for dynos does not answer; hostd's log says why".to_owned());
     }
-    if host.facts.resolvers.is_empty() {
+    if host.resolvers().is_empty() {
         warnings.push(
             "/etc/resolv.conf names no resolver: dynos find each other and no outside name"
                 .to_owned(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,9 +33,9 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} the socket {path}")]
 pub struct ListenError {
-    operation: &'static str,
-    path: PathBuf,
-    source: io::Error,
+    pub(super) operation: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
 }
 
 /// Listens on this path, replacing what an earlier hostd left there. The
@@ -64,6 +67,38 @@ pub fn bind(path: &Path, access: Access) -> Result<UnixListener, ListenError> {
     Ok(listener)
 }
 
+/// Takes a socket that somebody else listens with on this path, and gives it the same
+/// permissions (P14). Whoever has connected already is asked who they are all the same.
+///
+/// # Errors
+/// [`ListenError`], where it is another socket.
+pub fn adopt(socket: OwnedFd, path: &Path, access: Access) -> Result<UnixListener, ListenError> {
+    let failed = |operation| {
+        move |source| ListenError {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let socket = std::os::unix::net::UnixListener::from(socket);
+    let listens = sockopt::socket_acceptconn(&socket).map_err(io::Error::from);
+    let address = socket.local_addr();
+    let (true, Ok(address)) = (listens.map_err(failed("take"))?, address) else {
+        let source = io::Error::other("what was passed on is no unix socket that listens");
+        return Err(failed("take")(source));
+    };
+    if address.as_pathname() != Some(path) {
+        let source = io::Error::other(format!("what was passed on is {address:?}"));
+        return Err(failed("take")(source));
+    }
+    if access.group.is_some() {
+        chown(path, None, access.group).map_err(failed("give a group to"))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed("protect"))?;
+    socket.set_nonblocking(true).map_err(failed("take"))?;
+    UnixListener::from_std(socket).map_err(failed("take"))
+}
+
 /// Serves until the process ends.
 pub async fn serve(listener: UnixListener, router: Router, access: Access) {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -88,7 +123,11 @@ pub async fn serve(listener: UnixListener, router: Router, access: Access) {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, _permit: OwnedSemaphorePermit) {
+/// Serves one connection to its end.
+pub(super) async fn connection<S>(stream: S, router: Router, _permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -146,6 +185,29 @@ mod tests {
         // A second one takes its place: the first was a dead hostd's.
         let _again = bind(&path, Access::default()).unwrap();
         assert!(UnixStream::connect(&path).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_passed_on_is_taken_where_it_is_the_right_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hostd.sock");
+        let passed = || std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let other = folder.path().join("other.sock");
+        assert!(adopt(passed().into(), &other, Access::default()).is_err());
+        fs::remove_file(&path).unwrap();
+        let wild = fs::Permissions::from_mode(0o777);
+        let socket = passed();
+        fs::set_permissions(&path, wild).unwrap();
+        let listener = adopt(socket.into(), &path, Access::default()).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let client = tokio::spawn(UnixStream::connect(path.clone()));
+        listener.accept().await.unwrap();
+        client.await.unwrap().unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(adopt(tcp.into(), &path, Access::default()).is_err());
+        let (connected, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(adopt(connected.into(), &path, Access::default()).is_err());
     }
 
     #[test]

@@ -4,29 +4,36 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, files, images, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, drains, host   one handler per operation of the OpenAPI document
+//! observe   metrics and health, on a TCP port, too, where that is asked for
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
 
 mod answer;
+mod drains;
 mod dynos;
 mod extract;
 mod files;
 mod host;
 mod images;
 mod listener;
+mod observe;
 mod upgrade;
 mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use dyno_api::error::{ApiError, ErrorKind};
 
-pub use listener::{Access, ListenError, bind, serve};
+pub use listener::{Access, ListenError, adopt, bind, serve};
+pub use observe::{bind as bind_metrics, serve as serve_metrics};
 
 use crate::host::Host;
 use answer::Failure;
@@ -42,6 +49,9 @@ fn routes() -> Routes {
         ("/v1/doctor", get(host::doctor)),
         ("/v1/openapi.json", get(host::document)),
         ("/v1/events", get(host::events)),
+        ("/metrics", get(observe::metrics)),
+        ("/healthz", get(observe::healthz)),
+        ("/readyz", get(observe::readyz)),
         ("/v1/dynos", get(dynos::list).post(dynos::create)),
         (
             "/v1/dynos/{dyno}",
@@ -65,6 +75,8 @@ fn routes() -> Routes {
             get(files::pack).put(files::place),
         ),
         ("/v1/dynos/{dyno}/changes", get(files::changes)),
+        ("/v1/drains", get(drains::list).post(drains::add)),
+        ("/v1/drains/{drain}", delete(drains::remove)),
         ("/v1/images", get(images::list)),
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),
@@ -84,7 +96,18 @@ pub fn router(host: Arc<Host>) -> Router {
     router
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(host.clone(), counted))
         .with_state(host)
+}
+
+/// Counts a request. What is no route of ours is one for the count, whatever it is (P15).
+async fn counted(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("none", MatchedPath::as_str);
+    let counting = host.metrics.requests.begin(route, request.method());
+    let response = next.run(request).await;
+    counting.answered(response.status());
+    response
 }
 
 async fn unknown(uri: Uri) -> Failure {

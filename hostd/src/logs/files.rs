@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dyno_runtime::monitor::log::folder::{self, Part};
+use serde::{Deserialize, Serialize};
 
 use super::source::Source;
 
@@ -25,12 +26,24 @@ const OLDEST_AGE: u32 = 4;
 /// A file's time may be so much earlier than that of a line in it.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A place in a log that outlives whoever reads it. The default is its beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Number of the file; 0 where it has none.
+    pub file: u64,
+    /// Bytes of it, uncompressed, that were read.
+    pub offset: u64,
+}
+
 /// A reading position in the log of one dyno.
 #[derive(Debug)]
-pub(super) struct LogFiles {
+pub(crate) struct LogFiles {
     path: PathBuf,
     current: Option<Source>,
     newer: VecDeque<Source>,
+    /// Files that were removed before they were opened.
+    missed: u64,
 }
 
 impl LogFiles {
@@ -41,10 +54,89 @@ impl LogFiles {
             path: path.to_owned(),
             current: None,
             newer: VecDeque::new(),
+            missed: 0,
         };
         files.look_for_newer()?;
         files.advance();
         Ok(files)
+    }
+
+    /// Where an earlier reader was, or at the oldest line after that which is kept.
+    pub(crate) fn open_at(path: &Path, position: Position) -> io::Result<Self> {
+        let mut files = Self::open(path)?;
+        if position.file == 0 {
+            return Ok(files);
+        }
+        while files.number().is_some_and(|number| number < position.file) && !files.newer.is_empty()
+        {
+            files.advance();
+        }
+        match &mut files.current {
+            Some(current) if current.part == Part::Numbered(position.file) => {
+                current.skip(position.offset)?;
+                files.missed = 0;
+            }
+            Some(_) => {
+                let number = files.number().unwrap_or(0);
+                files.missed = number.saturating_sub(position.file);
+            }
+            None => {}
+        }
+        Ok(files)
+    }
+
+    /// Where the log at `path` ends now.
+    pub(crate) fn end(path: &Path) -> io::Result<Position> {
+        let mut files = Self::open(path)?;
+        while !files.newer.is_empty() {
+            files.advance();
+        }
+        let offset = files.current.as_ref().map_or(Ok(0), Source::unread)?;
+        Ok(match files.number() {
+            Some(file) => Position { file, offset },
+            None => Position::default(),
+        })
+    }
+
+    /// Where the next line begins.
+    pub(crate) fn position(&self) -> Position {
+        let offset = self.current.as_ref().map_or(0, |current| current.position);
+        let at = self.number().map(|file| Position { file, offset });
+        at.unwrap_or_default()
+    }
+
+    /// Opens all that there is: it can be read to its end, even when it is removed.
+    pub(crate) fn hold(&mut self) -> io::Result<()> {
+        self.look_for_newer()?;
+        if self.current.is_none() {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Bytes of the files that are open which were not read yet.
+    pub(crate) fn unread(&self) -> io::Result<u64> {
+        let files = self.current.iter().chain(&self.newer);
+        files.map(Source::unread).sum()
+    }
+
+    /// Gives memory back that the next line does not need.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.let_go();
+        }
+    }
+
+    /// How many files were removed before they could be read, since this was last asked.
+    pub(crate) fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
+    }
+
+    fn number(&self) -> Option<u64> {
+        match self.current.as_ref()?.part {
+            Part::Numbered(number) => Some(number),
+            Part::Aged(_) => None,
+        }
     }
 
     /// Passes over files that were not written to any more by then.
@@ -98,7 +190,7 @@ impl LogFiles {
     }
 
     /// The next line of the files that are open; `None` at their end.
-    pub(super) fn next_known(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next_known(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let Some(current) = &mut self.current else {
                 return Ok(None);
@@ -114,7 +206,7 @@ impl LogFiles {
     }
 
     /// The next line; `None` when there is none yet.
-    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if let Some(line) = self.next_known()? {
             return Ok(Some(line));
         }
@@ -127,6 +219,9 @@ impl LogFiles {
 
     fn advance(&mut self) {
         if let Some(next) = self.newer.pop_front() {
+            if let (Some(before), Part::Numbered(after)) = (self.number(), next.part) {
+                self.missed += after.saturating_sub(before + 1);
+            }
             self.current = Some(next);
         }
     }
@@ -293,6 +388,59 @@ mod tests {
             let expected: Vec<String> = (9 - tail.min(9)..9).map(|n| n.to_string()).collect();
             assert_eq!(drain(&mut files), expected, "the last {tail}");
         }
+    }
+
+    #[test]
+    fn a_position_outlives_rotations_and_compression() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert_eq!(LogFiles::end(&path).unwrap(), Position::default());
+        append(&numbered(&path, 1), "1\n22\n333\n");
+        let mut files = LogFiles::open(&path).unwrap();
+        files.next().unwrap();
+        files.next().unwrap();
+        files.let_go();
+        let at = files.position();
+        assert_eq!((at.file, at.offset), (1, 5));
+        append(&numbered(&path, 2), "4\n");
+        compress::rotated(&path).unwrap();
+        let mut again = LogFiles::open_at(&path, at).unwrap();
+        assert_eq!(again.unread().unwrap(), 4 + 2);
+        assert_eq!(again.next().unwrap().unwrap(), b"333");
+        again.let_go();
+        assert_eq!(drain(&mut again), ["4"]);
+        assert_eq!(again.position(), LogFiles::end(&path).unwrap());
+        assert_eq!(again.take_missed(), 0);
+        // A power cut took the end of a file that was read already.
+        let beyond = Position {
+            file: 2,
+            offset: 99,
+        };
+        let mut cut = LogFiles::open_at(&path, beyond).unwrap();
+        append(&numbered(&path, 2), "5\n");
+        assert_eq!(drain(&mut cut), ["5"]);
+    }
+
+    #[test]
+    fn files_that_went_unread_are_counted_and_held_ones_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&numbered(&path, 1), "1\n");
+        let mut files = LogFiles::open(&path).unwrap();
+        append(&numbered(&path, 4), "4\n");
+        assert_eq!(drain(&mut files), ["1", "4"]);
+        assert_eq!(files.take_missed(), 2);
+        append(&numbered(&path, 4), "more\n");
+        append(&numbered(&path, 5), "5\n");
+        files.hold().unwrap();
+        fs::remove_dir_all(folder.path()).unwrap();
+        let held = std::iter::from_fn(|| files.next_known().unwrap()).collect::<Vec<_>>();
+        assert_eq!(held, [b"more".to_vec(), b"5".to_vec()]);
+        let at = Position { file: 2, offset: 7 };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&numbered(&path, 5), "5\n");
+        assert_eq!(LogFiles::open_at(&path, at).unwrap().take_missed(), 3);
     }
 
     proptest! {

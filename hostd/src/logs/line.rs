@@ -5,7 +5,7 @@ use dyno_api::dyno::{LogLine, Stream};
 
 /// The line that these bytes are, without their newline; `None` when they
 /// are not one (the tail of a file that a power cut left).
-pub(super) fn parse(bytes: &[u8]) -> Option<LogLine> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<LogLine> {
     let mut fields = bytes.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let stream = match fields.next()? {

@@ -25,6 +25,8 @@ pub(super) struct Source {
     bytes: Bytes,
     pending: Vec<u8>,
     consumed: usize,
+    /// Bytes of it, uncompressed, before the next line.
+    pub(super) position: u64,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl Source {
             file,
             pending: Vec::new(),
             consumed: 0,
+            position: 0,
         })
     }
 
@@ -97,6 +100,7 @@ impl Source {
             bytes,
             pending: Vec::new(),
             consumed: 0,
+            position: 0,
         }
     }
 
@@ -106,6 +110,45 @@ impl Source {
             section.end = self.file.metadata()?.len();
         }
         Ok(())
+    }
+
+    /// Goes on from so many uncompressed bytes on, or from its end where it has less: a
+    /// power cut may have taken some.
+    pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.position = match &mut self.bytes {
+            Bytes::Plain(section) => {
+                section.offset = bytes.min(self.file.metadata()?.len());
+                section.offset
+            }
+            Bytes::Compressed(decoder) => {
+                io::copy(&mut decoder.as_mut().take(bytes), &mut io::sink())?
+            }
+        };
+        Ok(())
+    }
+
+    /// Gives the memory back that holds what was read ahead; it is read again.
+    pub(super) fn let_go(&mut self) {
+        if let Bytes::Plain(section) = &mut self.bytes {
+            section.offset = self.position;
+            (self.pending, self.consumed) = (Vec::new(), 0);
+        }
+    }
+
+    /// Uncompressed bytes that were not read yet.
+    pub(super) fn unread(&self) -> io::Result<u64> {
+        let length = self.file.metadata()?.len();
+        let whole = match &self.bytes {
+            Bytes::Plain(_) => length,
+            Bytes::Compressed(_) => {
+                // RFC 1952, section 2.3.1: ISIZE, modulo 2³²; log files are smaller.
+                let mut size = [0; 4];
+                self.file
+                    .read_exact_at(&mut size, length.saturating_sub(4))?;
+                u32::from_le_bytes(size).into()
+            }
+        };
+        Ok(whole.saturating_sub(self.position))
     }
 
     /// When it was last written.
@@ -123,11 +166,13 @@ impl Source {
             {
                 let line = self.pending[self.consumed..searched + length].to_vec();
                 self.consumed = searched + length + 1;
+                self.position += line.len() as u64 + 1;
                 return Ok(Some(line));
             }
             self.pending.drain(..self.consumed);
             self.consumed = 0;
             if self.pending.len() > MAX_LINE {
+                self.position += self.pending.len() as u64;
                 self.pending.clear();
             }
             searched = self.pending.len();
@@ -137,9 +182,25 @@ impl Source {
         }
     }
 
+    /// Bytes that are read at once, or as many as there are.
+    fn room(&self) -> io::Result<usize> {
+        let Bytes::Plain(section) = &self.bytes else {
+            return Ok(CHUNK);
+        };
+        let end = section.file.metadata()?.len().min(section.end);
+        let there = end.saturating_sub(section.offset);
+        Ok(usize::try_from(there).map_or(CHUNK, |there| there.min(CHUNK)))
+    }
+
     fn fill(&mut self) -> io::Result<usize> {
         let start = self.pending.len();
-        self.pending.resize(start + CHUNK, 0);
+        let room = self.room()?;
+        if room == 0 {
+            // Who waits for more needs no memory for it.
+            self.pending.shrink_to_fit();
+            return Ok(0);
+        }
+        self.pending.resize(start + room, 0);
         let room = &mut self.pending[start..];
         let read = match &mut self.bytes {
             Bytes::Plain(section) => section.read(room),

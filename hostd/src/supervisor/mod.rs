@@ -113,6 +113,17 @@ impl Handle {
         self.view.borrow().clone()
     }
 
+    /// Something of the dyno as it is now, without a copy of the rest. `look` is quick: the
+    /// supervisor cannot say anything new meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Dyno) -> T) -> T {
+        look(&self.view.borrow())
+    }
+
+    /// Whether the dyno has a supervisor.
+    pub fn is_open(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
     /// The dyno as it will be.
     pub fn view(&self) -> watch::Receiver<Dyno> {
         self.view.clone()

@@ -249,6 +249,7 @@ impl Supervisor {
 
     async fn forget(&mut self) -> Result<(), ApiError> {
         self.forgotten = true;
+        self.host.drains.leaving(&self.view).await;
         let state = self.host.paths.dyno(&self.record.id).state;
         let trash = self.host.paths.trash();
         // Without its record what stays is rubbish, which a start sweeps.

@@ -180,12 +180,7 @@ impl Connector {
     /// revoked one leaves by the system's updates. A list compiled in would know neither.
     fn tls(&self) -> Result<Arc<ClientConfig>, ConnectError> {
         let mut roots = RootCertStore::empty();
-        for file in AUTHORITY_FILES.map(PathBuf::from) {
-            if let Ok(certificates) = read_authorities(&file) {
-                roots.add_parsable_certificates(certificates);
-                break;
-            }
-        }
+        roots.add_parsable_certificates(machine_authorities());
         roots.add_parsable_certificates(self.extra_authorities.iter().cloned());
         if roots.is_empty() {
             return Err(ConnectError::NoAuthorities);
@@ -197,6 +192,13 @@ impl Connector {
         let config = config.with_root_certificates(roots).with_no_client_auth();
         Ok(Arc::new(config))
     }
+}
+
+/// The certificates of the authorities that this machine trusts; none where it has no list.
+pub fn machine_authorities() -> Vec<CertificateDer<'static>> {
+    let files = AUTHORITY_FILES.map(PathBuf::from);
+    let found = files.iter().find_map(|file| read_authorities(file).ok());
+    found.unwrap_or_default()
 }
 
 fn read_authorities(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -35,7 +35,9 @@ mod resolver;
 
 pub use auth::Credentials;
 use connect::ConnectError;
+pub use connect::machine_authorities;
 use http_get::{Answer, Http};
+pub use resolver::{ResolveError, resolve};
 
 /// Where Docker Hub really is.
 const DOCKER_HUB: &str = "registry-1.docker.io";

@@ -52,7 +52,10 @@ impl ResolveError {
 
 /// All addresses of `host`, IPv4 first: where both work there is no difference, and where one is
 /// broken it is IPv6.
-pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+///
+/// # Errors
+/// [`ResolveError`].
+pub async fn resolve(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

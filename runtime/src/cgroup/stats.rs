@@ -21,6 +21,8 @@ pub struct Stats {
     pub memory_peak_bytes: Option<u64>,
     /// The limit on memory.
     pub memory_max_bytes: Option<u64>,
+    /// Processes that were killed because the limit was reached.
+    pub oom_kills: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
     /// Read from block devices.
@@ -85,11 +87,13 @@ impl Cgroup {
                 stats.memory_peak_bytes = number(folder, "memory.max_usage_in_bytes")?;
                 let limit = number(folder, "memory.limit_in_bytes")?;
                 stats.memory_max_bytes = limit.filter(|limit| *limit < V1_UNLIMITED);
+                stats.oom_kills = keyed(folder, "memory.oom_control", "oom_kill")?;
             }
             (None, Some(folder)) => {
                 stats.memory_bytes = number(folder, "memory.current")?;
                 stats.memory_peak_bytes = number(folder, "memory.peak")?;
                 stats.memory_max_bytes = number(folder, "memory.max")?;
+                stats.oom_kills = keyed(folder, "memory.events", "oom_kill")?;
             }
             (None, None) => {}
         }

@@ -9,6 +9,7 @@ mod isolation;
 mod limits;
 mod live;
 mod logs;
+mod metrics;
 mod network;
 mod order;
 mod refusals;

@@ -1,8 +1,10 @@
 //! hostd itself: many clients at once, streams, restarts, and its folders.
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
+mod drains;
 mod folders;
 mod lives;
 mod races;
 mod rig;
+mod service_manager;
 mod streams;

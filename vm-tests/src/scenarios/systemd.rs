@@ -30,6 +30,7 @@ pub(super) fn dynos_outlive_hostd(context: &Context<'_>) -> Result<()> {
     host.explain(install(&host))?;
     host.explain(limits_hold_in_the_delegated_cgroup(&host))?;
     host.explain(the_same_processes_run_on(&host))?;
+    host.explain(systemd_is_told_and_holds_the_socket(&host))?;
     host.explain(a_restart_of_their_unit_brings_them_back(&host))?;
     let id = host.explain(host.inspect("always"))?.id;
 
@@ -158,6 +159,34 @@ fn the_same_processes_run_on(host: &Host<'_>) -> Result<()> {
     active(host)?;
     unchanged("an upgrade")?;
     host.dyno(&["exec", "always", "true"])?.text()?;
+    Ok(())
+}
+
+/// The watchdog, the journal's fields, and a socket that starts hostd.
+fn systemd_is_told_and_holds_the_socket(host: &Host<'_>) -> Result<()> {
+    let always = host.wait_for("always", Phase::Running)?;
+    let watchdog = "systemctl show --property WatchdogUSec --value hostd";
+    let watchdog = host.vm.sh(watchdog)?.text()?;
+    ensure!(watchdog == "2min", "the watchdog waits for {watchdog}");
+    let told = format!("journalctl -u hostd DYNO_ID={} -o cat", always.id);
+    let told = host.vm.sh(&told)?.text()?;
+    ensure!(told.contains("taken up"), "the journal has {told:?}");
+    host.vm.sh("systemctl reload hostd")?.text()?;
+    active(host)?;
+
+    host.vm
+        .run(&["hostd", "install", "--socket-activation"])?
+        .text()?;
+    active(host)?;
+    host.vm.sh("systemctl stop hostd")?.text()?;
+    without_starting_one(host, &["ps"])?.text()?;
+    active(host)?;
+    kill_hostd(host)?;
+    without_starting_one(host, &["ps"])?.text()?;
+    let mode = host.vm.sh("stat -c %a /run/dyno/hostd.sock")?.text()?;
+    ensure!(mode == "660", "the socket has mode {mode}");
+    let after = host.wait_for("always", Phase::Running)?;
+    ensure!(after.status.pid == always.status.pid, "it was restarted");
     Ok(())
 }
 

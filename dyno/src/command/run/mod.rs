@@ -16,7 +16,8 @@ mod spec;
 use std::io;
 
 use clap::{Args, ValueEnum};
-use dyno_api::client::Client;
+use dyno_api::client::{self, Client};
+use dyno_api::drain::DrainSpec;
 use dyno_api::dyno::{Dyno, DynoSpec};
 use dyno_api::error::ErrorKind;
 use dyno_api::image::PullRequest;
@@ -52,6 +53,9 @@ pub(crate) struct Run {
     /// Remove it once it has ended
     #[arg(long)]
     rm: bool,
+    /// Send what it writes there, too: syslog+tls://HOST, https://HOST/PATH
+    #[arg(long, value_name = "URL")]
+    drain: Vec<String>,
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pull: PullWhen,
@@ -112,6 +116,12 @@ impl Run {
         };
         let client = context.client().await?;
         let dyno = create(&client, &spec, self.pull).await?;
+        for url in self.drain {
+            if let Err(error) = add_drain(&client, &dyno, url).await {
+                remove(&client, &dyno).await;
+                return Err(error.into());
+            }
+        }
         if !self.detach {
             return foreground::run(&client, &dyno, &streams).await;
         }
@@ -151,6 +161,16 @@ async fn is_there(client: &Client, spec: &DynoSpec) -> Result<bool, Failure> {
         let platform = spec.platform.as_ref();
         image.reference == wanted && platform.is_none_or(|platform| *platform == image.platform)
     }))
+}
+
+/// Sends what the dyno writes somewhere, from its first line on.
+async fn add_drain(client: &Client, dyno: &Dyno, url: String) -> Result<(), client::Error> {
+    let spec = DrainSpec {
+        url,
+        dyno: Some(dyno.id.to_string()),
+        ..DrainSpec::default()
+    };
+    client.add_drain(&spec).await.map(drop)
 }
 
 /// Starts what was created. What cannot be started is removed again.

@@ -1,0 +1,359 @@
+//! Reads the logs of dynos, as `logs --follow` does, into batches for one receiver.
+//!
+//! The logs on the disk are the queue: nothing else grows while a receiver is slow or away.
+//! Of a dyno that is too far ahead of it entries are read, counted and left out, before
+//! the monitor removes them uncounted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dyno_api::dyno::Dyno;
+use dyno_api::name::DynoId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::Drain;
+use super::format::{self, Entry, Who};
+use crate::host::Host;
+use crate::logs::{self, LogFiles, Position};
+use crate::supervisor::is_over;
+
+/// How long a new entry may go unnoticed.
+const POLL: Duration = Duration::from_millis(500);
+/// Bytes of entries that are sent at once (P15).
+const BATCH: usize = 64 * 1024;
+/// Bytes that one dyno may have of them: all get their turn.
+const SHARE: usize = 16 * 1024;
+/// Between two looks how far dynos are ahead.
+const LOOK_AHEAD: Duration = Duration::from_secs(1);
+/// Bytes of a dyno's log that may wait to be sent, where its log is that large.
+const QUEUE: u64 = 16 << 20;
+/// How long a removed dyno's last entries may wait.
+pub(super) const LAST: Duration = Duration::from_secs(60);
+
+/// Some entries as they are sent.
+#[derive(Debug, Clone)]
+pub(super) struct Batch {
+    pub(super) payload: Bytes,
+    pub(super) lines: u64,
+    /// How far each dyno is once it has arrived.
+    pub(super) after: Vec<(DynoId, Position)>,
+}
+
+/// A dyno's folder is about to be removed.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) who: Who,
+    pub(super) queue: u64,
+    pub(super) held: oneshot::Sender<()>,
+}
+
+/// One dyno's log.
+#[derive(Debug)]
+struct Follow {
+    who: Arc<Who>,
+    files: LogFiles,
+    /// Bytes that may wait.
+    queue: u64,
+    rests: bool,
+    /// Nothing will come until it is started again.
+    is_read: bool,
+    removed: Option<Instant>,
+    /// hostd knows it still.
+    is_known: bool,
+}
+
+struct Reader {
+    host: Arc<Host>,
+    drain: Arc<Drain>,
+    follows: BTreeMap<DynoId, Follow>,
+    /// hostd knows the dynos that the drain is for; it may have failed to follow some.
+    has_dynos: bool,
+    /// Whose turn was last.
+    last: Option<DynoId>,
+    looked_ahead: Instant,
+}
+
+/// Bytes of a dyno's log that may wait: half of what its log holds, at most.
+pub(super) fn queue(dyno: &Dyno) -> u64 {
+    let log = dyno.spec.log;
+    let files = log.max_files.unwrap_or(logs::MAX_FILES);
+    let kept = log.max_bytes.unwrap_or(logs::MAX_BYTES) * u64::from(files);
+    QUEUE.min(kept / 2)
+}
+
+/// Reads until the drain has nothing more to send, which one for all dynos always has.
+pub(super) async fn run(
+    host: Arc<Host>,
+    drain: Arc<Drain>,
+    to: mpsc::Sender<Batch>,
+    mut leaving: mpsc::Receiver<Leaving>,
+) {
+    let mut reader = Reader {
+        host,
+        drain,
+        follows: BTreeMap::new(),
+        has_dynos: true,
+        last: None,
+        looked_ahead: Instant::now(),
+    };
+    let mut pending = None;
+    loop {
+        let wants = pending.is_none();
+        let look = spawn_blocking(move || {
+            let batch = match wants {
+                true => reader.round(),
+                false => None,
+            };
+            reader.look_ahead();
+            (batch, reader)
+        });
+        let batch;
+        (batch, reader) = match look.await {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::error!(%error, "a drain's logs are not read any more");
+                return;
+            }
+        };
+        pending = pending.or(batch);
+        if pending.is_none() && reader.is_done() {
+            return;
+        }
+        tokio::select! {
+            room = to.reserve(), if pending.is_some() => match (room, pending.take()) {
+                (Ok(room), Some(batch)) => room.send(batch),
+                _ => return,
+            },
+            Some(leaves) = leaving.recv() => {
+                let held = spawn_blocking(move || {
+                    reader.hold(leaves.who, leaves.queue);
+                    if leaves.held.send(()).is_err() {
+                        tracing::debug!("the removal of a dyno did not wait");
+                    }
+                    reader
+                });
+                let Ok(back) = held.await else { return };
+                reader = back;
+            }
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+impl Reader {
+    /// Some entries, where there are any.
+    fn round(&mut self) -> Option<Batch> {
+        self.meet();
+        let (mut entries, mut size, mut after) = (Vec::new(), 0, BTreeMap::new());
+        let (done, next): (Vec<_>, Vec<_>) = self
+            .follows
+            .keys()
+            .cloned()
+            .partition(|id| Some(id) <= self.last.as_ref());
+        let turns: Vec<DynoId> = next.into_iter().chain(done).collect();
+        let mut before = usize::MAX;
+        while size != before {
+            before = size;
+            for id in &turns {
+                let Some(follow) = self.follows.get_mut(id).filter(|_| size < BATCH) else {
+                    break;
+                };
+                let taken = follow.take(SHARE.min(BATCH - size), &mut entries);
+                if taken > 0 {
+                    size += taken;
+                    after.insert(id.clone(), follow.files.position());
+                    self.last = Some(id.clone());
+                }
+            }
+        }
+        for id in after.keys() {
+            self.follows
+                .entry(id.clone())
+                .and_modify(|follow| follow.files.let_go());
+        }
+        self.part();
+        if after.is_empty() {
+            return None;
+        }
+        let protocol = self.drain.target.protocol;
+        Some(Batch {
+            payload: format::write(protocol, &self.drain.host_name, &entries).into(),
+            lines: entries.len() as u64,
+            after: after.into_iter().collect(),
+        })
+    }
+
+    /// Follows dynos that are new, and learns which of the others are gone.
+    fn meet(&mut self) {
+        let handles = self.host.registry().handles();
+        let mut there = BTreeMap::new();
+        for handle in handles {
+            let seen = handle.look(|dyno| {
+                let covered = self.drain.covers(&dyno.id);
+                covered.then(|| {
+                    (
+                        dyno.id.clone(),
+                        dyno.name.clone(),
+                        queue(dyno),
+                        is_over(dyno.status.phase),
+                    )
+                })
+            });
+            let Some((id, name, queue, rests)) = seen else {
+                continue;
+            };
+            there.insert(id.clone(), rests);
+            if !self.follows.contains_key(&id) {
+                self.follow(Who { id, name }, queue);
+            }
+        }
+        // Before that, those of an earlier hostd are not all taken up.
+        let all_are_known = self.host.ready.load(Ordering::Relaxed);
+        self.has_dynos = !there.is_empty() || !all_are_known;
+        for (id, follow) in &mut self.follows {
+            let rests = there.get(id).copied();
+            follow.is_known = rests.is_some() || !all_are_known;
+            follow.rests = rests.unwrap_or(false);
+            if !follow.is_known && follow.removed.is_none() {
+                (follow.removed, follow.is_read) = (Some(Instant::now()), false);
+            }
+            // One that was started again writes again.
+            follow.is_read &= follow.rests || follow.removed.is_some();
+        }
+        if all_are_known {
+            let follows = &self.follows;
+            self.drain
+                .keep(|id| there.contains_key(id) || follows.contains_key(id));
+        }
+    }
+
+    fn follow(&mut self, who: Who, queue: u64) {
+        let path = self.host.paths.dyno(&who.id).log();
+        match LogFiles::open_at(&path, self.drain.position(&who.id)) {
+            Ok(files) => {
+                let follow = Follow {
+                    files,
+                    queue,
+                    rests: false,
+                    is_read: false,
+                    removed: None,
+                    is_known: true,
+                    who: Arc::new(who),
+                };
+                self.follows.insert(follow.who.id.clone(), follow);
+            }
+            Err(error) => tracing::warn!(dyno = %who.id, %error, "its log cannot be sent yet"),
+        }
+    }
+
+    /// Opens all of a log that is about to be removed.
+    fn hold(&mut self, who: Who, queue: u64) {
+        let id = who.id.clone();
+        if !self.follows.contains_key(&id) {
+            self.follow(who, queue);
+        }
+        let Some(follow) = self.follows.get_mut(&id) else {
+            return;
+        };
+        if let Err(error) = follow.files.hold() {
+            tracing::warn!(dyno = %id, %error, "the last entries of its log may not be sent");
+        }
+        follow.removed = Some(Instant::now());
+        follow.is_read = false;
+    }
+
+    /// Leaves dynos that are gone and read to their end, or gone for too long.
+    fn part(&mut self) {
+        let drain = &self.drain;
+        self.follows.retain(|_, follow| {
+            drain.missed(follow.files.take_missed());
+            let Some(removed) = follow.removed else {
+                return true;
+            };
+            if !follow.is_read && removed.elapsed() > LAST {
+                drain.dropped(follow.leave_out(0));
+                follow.is_read = true;
+            }
+            // Until then it would be met again.
+            follow.is_known || !follow.is_read
+        });
+    }
+
+    /// Leaves out entries of dynos that are too far ahead.
+    fn look_ahead(&mut self) {
+        if self.looked_ahead.elapsed() < LOOK_AHEAD {
+            return;
+        }
+        self.looked_ahead = Instant::now();
+        for follow in self.follows.values_mut().filter(|follow| !follow.is_read) {
+            if follow.removed.is_none()
+                && let Err(error) = follow.files.hold()
+            {
+                tracing::debug!(dyno = %follow.who.id, %error, "its log is not looked at");
+            }
+            if follow
+                .files
+                .unread()
+                .is_ok_and(|unread| unread > follow.queue)
+            {
+                let most = follow.queue / 2;
+                self.drain.dropped(follow.leave_out(most));
+            }
+            self.drain.missed(follow.files.take_missed());
+        }
+        self.part();
+    }
+
+    /// Its one dyno is gone and all of it was read.
+    fn is_done(&self) -> bool {
+        self.drain.record.dyno.is_some() && !self.has_dynos && self.follows.is_empty()
+    }
+}
+
+impl Follow {
+    /// Takes entries of about so many bytes; how many bytes that were.
+    fn take(&mut self, room: usize, entries: &mut Vec<Entry>) -> usize {
+        let mut taken = 0;
+        while taken < room && !self.is_read {
+            let next = match self.removed {
+                Some(_) => self.files.next_known(),
+                None => self.files.next(),
+            };
+            match next {
+                Ok(Some(bytes)) => {
+                    taken += bytes.len() + 1;
+                    let who = self.who.clone();
+                    entries.extend(logs::parse(&bytes).map(|line| Entry { who, line }));
+                }
+                Ok(None) => {
+                    // Asked before the read: what was written before its end is read by now.
+                    self.is_read = self.rests || self.removed.is_some();
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(dyno = %self.who.id, %error, "its log cannot be read");
+                    self.is_read = self.removed.is_some();
+                    break;
+                }
+            }
+        }
+        taken
+    }
+
+    /// Passes over entries until no more than so many bytes wait; how many they were.
+    fn leave_out(&mut self, most: u64) -> u64 {
+        let mut left_out = 0;
+        let mut unread = self.files.unread().unwrap_or(0);
+        while unread > most
+            && let Ok(Some(bytes)) = self.files.next_known()
+        {
+            unread = unread.saturating_sub(bytes.len() as u64 + 1);
+            left_out += u64::from(logs::parse(&bytes).is_some());
+        }
+        left_out
+    }
+}
