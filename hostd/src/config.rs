@@ -25,6 +25,8 @@ pub enum Action {
     Serve(Serve),
     /// Write and start the systemd units of hostd
     Install(Install),
+    /// Replace the programs by those of another release and restart hostd; dynos run on
+    Upgrade(Upgrade),
     /// Stop hostd and its dynos and remove the systemd units; state stays
     Uninstall,
     /// Take down what a host without dynos has in this kernel: network, DNS, cgroups
@@ -38,6 +40,37 @@ pub enum Action {
     Man(Man),
     /// Print the version
     Version,
+}
+
+/// `hostd upgrade`.
+#[derive(Debug, Clone, Args)]
+pub struct Upgrade {
+    /// Folder of the other release's programs: `bin` of its tarball
+    #[arg(value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// Folder of the programs to replace [default: hostd's own]
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
+    /// Replace the programs, and leave the restart of hostd to you
+    #[arg(long)]
+    pub no_restart: bool,
+    /// Where the API listens [default: /run/dyno/hostd.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Upgrade {
+    /// Where the API listens.
+    ///
+    /// # Errors
+    /// [`ConfigError::Path`].
+    pub fn socket(&self) -> Result<PathBuf, ConfigError> {
+        match &self.socket {
+            Some(path) if !path.is_absolute() => Err(ConfigError::Path(path.clone())),
+            Some(path) => Ok(path.clone()),
+            None => Ok("/run/dyno/hostd.sock".into()),
+        }
+    }
 }
 
 /// `hostd man`.

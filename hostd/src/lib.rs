@@ -14,7 +14,7 @@
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
 //! readiness                                      whether hostd itself does its work
-//! config, systemd, journal, teardown             command line, units, own log, leaving a machine
+//! config, systemd, journal, upgrade, teardown    command line, units, own log, programs, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -61,4 +61,5 @@ pub mod systemd;
 pub mod teardown;
 pub mod trash;
 pub mod uids;
+pub mod upgrade;
 pub mod why;

@@ -9,7 +9,7 @@ use clap::Parser;
 use dyno_hostd::config::{Action, Command};
 use dyno_hostd::durable::chain;
 use dyno_hostd::journal::Journal;
-use dyno_hostd::{daemon, doctor, systemd, teardown};
+use dyno_hostd::{daemon, doctor, systemd, teardown, upgrade};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -45,6 +45,10 @@ fn run(action: &Action) -> Result<(), Box<dyn std::error::Error>> {
         Action::Teardown(options) => Ok(teardown::teardown(options)?),
         Action::Install(options) => Ok(systemd::install(options)?),
         Action::Uninstall => Ok(systemd::uninstall(Path::new("/etc/systemd/system"))?),
+        Action::Upgrade(options) => {
+            let said = upgrade::upgrade(options)?;
+            Ok(writeln!(std::io::stdout(), "{said}")?)
+        }
         Action::Man(man) => Ok(man.write()?),
         Action::Version => Ok(writeln!(
             std::io::stdout(),

@@ -192,6 +192,32 @@ fn systemctl(arguments: &[&str]) -> Result<(), InstallError> {
     }
 }
 
+/// Whether the unit of hostd that runs executes this program; `None` where none runs.
+///
+/// # Errors
+/// [`InstallError::Write`] when the unit cannot be read.
+pub fn runs(hostd: &Path) -> Result<Option<bool>, InstallError> {
+    if !Path::new("/run/systemd/system").exists() || !is_active(HOSTD)? {
+        return Ok(None);
+    }
+    let show = ["show", "--property", "ExecStart", "--value", HOSTD];
+    let output = Command::new("systemctl").args(show).output();
+    let output = output.map_err(InstallError::Systemctl)?;
+    // { path=/usr/bin/hostd ; argv[]=… }
+    let path = format!("path={} ;", text(hostd));
+    Ok(Some(
+        String::from_utf8_lossy(&output.stdout).contains(&path),
+    ))
+}
+
+/// Restarts the unit of hostd; done once it says that it is ready.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn restart() -> Result<(), InstallError> {
+    systemctl(&["restart", HOSTD])
+}
+
 fn is_active(unit: &str) -> Result<bool, InstallError> {
     succeeds(&["is-active", "--quiet", unit])
 }

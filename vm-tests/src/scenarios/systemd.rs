@@ -150,14 +150,26 @@ fn the_same_processes_run_on(host: &Host<'_>) -> Result<()> {
     without_starting_one(host, &["ps"])?.text()?;
     unchanged("a start")?;
 
-    let upgrade = "cd /usr/local/bin\n\
-                   for program in hostd dyno-runtime dyno-unpack dyno-edge; do\n\
-                       cp $program $program.new; mv $program.new $program\n\
-                   done\n\
-                   hostd install; systemctl restart hostd";
-    host.vm.sh(upgrade)?.text()?;
+    let copies = "mkdir /root/new; cd /usr/local/bin; cp hostd dyno dyno-* /root/new";
+    host.vm.sh(copies)?.text()?;
+    let said = host.vm.run(&["hostd", "upgrade", "/root/new"])?.text()?;
+    ensure!(said.contains("hostd was restarted"), "{said}");
     active(host)?;
     unchanged("an upgrade")?;
+
+    // It can say what it is, and no more.
+    let broken = "cd /root/new; version=$(./hostd --version); rm hostd\n\
+                  printf '#!/bin/sh\\n[ $1 = --version ] && echo \"%s\"\\n' \"$version\" >hostd\n\
+                  chmod 755 hostd; exec hostd upgrade /root/new";
+    let request = Request::new(&["sh", "-ec", broken]).deadline(SYSTEM_UP);
+    let refused = host.vm.request(request)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        !refused.success() && said.contains("does not work, and") && said.contains("is back"),
+        "a broken release: {refused}"
+    );
+    active(host)?;
+    unchanged("a broken release was tried")?;
     host.dyno(&["exec", "always", "true"])?.text()?;
     Ok(())
 }
