@@ -7,6 +7,7 @@
 mod dynos;
 mod host;
 mod images;
+mod secrets;
 
 use utoipa::OpenApi;
 
@@ -30,7 +31,8 @@ pub const FRAMES: &str = "dyno-frames";
     tags(
         (name = "host", description = "The host itself"),
         (name = "dynos", description = "Supervised containers"),
-        (name = "images", description = "What dynos run on")
+        (name = "images", description = "What dynos run on"),
+        (name = "secrets", description = "What only dynos are told")
     ),
     paths(
         host::version,
@@ -64,6 +66,11 @@ pub const FRAMES: &str = "dyno-frames";
         images::load,
         images::import,
         images::remove,
+        secrets::list,
+        secrets::inspect,
+        secrets::set,
+        secrets::remove,
+        secrets::rotate,
     )
 )]
 struct Document;

@@ -24,6 +24,15 @@ pub struct RemoveQuery {
     pub force: bool,
 }
 
+/// `DELETE /v1/secrets/{secret}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ForceQuery {
+    /// Also while dynos use it; without this that is a conflict.
+    pub force: bool,
+}
+
 /// `POST /v1/dynos/{dyno}/stop` and `/restart`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]

@@ -14,6 +14,7 @@ use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::DumpableBehavior;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
 
@@ -32,6 +33,7 @@ use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::recovery;
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use crate::spare::Spares;
 use crate::systemd;
 use crate::trash;
@@ -113,6 +115,9 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
+    // Values of secrets pass through our memory: no core of it is dumped.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| failed("protect", Path::new("/proc/self"))(error.into()))?;
     if let Some(cgroup) = &options.cgroup {
         systemd::move_into(cgroup).map_err(failed("move into the cgroup", cgroup))?;
     }
@@ -237,6 +242,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
     Ok(Host {
+        secrets: Secrets::new(&paths, &identity.id, options.secret_key_file.as_deref()),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),

@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use crate::spare::Spares;
 
 /// The programs that hostd executes.
@@ -54,6 +55,8 @@ pub struct Host {
     pub events: Events,
     /// Its images.
     pub images: Store,
+    /// What only its dynos are told.
+    pub secrets: Secrets,
     /// Read by who takes layers into use, written by who removes unused ones.
     pub layers: RwLock<()>,
     /// The default network.

@@ -47,6 +47,7 @@ pub mod network;
 pub mod paths;
 pub mod recovery;
 pub mod registry;
+pub mod secrets;
 pub mod signal;
 pub mod spare;
 pub mod stats;

@@ -229,6 +229,9 @@ fn hostd_unit(hostd: &Path, serve: &Serve) -> String {
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
+    if let Some(key) = &serve.secret_key_file {
+        command.extend(["--secret-key-file".to_owned(), text(key)]);
+    }
     command.extend([
         "--cgroup".to_owned(),
         format!("/system.slice/{DYNOS}/hostd"),
@@ -286,6 +289,7 @@ mod tests {
             socket: None,
             group: Some("dyno".into()),
             programs: None,
+            secret_key_file: None,
             cgroup: None,
         }
     }

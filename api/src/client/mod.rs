@@ -23,6 +23,7 @@ mod host;
 mod images;
 mod lines;
 mod path;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

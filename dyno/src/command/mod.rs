@@ -25,6 +25,7 @@ pub(crate) mod resume;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod secret;
 pub(crate) mod start;
 pub(crate) mod stats;
 mod status;

@@ -4,7 +4,7 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, files, images, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, secrets, host   one handler per operation of the OpenAPI document
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
@@ -16,6 +16,7 @@ mod files;
 mod host;
 mod images;
 mod listener;
+mod secrets;
 mod upgrade;
 mod upload;
 
@@ -69,6 +70,14 @@ fn routes() -> Routes {
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),
         ("/v1/images/import", post(images::import)),
+        ("/v1/secrets", get(secrets::list)),
+        (
+            "/v1/secrets/{secret}",
+            get(secrets::inspect)
+                .put(secrets::set)
+                .delete(secrets::remove),
+        ),
+        ("/v1/secret-key/rotate", post(secrets::rotate)),
         // A reference has slashes, and may be one of the three words above.
         ("/v1/images/{*reference}", delete(images::remove)),
     ]

@@ -12,4 +12,5 @@ mod logs;
 mod network;
 mod order;
 mod refusals;
+mod secrets;
 mod supervision;
