@@ -8,6 +8,7 @@ mod dynos;
 mod host;
 mod images;
 mod secrets;
+mod volumes;
 
 use utoipa::OpenApi;
 
@@ -32,7 +33,8 @@ pub const FRAMES: &str = "dyno-frames";
         (name = "host", description = "The host itself"),
         (name = "dynos", description = "Supervised containers"),
         (name = "images", description = "What dynos run on"),
-        (name = "secrets", description = "What only dynos are told")
+        (name = "secrets", description = "What only dynos are told"),
+        (name = "volumes", description = "Data that outlives dynos")
     ),
     paths(
         host::version,
@@ -71,6 +73,16 @@ pub const FRAMES: &str = "dyno-frames";
         secrets::set,
         secrets::remove,
         secrets::rotate,
+        volumes::list,
+        volumes::create,
+        volumes::inspect,
+        volumes::remove,
+        volumes::snapshots,
+        volumes::snapshot,
+        volumes::remove_snapshot,
+        volumes::rollback,
+        volumes::export,
+        volumes::import,
     )
 )]
 struct Document;

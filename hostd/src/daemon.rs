@@ -38,6 +38,7 @@ use crate::spare::Spares;
 use crate::systemd;
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
+use crate::volumes::{self, Volumes};
 
 /// Between two comparisons of the network with what it shall be.
 const REPAIR: Duration = Duration::from_secs(5);
@@ -134,6 +135,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
+    volumes::let_go(&host).await;
     let socket = options
         .socket
         .clone()
@@ -243,6 +245,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
     Ok(Host {
         secrets: Secrets::new(&paths, &identity.id, options.secret_key_file.as_deref()),
+        volumes: Volumes::new(paths.volumes()),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),

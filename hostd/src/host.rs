@@ -22,6 +22,7 @@ use crate::paths::Paths;
 use crate::registry::Registry;
 use crate::secrets::Secrets;
 use crate::spare::Spares;
+use crate::volumes::Volumes;
 
 /// The programs that hostd executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Host {
     pub images: Store,
     /// What only its dynos are told.
     pub secrets: Secrets,
+    /// Its volumes.
+    pub volumes: Volumes,
     /// Read by who takes layers into use, written by who removes unused ones.
     pub layers: RwLock<()>,
     /// The default network.

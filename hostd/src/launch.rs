@@ -138,12 +138,7 @@ pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
     // The upper folder is the dyno's `/`: its mode shows inside.
     make_folder(&own.upper(), 0o755)?;
     make_folder(&own.work(), 0o700)?;
-    for mount in &record.spec.mounts {
-        if let Mount::Volume { name, .. } = mount {
-            make_folder(&host.paths.volume(name), 0o755)?;
-        }
-    }
-    Ok(())
+    host.volumes.make_missing(&record.spec)
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
@@ -252,9 +247,12 @@ pub fn identity(host: &Host, record: &Record, user: &str) -> Result<Identity, Ap
 
 fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     let own = host.paths.dyno(&record.id);
-    durable::remove_tree(&own.run)
-        .map_err(|error| from_io(&format!("cannot remove {}", own.run.display()), &error))?;
-    make_folder(&own.rootfs(), 0o711)?;
+    // Whoever changes a volume looks whether there is a bundle.
+    host.volumes.unless_busy(&record.spec, || {
+        durable::remove_tree(&own.run)
+            .map_err(|error| from_io(&format!("cannot remove {}", own.run.display()), &error))?;
+        make_folder(&own.rootfs(), 0o711)
+    })?;
     make_folder(&own.run.join("files"), 0o711)?;
     make_state(host, record)?;
     let user = &record.spec.user;

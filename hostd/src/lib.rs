@@ -56,4 +56,5 @@ pub mod systemd;
 pub mod teardown;
 pub mod trash;
 pub mod uids;
+pub mod volumes;
 pub mod why;

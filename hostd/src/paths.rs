@@ -8,7 +8,7 @@
 //!   dynos/<id>/dyno.json        desired state
 //!   dynos/<id>/{upper,work}     the dyno's own layer
 //!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
-//!   volumes/<name>/
+//!   volumes/<name>/             see `volumes::folders`
 //!   secrets/<name>.json         encrypted
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
@@ -62,9 +62,14 @@ impl Paths {
         }
     }
 
+    /// All volumes, see `volumes::folders`.
+    pub fn volumes(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
     /// A named volume.
     pub fn volume(&self, name: &DynoName) -> PathBuf {
-        self.state_dir.join("volumes").join(name.as_str())
+        self.volumes().join(name.as_str())
     }
 
     /// Encrypted secrets.

@@ -24,6 +24,7 @@ mod images;
 mod lines;
 mod path;
 mod secrets;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

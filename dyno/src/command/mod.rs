@@ -33,6 +33,7 @@ pub(crate) mod stop;
 pub(crate) mod top;
 mod usage;
 pub(crate) mod version;
+pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod why;
 

@@ -20,3 +20,4 @@ pub(crate) mod reference;
 pub(crate) mod restart;
 pub(crate) mod size;
 pub(crate) mod ulimit;
+pub(crate) mod volume;

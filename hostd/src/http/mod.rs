@@ -4,7 +4,7 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, files, images, secrets, host   one handler per operation of the OpenAPI document
+//! dynos, files, images, secrets, volumes, host   one handler per operation of the OpenAPI document
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
@@ -19,6 +19,7 @@ mod listener;
 mod secrets;
 mod upgrade;
 mod upload;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -78,6 +79,24 @@ fn routes() -> Routes {
                 .delete(secrets::remove),
         ),
         ("/v1/secret-key/rotate", post(secrets::rotate)),
+        ("/v1/volumes", get(volumes::list).post(volumes::create)),
+        (
+            "/v1/volumes/{volume}",
+            get(volumes::inspect).delete(volumes::remove),
+        ),
+        (
+            "/v1/volumes/{volume}/snapshots",
+            get(volumes::snapshots).post(volumes::snapshot),
+        ),
+        (
+            "/v1/volumes/{volume}/snapshots/{snapshot}",
+            delete(volumes::remove_snapshot),
+        ),
+        ("/v1/volumes/{volume}/rollback", post(volumes::roll_back)),
+        (
+            "/v1/volumes/{volume}/archive",
+            get(volumes::export).put(volumes::import),
+        ),
         // A reference has slashes, and may be one of the three words above.
         ("/v1/images/{*reference}", delete(images::remove)),
     ]

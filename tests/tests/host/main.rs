@@ -14,3 +14,4 @@ mod order;
 mod refusals;
 mod secrets;
 mod supervision;
+mod volumes;

@@ -52,6 +52,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::host live::a_paused_dyno",
         "did not end in one of ten runs there; the cause is not known yet (docs/hostd.md)",
     ),
+    (
+        "dyno-tests::host volumes::where_there_are_reflinks",
+        "the guest has no mkfs.xfs",
+    ),
     ("dyno-tests::images ", "needs docker-registry and skopeo"),
     ("dyno-tests::real ", "needs docker-registry and skopeo"),
     (
