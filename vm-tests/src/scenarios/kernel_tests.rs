@@ -53,6 +53,18 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "did not end in one of ten runs there; the cause is not known yet (docs/hostd.md)",
     ),
     (
+        "dyno-tests::host secrets::a_record_that_was_changed",
+        "what hostd makes of its own files",
+    ),
+    (
+        "dyno-tests::host secrets::what_is_no_secret",
+        "refused before the kernel is asked",
+    ),
+    (
+        "dyno-tests::host volumes::a_volume_is_made_shown",
+        "what hostd makes of its own files",
+    ),
+    (
         "dyno-tests::host volumes::where_there_are_reflinks",
         "the guest has no mkfs.xfs",
     ),
