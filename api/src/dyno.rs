@@ -18,6 +18,7 @@ pub use log::{LogMode, LogOptions};
 
 use crate::health::{FailedCheck, Health, HealthState};
 use crate::name::{DynoId, DynoName};
+use crate::secret::{ConfigFile, SecretFile, SecretName};
 
 /// What shall run: the body of `POST /v1/dynos`, kept as desired state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -83,6 +84,15 @@ pub struct DynoSpec {
     pub security: Security,
     /// Device files of the host given to it.
     pub devices: Vec<Device>,
+    /// Secrets that it is given as files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretFile>,
+    /// Secrets that it is given as environment variables, by variable.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_env: BTreeMap<String, SecretName>,
+    /// Files of its own that are no secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config_files: Vec<ConfigFile>,
     /// How its output is kept.
     // A hostd of before reads records in which nothing of it was asked for.
     #[serde(skip_serializing_if = "LogOptions::is_default")]

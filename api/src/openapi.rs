@@ -8,6 +8,8 @@ mod drains;
 mod dynos;
 mod host;
 mod images;
+mod secrets;
+mod volumes;
 
 use utoipa::OpenApi;
 
@@ -32,7 +34,9 @@ pub const FRAMES: &str = "dyno-frames";
         (name = "host", description = "The host itself"),
         (name = "dynos", description = "Supervised containers"),
         (name = "drains", description = "Where output is sent"),
-        (name = "images", description = "What dynos run on")
+        (name = "images", description = "What dynos run on"),
+        (name = "secrets", description = "What only dynos are told"),
+        (name = "volumes", description = "Data that outlives dynos")
     ),
     paths(
         host::version,
@@ -72,6 +76,21 @@ pub const FRAMES: &str = "dyno-frames";
         images::load,
         images::import,
         images::remove,
+        secrets::list,
+        secrets::inspect,
+        secrets::set,
+        secrets::remove,
+        secrets::rotate,
+        volumes::list,
+        volumes::create,
+        volumes::inspect,
+        volumes::remove,
+        volumes::snapshots,
+        volumes::snapshot,
+        volumes::remove_snapshot,
+        volumes::rollback,
+        volumes::export,
+        volumes::import,
     )
 )]
 struct Document;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::dyno::Stream;
+use crate::name::DynoName;
 
 /// `POST /v1/dynos`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -21,6 +22,16 @@ pub struct CreateQuery {
 #[into_params(parameter_in = Query)]
 pub struct RemoveQuery {
     /// Kill it first if it runs; without this a running dyno is a conflict.
+    pub force: bool,
+}
+
+/// `DELETE /v1/secrets/{secret}` and `DELETE /v1/volumes/{volume}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ForceQuery {
+    /// A secret that dynos are given, or a volume that has snapshots, which go with
+    /// it; without this that is a conflict.
     pub force: bool,
 }
 
@@ -138,4 +149,30 @@ pub struct LoadQuery {
 pub struct ImportQuery {
     /// Name for the image made of the root file system in the body.
     pub reference: String,
+}
+
+/// `GET /v1/volumes/{volume}/archive`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ExportQuery {
+    /// One of its snapshots; the volume as it is when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub snapshot: Option<DynoName>,
+    /// Do not pause the dynos that write to it meanwhile.
+    pub live: bool,
+}
+
+/// `PUT /v1/volumes/{volume}/archive`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct QuotaQuery {
+    /// Bytes that it may take up on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// Files, folders and links that it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_inodes: Option<u64>,
 }

@@ -114,6 +114,10 @@ commands! {
     Load(command::load::Load),
     /// Make an image from a tar archive of a root file system
     Import(command::import::Import),
+    /// Keep data that outlives dynos
+    Volume(command::volume::Volume),
+    /// Keep secrets, and give them to dynos
+    Secret(command::secret::Secret),
     /// Show what happens on the host
     Events(command::events::Events),
     /// Show the host

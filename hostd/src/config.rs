@@ -139,6 +139,10 @@ pub struct Serve {
     /// Folder of dyno-runtime, dyno-unpack and dyno-edge [default: hostd's own]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
+    /// File of the key that secrets are encrypted under; made when missing
+    /// [default: /etc/dyno/secrets-HOST.key]
+    #[arg(long, value_name = "PATH", env = "DYNO_SECRET_KEY_FILE")]
+    pub secret_key_file: Option<PathBuf>,
     /// cgroup of the v2 tree to move into first; all that hostd starts is
     /// made in the delegated one around it
     #[arg(long, value_name = "PATH")]

@@ -15,6 +15,7 @@ use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::DumpableBehavior;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
 
@@ -36,10 +37,12 @@ use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::recovery;
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use crate::spare::Spares;
 use crate::systemd::{self, activation, notify};
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
+use crate::volumes::{self, Volumes};
 
 /// Between two comparisons of the network with what it shall be.
 const REPAIR: Duration = Duration::from_secs(5);
@@ -118,6 +121,9 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         return Err(DaemonError::NotRoot);
     }
     let passed = activation::socket().map_err(failed("take", Path::new("the passed socket")))?;
+    // Values of secrets pass through our memory: no core of it is dumped.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| failed("protect", Path::new("/proc/self"))(error.into()))?;
     if let Some(cgroup) = &options.cgroup {
         systemd::move_into(cgroup).map_err(failed("move into the cgroup", cgroup))?;
     }
@@ -136,6 +142,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
+    volumes::let_go(&host).await;
     let socket = options
         .socket
         .clone()
@@ -281,6 +288,8 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         started: Timestamp::now(),
         metrics: Metrics::default(),
         pulse: Pulse::default(),
+        secrets: Secrets::new(&paths, &identity.id, options.secret_key_file.as_deref()),
+        volumes: Volumes::new(paths.volumes()),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),

@@ -211,7 +211,14 @@ pub(crate) mod tests {
         let fields = old.as_object().unwrap();
         // And the former one reads what it writes, should it have to come back.
         assert!(fields.get("restarts").is_none());
-        for (place, field) in [("spec", "health"), ("spec", "after"), ("spec", "priority")] {
+        for (place, field) in [
+            ("spec", "health"),
+            ("spec", "after"),
+            ("spec", "priority"),
+            ("spec", "secrets"),
+            ("spec", "secret_env"),
+            ("spec", "config_files"),
+        ] {
             assert!(
                 fields[place].get(field).is_none(),
                 "{field} is written unasked"

@@ -20,7 +20,7 @@ use crate::host::{Host, blocking};
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
-use crate::{admission, exec, identity, images, signal};
+use crate::{admission, exec, identity, images, secrets, signal};
 
 /// How long a new dyno waits for the name of one that is being removed.
 const PASSING: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno, ApiError> {
     admission::check(&spec, &host.facts, &host.paths)?;
     check_order(&host, &spec)?;
+    secrets::check(&host, &spec)?;
     if let Some(name) = &spec.name {
         let passing = host.registry().is_passing(name);
         wait_for_name(passing).await;
@@ -184,9 +185,15 @@ fn name_after(image: &str, id: &DynoId) -> Result<DynoName, ApiError> {
         .map_err(|error| internal(&error))
 }
 
-/// Every dyno, in order of creation.
+/// Every dyno, in order of creation, without what its configuration files hold.
 pub fn list(host: &Host) -> Vec<Dyno> {
     let mut dynos: Vec<Dyno> = host.registry().handles().iter().map(Handle::dyno).collect();
+    let files = |dyno: &mut Dyno| {
+        for file in &mut dyno.spec.config_files {
+            file.content = None;
+        }
+    };
+    dynos.iter_mut().for_each(files);
     dynos.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     dynos
 }

@@ -11,7 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::desired::Record;
 use crate::host::{Host, blocking};
 use crate::monitor::{self, Connection};
-use crate::{bundle, durable, launch};
+use crate::{bundle, durable, launch, secrets};
 
 /// Executes a program in a dyno: a connection that speaks frames.
 ///
@@ -40,7 +40,13 @@ fn process(host: &Host, id: &DynoId, request: &ExecRequest) -> Result<Process, A
     let missing = || ApiError::new(ErrorKind::Conflict, format!("dyno {id} is not running"));
     let record: Record = durable::read_json(&paths.record())?.ok_or_else(missing)?;
     let spec: Spec = durable::read_json(&paths.config())?.ok_or_else(missing)?;
-    let first = spec.process().as_ref().ok_or_else(missing)?;
+    let mut first = spec.process().clone().ok_or_else(missing)?;
+    // Those that its monitor gave it, and its bundle does not have.
+    let secrets = secrets::variables(&paths, &record)?;
+    if !secrets.is_empty() {
+        let known = first.env().iter().flatten().cloned();
+        first.set_env(Some(known.chain(secrets).collect()));
+    }
     let own = first.user();
     let user = match &request.user {
         Some(user) => launch::identity(host, &record, user)?,
@@ -51,5 +57,5 @@ fn process(host: &Host, id: &DynoId, request: &ExecRequest) -> Result<Process, A
             user
         }
     };
-    Ok(bundle::exec_process(first, request, &user)?)
+    Ok(bundle::exec_process(&first, request, &user)?)
 }

@@ -6,6 +6,7 @@
 //! program alone. For a dyno that does not run, its supervisor makes a container
 //! that is never started, and takes it down afterwards.
 
+use std::fmt::Debug;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -38,7 +39,8 @@ pub struct Packing {
     helper: Child,
     stdout: ChildStdout,
     first: Option<Bytes>,
-    _present: Presence,
+    /// What the files need to be there.
+    _kept: Box<dyn Debug + Send>,
 }
 
 /// Begins to pack a path of a dyno.
@@ -47,26 +49,38 @@ pub struct Packing {
 /// NotFound where there is no such dyno or path, Conflict while it waits to be
 /// started again, and why its files cannot be seen.
 pub async fn pack(host: &Arc<Host>, wanted: &str, path: &str) -> Result<Packing, ApiError> {
-    let (mut helper, present) = helper(host, wanted, "pack", path).await?;
-    let Some(mut stdout) = helper.stdout.take() else {
-        return Err(ApiError::new(
-            ErrorKind::Internal,
-            "the helper has no output",
-        ));
-    };
-    // An empty archive is two blocks: nothing at all is a failure.
-    match chunk(&mut stdout).await.map_err(broken)? {
-        Some(first) => Ok(Packing {
-            helper,
-            stdout,
-            first: Some(first),
-            _present: present,
-        }),
-        None => Err(why(helper, path).await),
-    }
+    let (helper, present) = helper(host, wanted, "pack", path).await?;
+    Packing::begin(helper, path, present).await
 }
 
 impl Packing {
+    /// Waits for the first bytes of a program that writes an archive.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(crate) async fn begin(
+        mut helper: Child,
+        path: &str,
+        kept: impl Debug + Send + 'static,
+    ) -> Result<Self, ApiError> {
+        let Some(mut stdout) = helper.stdout.take() else {
+            return Err(ApiError::new(
+                ErrorKind::Internal,
+                "the helper has no output",
+            ));
+        };
+        // An empty archive is two blocks: nothing at all is a failure.
+        match chunk(&mut stdout).await.map_err(broken)? {
+            Some(first) => Ok(Self {
+                helper,
+                stdout,
+                first: Some(first),
+                _kept: Box::new(kept),
+            }),
+            None => Err(why(helper, path).await),
+        }
+    }
+
     /// The next bytes of the archive; `None` at its end.
     ///
     /// # Errors
@@ -95,7 +109,19 @@ pub async fn place(
     path: &str,
     archive: impl AsyncRead + Unpin,
 ) -> Result<(), ApiError> {
-    let (mut helper, _present) = helper(host, wanted, "place", path).await?;
+    let (helper, _present) = helper(host, wanted, "place", path).await?;
+    fill(helper, path, archive).await
+}
+
+/// Feeds an archive to a program that takes it, and hears what became of it.
+///
+/// # Errors
+/// Invalid for what is no archive, or does not fit there.
+pub(crate) async fn fill(
+    mut helper: Child,
+    path: &str,
+    archive: impl AsyncRead + Unpin,
+) -> Result<(), ApiError> {
     let fed = feed(&mut helper, archive).await;
     let mut report = String::new();
     if let Some(stdout) = helper.stdout.take() {

@@ -25,7 +25,9 @@ use crate::network::{self, DefaultNetwork};
 use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use crate::spare::Spares;
+use crate::volumes::Volumes;
 
 /// The programs that hostd executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,10 @@ pub struct Host {
     pub events: Events,
     /// Its images.
     pub images: Store,
+    /// What only its dynos are told.
+    pub secrets: Secrets,
+    /// Its volumes.
+    pub volumes: Volumes,
     /// Read by who takes layers into use, written by who removes unused ones.
     pub layers: RwLock<()>,
     /// The default network.

@@ -75,6 +75,14 @@ pub fn new_dyno_id() -> io::Result<DynoId> {
     random().map(DynoId::from_bytes)
 }
 
+/// A random number.
+///
+/// # Errors
+/// When the kernel's random device cannot be read.
+pub(crate) fn random_u32() -> io::Result<u32> {
+    random().map(u32::from_le_bytes)
+}
+
 /// This boot, as the kernel names it.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::logs;
 use crate::monitor::{self, Watch};
 use crate::network::Place;
 use crate::paths::DynoPaths;
-use crate::{admission, cgroups};
+use crate::{admission, cgroups, secrets};
 
 /// The grace of a stop where nothing else was asked for.
 pub const DEFAULT_GRACE_MS: u64 = 10_000;
@@ -138,12 +138,7 @@ pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
     // The upper folder is the dyno's `/`: its mode shows inside.
     make_folder(&own.upper(), 0o755)?;
     make_folder(&own.work(), 0o700)?;
-    for mount in &record.spec.mounts {
-        if let Mount::Volume { name, .. } = mount {
-            make_folder(&host.paths.volume(name), 0o755)?;
-        }
-    }
-    Ok(())
+    host.volumes.make_missing(&record.spec)
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
@@ -182,7 +177,10 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
 /// # Errors
 /// Why not; nothing runs then.
 pub async fn show(host: &Arc<Host>, record: &Record) -> Result<Child, ApiError> {
-    let (shared, wanted) = (host.clone(), record.clone());
+    let (shared, mut wanted) = (host.clone(), record.clone());
+    // Who looks at files that rest is shown no secret, nor held up by a missing one.
+    wanted.spec.secrets.clear();
+    wanted.spec.secret_env.clear();
     blocking(move || write_bundle(&shared, &wanted)).await?;
     let run = host.paths.dyno(&record.id).run;
     Ok(monitor::spawn(&host.spares, &run).await?.monitor)
@@ -249,13 +247,20 @@ pub fn identity(host: &Host, record: &Record, user: &str) -> Result<Identity, Ap
 
 fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     let own = host.paths.dyno(&record.id);
-    durable::remove_tree(&own.run)
-        .map_err(|error| from_io(&format!("cannot remove {}", own.run.display()), &error))?;
-    make_folder(&own.rootfs(), 0o711)?;
+    // Whoever changes a volume looks whether there is a bundle.
+    host.volumes.unless_busy(&record.spec, || {
+        durable::remove_tree(&own.run)
+            .map_err(|error| from_io(&format!("cannot remove {}", own.run.display()), &error))?;
+        make_folder(&own.rootfs(), 0o711)
+    })?;
     make_folder(&own.run.join("files"), 0o711)?;
     make_state(host, record)?;
-    let config = build(host, record)?;
+    let user = &record.spec.user;
+    let user = user.as_ref().unwrap_or(&record.image.config.user);
+    let user = identity(host, record, user)?;
+    let config = build(host, record, &user)?;
     let monitor = monitor_config(host, record)?;
+    secrets::give(host, record, &user)?;
     // Variables are often secrets: root's alone.
     let json = |bytes: serde_json::Result<Vec<u8>>| bytes.map_err(|error| internal(&error));
     write(&own.config(), &json(serde_json::to_vec(&config))?, 0o600)?;
@@ -271,15 +276,17 @@ fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     )
 }
 
-fn build(host: &Host, record: &Record) -> Result<oci_spec::runtime::Spec, ApiError> {
+fn build(
+    host: &Host,
+    record: &Record,
+    user: &Identity,
+) -> Result<oci_spec::runtime::Spec, ApiError> {
     let spec = &record.spec;
     admission::check_sources(spec, &host.paths)?;
-    let user = spec.user.as_ref().unwrap_or(&record.image.config.user);
-    let user = identity(host, record, user)?;
     let devices = admission::devices(spec)?;
     Ok(bundle::build(&Inputs {
         record,
-        user: &user,
+        user,
         devices: &devices,
         idmapped: &idmapped_sources(spec),
         facts: &host.facts,
@@ -318,6 +325,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
                 watchdog_ms: spec.health.watchdog_ms,
             }
         }),
+        env_file: (!spec.secret_env.is_empty()).then(|| host.paths.dyno(&record.id).secret_env()),
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })
@@ -366,6 +374,18 @@ fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(),
         files::hosts(hostname, &addresses).as_bytes(),
         0o644,
     )?;
+    for (number, file) in record.spec.config_files.iter().enumerate() {
+        let content = file.content.as_deref().unwrap_or_default();
+        let path = own.config_file(number);
+        write(&path, content.as_bytes(), 0o600)?;
+        let owner = Some(record.uid_base);
+        chown(&path, owner, owner)
+            .and_then(|()| {
+                let mode = file.mode.unwrap_or(0o444);
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            })
+            .map_err(|error| from_io(&format!("cannot give {}", file.target), &error))?;
+    }
     write(&own.file("resolv.conf"), resolv_conf.as_bytes(), 0o644)?;
     write(
         &own.file("hostname"),

@@ -9,11 +9,13 @@
 //!   dynos/<id>/{upper,work}     the dyno's own layer
 //!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
 //!   drains/<name>/              where output is sent, and how much of it was
-//!   volumes/<name>/
+//!   volumes/<name>/             see `volumes::folders`
+//!   secrets/<name>.json         encrypted
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
 //!   hostd.sock hostd.lock boot
 //!   dynos/<id>/                 bundle, monitor's socket and state
+//!   secrets/<id>/               what dynos are given, in memory
 //!   edge/
 //!   trash/                      what is being removed
 //! ```
@@ -67,12 +69,28 @@ impl Paths {
         DynoPaths {
             state: self.dynos().join(id.as_str()),
             run: self.run_dynos().join(id.as_str()),
+            secrets: self.run_secrets().join(id.as_str()),
         }
+    }
+
+    /// All volumes, see `volumes::folders`.
+    pub fn volumes(&self) -> PathBuf {
+        self.state_dir.join("volumes")
     }
 
     /// A named volume.
     pub fn volume(&self, name: &DynoName) -> PathBuf {
-        self.state_dir.join("volumes").join(name.as_str())
+        self.volumes().join(name.as_str())
+    }
+
+    /// Encrypted secrets.
+    pub fn secrets(&self) -> PathBuf {
+        self.state_dir.join("secrets")
+    }
+
+    /// What dynos are given of them: a file system in memory, one folder per dyno.
+    pub fn run_secrets(&self) -> PathBuf {
+        self.run_dir.join("secrets")
     }
 
     /// One bundle folder per dyno.
@@ -118,6 +136,8 @@ pub struct DynoPaths {
     pub state: PathBuf,
     /// Bundle, socket, status.
     pub run: PathBuf,
+    /// Secrets that it is given, in memory.
+    pub secrets: PathBuf,
 }
 
 impl DynoPaths {
@@ -174,6 +194,21 @@ impl DynoPaths {
     /// The empty folder that the root file system is mounted over.
     pub fn rootfs(&self) -> PathBuf {
         self.run.join("rootfs")
+    }
+
+    /// A secret that it is given as a file, by its place in the specification.
+    pub fn secret(&self, number: usize) -> PathBuf {
+        self.secrets.join(number.to_string())
+    }
+
+    /// Secrets that it is given as variables.
+    pub fn secret_env(&self) -> PathBuf {
+        self.secrets.join("env.json")
+    }
+
+    /// A configuration file, by its place in the specification.
+    pub fn config_file(&self, number: usize) -> PathBuf {
+        self.file(&format!("config-{number}"))
     }
 
     /// Generated small files: hosts, resolv.conf, hostname.

@@ -226,10 +226,11 @@ fn sweep(host: &Host, adopted: &[u32], unread: &BTreeSet<String>) {
             tracing::error!(dyno = %id, error = %chain(&error), "a leftover cgroup stays");
         }
     }
-    let Ok(entries) = fs::read_dir(host.paths.run_dynos()) else {
-        return;
-    };
-    for entry in entries.flatten() {
+    let folders = [host.paths.run_dynos(), host.paths.run_secrets()];
+    let entries = folders
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok());
+    for entry in entries.flatten().flatten() {
         if entry.file_name().to_str().is_some_and(belongs) {
             continue;
         }

@@ -286,6 +286,9 @@ fn hostd_unit(hostd: &Path, serve: &Serve, socket_activation: bool) -> String {
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
+    if let Some(key) = &serve.secret_key_file {
+        command.extend(["--secret-key-file".to_owned(), text(key)]);
+    }
     command.extend([
         "--cgroup".to_owned(),
         format!("/system.slice/{DYNOS}/hostd"),
@@ -352,6 +355,7 @@ mod tests {
             group: Some("dyno".into()),
             metrics_listen: Some("127.0.0.1:9100".parse().unwrap()),
             programs: None,
+            secret_key_file: None,
             cgroup: None,
         }
     }

@@ -13,7 +13,7 @@ use crate::daemon::{DaemonError, failed, lock, network_config};
 use crate::edge::Edge;
 use crate::identity;
 use crate::uids::{self, UidPool};
-use crate::{desired, durable};
+use crate::{desired, durable, secrets};
 
 /// How long the edge, which finishes what is in flight, may take to end.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -44,6 +44,10 @@ pub fn teardown(options: &Serve) -> Result<(), DaemonError> {
     let closed = network_config(&paths, &mut identity)
         .and_then(|config| Ok(Network::open(config)?.close()?));
     let pruned = prune(&identity.id, stop);
+    let secrets = paths.run_secrets();
+    if let Err(error) = secrets::leave_memory(&secrets) {
+        tracing::warn!(%error, folder = %secrets.display(), "a file system in memory stays");
+    }
     let removed = durable::remove_tree(&paths.run_dir).map_err(failed("remove", &paths.run_dir));
     let left = UidPool::leave(Path::new(uids::CLAIMS), &identity).map_err(DaemonError::from);
     closed.and(pruned).and(removed).and(left)

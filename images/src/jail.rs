@@ -98,8 +98,27 @@ impl Jail {
         }
     }
 
-    fn spawn(&self, layer: File, tree: &Path, limits: &Limits) -> Result<Child, UnpackError> {
-        Command::new(&self.runtime)
+    /// Takes the standard input, an archive, for all files of the folder `tree`, which is empty.
+    /// Its standard output says how it went: one JSON line, with `failed` where it did.
+    #[must_use]
+    pub fn fill(&self, tree: &Path, limits: &Limits) -> Command {
+        let mut command = self.command(tree);
+        command.arg("fill").args(limits.words());
+        command
+    }
+
+    /// Writes all files of the folder `tree` to the standard output, an archive.
+    #[must_use]
+    pub fn dump(&self, tree: &Path) -> Command {
+        let mut command = self.command(tree);
+        command.arg("dump");
+        command
+    }
+
+    /// `dyno-unpack` in the jail, its arguments to come.
+    fn command(&self, tree: &Path) -> Command {
+        let mut command = Command::new(&self.runtime);
+        command
             .arg("jail")
             .arg("--root")
             .arg(tree)
@@ -107,11 +126,13 @@ impl Jail {
             .arg(self.uid_base.to_string())
             .arg("--")
             .arg(&self.unpack)
-            .arg(limits.bytes.to_string())
-            .arg(limits.entries.to_string())
-            .arg(limits.depth.to_string())
-            .arg(limits.path_bytes.to_string())
-            .env_clear()
+            .env_clear();
+        command
+    }
+
+    fn spawn(&self, layer: File, tree: &Path, limits: &Limits) -> Result<Child, UnpackError> {
+        self.command(tree)
+            .args(limits.words())
             .stdin(Stdio::from(layer))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

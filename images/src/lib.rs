@@ -14,6 +14,7 @@ pub mod identity;
 mod archive;
 mod digest;
 mod document;
+mod dump;
 mod durable;
 mod host_image;
 mod image;

@@ -18,6 +18,18 @@ pub struct Limits {
     pub path_bytes: u32,
 }
 
+impl Limits {
+    /// As the arguments of `dyno-unpack`.
+    pub(crate) fn words(&self) -> [String; 4] {
+        [
+            self.bytes.to_string(),
+            self.entries.to_string(),
+            self.depth.to_string(),
+            self.path_bytes.to_string(),
+        ]
+    }
+}
+
 impl Default for Limits {
     /// 64 GiB, two million entries, 256 levels, 4095 bytes: several times the largest images in
     /// use (CUDA development images have 10 GiB and 200,000 files).

@@ -183,7 +183,7 @@ fn entry(
     archive.append_data(&mut header(stat, kind, size), path, content)
 }
 
-fn header(stat: &Stat, kind: EntryType, size: u64) -> Header {
+pub(crate) fn header(stat: &Stat, kind: EntryType, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(size);
@@ -199,7 +199,7 @@ fn is_kernels_own(folder: &OwnedFd) -> io::Result<bool> {
     Ok(KERNELS_OWN.contains(&magic))
 }
 
-fn folder_flags() -> OFlags {
+pub(crate) fn folder_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
 }
 

@@ -343,6 +343,12 @@ impl Container {
         }
     }
 
+    /// Gives its next init these variables, `NAME=value`, in place of those of the
+    /// same names.
+    pub fn set_variables(&mut self, variables: Vec<String>) {
+        self.bundle.set_variables(variables);
+    }
+
     /// Clones an init that sets itself up and stops before its `execve(2)`.
     /// May be called again once the previous one has ended.
     ///

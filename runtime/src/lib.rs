@@ -14,6 +14,7 @@
 //!  criu      saves a container's processes and brings them back
 //!  rootless  an ordinary user becomes root of a user namespace of his own
 //!  own_file  keeps the file that we run from out of a container's reach
+//!  quota     what one folder may take up of its file system
 //!  features  what is supported, for callers that ask
 //!  signal    names and numbers
 //!  mountinfo what the kernel says of mounts
@@ -42,6 +43,7 @@ pub mod intel_rdt;
 pub mod jail;
 pub mod monitor;
 pub mod own_file;
+pub mod quota;
 pub mod replace;
 pub mod seccomp;
 pub mod signal;

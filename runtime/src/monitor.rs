@@ -118,7 +118,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))
-        .and_then(|recorder| Ok((recorder, dyno::create(&mut container, config.stdin)?)));
+        .and_then(|recorder| Ok((recorder, dyno::create(&mut container, &config)?)));
     let (recorder, (created, streams)) = match made {
         Ok(made) => made,
         Err(failure) => {

@@ -172,6 +172,20 @@ impl Bundle {
         self
     }
 
+    /// Puts these variables in place of those of the same names.
+    pub(crate) fn set_variables(&mut self, variables: Vec<String>) {
+        fn name(variable: &str) -> &str {
+            variable.split('=').next().unwrap_or(variable)
+        }
+        let Some(process) = self.spec.process_mut() else {
+            return;
+        };
+        let mut env = process.env().clone().unwrap_or_default();
+        env.retain(|known| variables.iter().all(|new| name(new) != name(known)));
+        env.extend(variables);
+        process.set_env(Some(env));
+    }
+
     /// The folder, absolute.
     pub fn dir(&self) -> &Path {
         &self.dir

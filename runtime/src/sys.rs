@@ -11,6 +11,7 @@ pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod quota;
 pub(crate) mod schedule;
 pub(crate) mod seccomp;
 pub(crate) mod signal;

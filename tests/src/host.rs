@@ -248,6 +248,9 @@ fn hostd(verb: &str, folder: &Path) -> Command {
         .arg(folder.join("state"));
     command.arg("--run-dir").arg(folder.join("run"));
     command
+        .arg("--secret-key-file")
+        .arg(folder.join("secret.key"));
+    command
 }
 
 /// The body of an HTTP answer, or what went wrong.

@@ -28,6 +28,7 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("mke2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("modprobe", "kmod"),
     ("nc", "netcat-openbsd"),

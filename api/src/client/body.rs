@@ -17,6 +17,8 @@ pub(super) enum RequestBody {
     Empty,
     /// JSON, whole.
     Json(Bytes),
+    /// Bytes as they are, whole.
+    Bytes(Bytes),
     /// An archive, read as hostd takes it, so that its size does not matter.
     Archive(Pin<Box<dyn AsyncRead + Send>>),
 }
@@ -31,7 +33,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let bytes = match &mut *self {
             Self::Empty => return Poll::Ready(None),
-            Self::Json(bytes) => std::mem::take(bytes),
+            Self::Json(bytes) | Self::Bytes(bytes) => std::mem::take(bytes),
             Self::Archive(reader) => match ready!(poll_chunk(reader.as_mut(), context)) {
                 Ok(bytes) => bytes,
                 Err(error) => return Poll::Ready(Some(Err(error))),
@@ -47,7 +49,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Json(bytes) => bytes.is_empty(),
+            Self::Json(bytes) | Self::Bytes(bytes) => bytes.is_empty(),
             Self::Archive(_) => false,
         }
     }
@@ -55,7 +57,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Json(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Json(bytes) | Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Archive(_) => SizeHint::default(),
         }
     }

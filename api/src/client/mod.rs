@@ -24,6 +24,8 @@ mod host;
 mod images;
 mod lines;
 mod path;
+mod secrets;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

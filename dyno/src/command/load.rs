@@ -39,8 +39,16 @@ impl Load {
     }
 }
 
-/// Opens a file; `-` is the standard input.
+/// Opens an archive; `-` is the standard input.
 pub(super) async fn open(input: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, Failure> {
+    open_for(input, "an archive").await
+}
+
+/// Opens a file that holds this; `-` is the standard input.
+pub(super) async fn open_for(
+    input: &str,
+    what: &str,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, Failure> {
     if input != "-" {
         let file = tokio::fs::File::open(input).await;
         let file = file.map_err(|error| Failure::io(format!("cannot open {input:?}"), &error))?;
@@ -48,7 +56,7 @@ pub(super) async fn open(input: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, 
     }
     if terminal::is_interactive() {
         return Err(
-            Failure::usage("the standard input is a terminal, not an archive")
+            Failure::usage(format!("the standard input is a terminal, not {what}"))
                 .hint("give a file, or pipe one in"),
         );
     }

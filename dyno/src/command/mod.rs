@@ -27,6 +27,7 @@ pub(crate) mod resume;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod secret;
 pub(crate) mod start;
 pub(crate) mod stats;
 mod status;
@@ -34,6 +35,7 @@ pub(crate) mod stop;
 pub(crate) mod top;
 mod usage;
 pub(crate) mod version;
+pub(crate) mod volume;
 pub(crate) mod wait;
 pub(crate) mod why;
 

@@ -5,6 +5,7 @@
 //! they are known, in the engine.
 
 mod capability;
+mod given;
 mod health;
 mod limits;
 mod mounts;
@@ -61,7 +62,8 @@ pub fn check(spec: &DynoSpec, facts: &HostFacts, paths: &Paths) -> Result<(), Ap
     capabilities(&spec.security)?;
     limits::check(spec, facts)?;
     ports::check(&spec.ports)?;
-    mounts::check(spec, paths)
+    mounts::check(spec, paths)?;
+    given::check(spec)
 }
 
 fn check_strings(spec: &DynoSpec) -> Result<(), ApiError> {

@@ -13,7 +13,7 @@ use crate::durable::from_io;
 use crate::paths::Paths;
 
 /// What a dyno's own mounts stand on; nothing may be mounted over these.
-const RESERVED: [&str; 6] = ["/", "/proc", "/sys", "/dev", "/dev/pts", "/sys/fs/cgroup"];
+pub(super) const RESERVED: [&str; 6] = ["/", "/proc", "/sys", "/dev", "/dev/pts", "/sys/fs/cgroup"];
 
 /// The kernel's own views of the whole machine: a dyno gets its own instead.
 const FORBIDDEN_SOURCES: [&str; 4] = ["/", "/proc", "/sys", "/dev"];
@@ -76,7 +76,7 @@ pub(super) fn check(spec: &DynoSpec, paths: &Paths) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn target(mount: &Mount) -> &str {
+pub(super) fn target(mount: &Mount) -> &str {
     match mount {
         Mount::Volume { target, .. } | Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => {
             target
@@ -84,7 +84,7 @@ fn target(mount: &Mount) -> &str {
     }
 }
 
-fn check_path(what: &str, path: &str) -> Result<(), ApiError> {
+pub(super) fn check_path(what: &str, path: &str) -> Result<(), ApiError> {
     let odd = !path.starts_with('/')
         || path.contains('\0')
         || path.len() >= 4096

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dyno_api::dyno::{Mount as Wanted, NetMode};
 use dyno_api::error::ApiError;
+use dyno_api::secret::SecretFile;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::{BundleError, Inputs};
@@ -14,6 +15,8 @@ use crate::paths::text;
 pub(super) const NOTIFY_SOCKET: &str = "/run/notify.sock";
 const DEFAULT_SHM: u64 = 64 << 20;
 const DEFAULT_TMPFS: u64 = 64 << 20;
+/// How a single file of the host's is shown.
+const SMALL_FILE: [&str; 6] = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
 
 pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
     let mut mounts = vec![root(inputs)?];
@@ -24,10 +27,10 @@ pub(super) fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
     }
     mounts.extend(wanted(inputs)?);
     mounts.extend(small_files(inputs)?);
+    mounts.extend(given(inputs)?);
     if inputs.record.spec.health.notify {
         let socket = text(&inputs.paths.dyno(&inputs.record.id).notify_socket());
-        let options = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
-        mounts.push(bind(&socket, NOTIFY_SOCKET, &options)?);
+        mounts.push(bind(&socket, NOTIFY_SOCKET, &SMALL_FILE)?);
     }
     Ok(mounts)
 }
@@ -171,16 +174,34 @@ fn access(read_only: bool) -> &'static str {
 /// P19: generated on the host's tmpfs, read-only inside.
 fn small_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
     let own = inputs.paths.dyno(&inputs.record.id);
-    let targets: Vec<_> = inputs.record.spec.mounts.iter().map(target).collect();
+    let spec = &inputs.record.spec;
+    let targets: Vec<String> = spec
+        .mounts
+        .iter()
+        .map(|mount| target(mount).to_owned())
+        .chain(spec.secrets.iter().map(SecretFile::path))
+        .chain(spec.config_files.iter().map(|file| file.target.clone()))
+        .collect();
     ["hosts", "resolv.conf", "hostname"]
         .iter()
         .map(|name| (name, format!("/etc/{name}")))
         // Who mounts their own file there wants that one.
-        .filter(|(_, path)| !targets.contains(&path.as_str()))
-        .map(|(name, path)| {
-            let options = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
-            bind(&text(&own.file(name)), &path, &options)
-        })
+        .filter(|(_, path)| !targets.contains(path))
+        .map(|(name, path)| bind(&text(&own.file(name)), &path, &SMALL_FILE))
+        .collect()
+}
+
+/// P19: secrets and configuration files, where the request has them.
+fn given(inputs: &Inputs<'_>) -> Result<Vec<Mount>, BundleError> {
+    let own = inputs.paths.dyno(&inputs.record.id);
+    let spec = &inputs.record.spec;
+    let secrets = spec.secrets.iter().enumerate();
+    let secrets = secrets.map(|(number, file)| (own.secret(number), file.path()));
+    let files = spec.config_files.iter().enumerate();
+    let files = files.map(|(number, file)| (own.config_file(number), file.target.clone()));
+    secrets
+        .chain(files)
+        .map(|(source, target)| bind(&text(&source), &target, &SMALL_FILE))
         .collect()
 }
 

@@ -39,7 +39,7 @@ const FOLLOWED: Duration = Duration::from_secs(10);
 type Shared = State<Arc<Host>>;
 
 /// Work that goes on to its end when the client goes away.
-async fn completed<T: Send + 'static>(
+pub(super) async fn completed<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Answer<T> {
     match tokio::spawn(work).await {

@@ -56,7 +56,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let body = read(request).await?;
+        let body = read(request, MAX_BODY).await?;
         // A body that may be left out is an object without fields.
         let body = if body.is_empty() {
             Bytes::from_static(b"{}")
@@ -69,12 +69,13 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Failure> {
-    let limited = Limited::new(request.into_body(), MAX_BODY);
+/// A whole body of at most so many bytes.
+pub(super) async fn read(request: Request, most: usize) -> Result<Bytes, Failure> {
+    let limited = Limited::new(request.into_body(), most);
     match tokio::time::timeout(BODY_TIME, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(invalid(format!("the body is larger than {MAX_BODY} bytes")))
+            Err(invalid(format!("the body is larger than {most} bytes")))
         }
         Ok(Err(error)) => Err(invalid(format!("the body broke off: {error}"))),
         Err(_) => Err(invalid(format!(

@@ -28,7 +28,11 @@ pub(super) async fn pack(
     Path(dyno): Path<String>,
     Params(query): Params<ArchiveQuery>,
 ) -> Answer<Response> {
-    let packing = files::pack(&host, &dyno, &query.path).await?;
+    Ok(tar(files::pack(&host, &dyno, &query.path).await?))
+}
+
+/// An answer that is an archive.
+pub(super) fn tar(packing: files::Packing) -> Response {
     let chunks = stream::unfold(Some(packing), |packing| async move {
         let mut packing = packing?;
         match packing.next().await {
@@ -39,7 +43,7 @@ pub(super) async fn pack(
         }
     });
     let body = Body::from_stream(chunks);
-    Ok(([(header::CONTENT_TYPE, TAR)], body).into_response())
+    ([(header::CONTENT_TYPE, TAR)], body).into_response()
 }
 
 pub(super) async fn place(

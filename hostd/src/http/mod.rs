@@ -4,7 +4,7 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, files, images, drains, host   one handler per operation of the OpenAPI document
+//! dynos, drains, files, images, secrets, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
@@ -19,8 +19,10 @@ mod host;
 mod images;
 mod listener;
 mod observe;
+mod secrets;
 mod upgrade;
 mod upload;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -81,6 +83,32 @@ fn routes() -> Routes {
         ("/v1/images/pull", post(images::pull)),
         ("/v1/images/load", post(images::load)),
         ("/v1/images/import", post(images::import)),
+        ("/v1/secrets", get(secrets::list)),
+        (
+            "/v1/secrets/{secret}",
+            get(secrets::inspect)
+                .put(secrets::set)
+                .delete(secrets::remove),
+        ),
+        ("/v1/secret-key/rotate", post(secrets::rotate)),
+        ("/v1/volumes", get(volumes::list).post(volumes::create)),
+        (
+            "/v1/volumes/{volume}",
+            get(volumes::inspect).delete(volumes::remove),
+        ),
+        (
+            "/v1/volumes/{volume}/snapshots",
+            get(volumes::snapshots).post(volumes::snapshot),
+        ),
+        (
+            "/v1/volumes/{volume}/snapshots/{snapshot}",
+            delete(volumes::remove_snapshot),
+        ),
+        ("/v1/volumes/{volume}/rollback", post(volumes::roll_back)),
+        (
+            "/v1/volumes/{volume}/archive",
+            get(volumes::export).put(volumes::import),
+        ),
         // A reference has slashes, and may be one of the three words above.
         ("/v1/images/{*reference}", delete(images::remove)),
     ]

@@ -14,7 +14,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor, signal, trash};
+use crate::{cgroups, monitor, secrets, signal, trash};
 
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
@@ -192,9 +192,11 @@ impl Supervisor {
         // Forgetting the connections of an address takes the kernel longest:
         // nobody waits for it where the dyno goes altogether.
         let detaching = self.detach();
-        let run = self.host.paths.dyno(&self.record.id).run;
+        let own = self.host.paths.dyno(&self.record.id);
         let trash = self.host.paths.run_trash();
         let removed = blocking(move || {
+            secrets::take_back(&own)?;
+            let run = own.run;
             trash::throw(&run, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
         })

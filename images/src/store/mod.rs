@@ -118,6 +118,12 @@ pub(crate) fn failed<'a>(
 }
 
 impl Store {
+    /// Where it has strangers' archives read.
+    #[must_use]
+    pub fn jail(&self) -> &Jail {
+        &self.inner.jail
+    }
+
     /// Opens the store in `root`, creating it (0700) if it is not there, and removes what an
     /// earlier process left half-made.
     ///

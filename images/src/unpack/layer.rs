@@ -38,8 +38,18 @@ pub(super) struct Layer {
     folder_times: Vec<(Vec<u8>, Timespec)>,
     folder_name_bytes: u64,
     buffer: Vec<u8>,
-    /// It is no layer but files among files: no name has a meaning.
-    plain: bool,
+    purpose: Purpose,
+}
+
+/// What the files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A layer: some names have a meaning.
+    Layer,
+    /// All files of a folder.
+    Whole,
+    /// Files among others.
+    Among,
 }
 
 impl Layer {
@@ -54,7 +64,7 @@ impl Layer {
             folder_times: Vec::new(),
             folder_name_bytes: 0,
             buffer: vec![0; 128 << 10],
-            plain: false,
+            purpose: Purpose::Layer,
         }
     }
 
@@ -62,7 +72,15 @@ impl Layer {
     /// there makes place only for its like.
     pub(super) fn plain(root: OwnedFd, limits: Limits) -> Layer {
         Layer {
-            plain: true,
+            purpose: Purpose::Among,
+            ..Layer::new(root, limits)
+        }
+    }
+
+    /// All files of a folder, which is empty: whiteouts are names like others.
+    pub(super) fn whole(root: OwnedFd, limits: Limits) -> Layer {
+        Layer {
+            purpose: Purpose::Whole,
             ..Layer::new(root, limits)
         }
     }
@@ -82,11 +100,10 @@ impl Layer {
         }
         let parts = self.parts(&member.path)?;
         let parts = parts.as_slice();
-        if self.plain {
-            if self.is_there(member, parts)? {
-                return Ok(());
-            }
-        } else if let Some((name, parents)) = parts.split_last() {
+        if self.purpose == Purpose::Among && self.is_there(member, parts)? {
+            return Ok(());
+        }
+        if let (Purpose::Layer, Some((name, parents))) = (self.purpose, parts.split_last()) {
             if parents.iter().any(|part| part.starts_with(WHITEOUT)) {
                 return Err(Refusal::entry(&member.path, "below a whiteout"));
             }
@@ -290,7 +307,7 @@ impl Layer {
 
     fn hard_link(&mut self, member: &Member, parts: &Parts<'_>) -> Result<(), Refusal> {
         let target = self.parts(&member.link)?;
-        if !self.plain && target.iter().any(|part| part.starts_with(WHITEOUT)) {
+        if self.purpose == Purpose::Layer && target.iter().any(|part| part.starts_with(WHITEOUT)) {
             return Err(Refusal::entry(&member.path, "hard link to a whiteout"));
         }
         if target == parts {
@@ -346,7 +363,7 @@ impl Layer {
     /// files come without any.
     fn kept_xattrs(&self, member: &Member) -> Vec<(Vec<u8>, Vec<u8>)> {
         let kept = |name: &[u8]| {
-            if self.plain {
+            if self.purpose == Purpose::Among {
                 return false;
             }
             name == b"security.capability"

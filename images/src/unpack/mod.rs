@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::pack;
+use crate::{dump, pack};
 
 mod archive;
 mod error;
@@ -81,12 +81,18 @@ impl Summary {
 /// With `place PATH` its standard input is an archive that is put there, among what is there;
 /// with `pack PATH` its standard output is the archive, and the exit code 3 where there is no
 /// such path.
+///
+/// With `fill` and the four numbers its standard input is an archive of files that are no layer,
+/// for the current folder, which is empty; with `dump` its standard output is the archive of the
+/// current folder.
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = String>) -> std::process::ExitCode {
     let arguments: Vec<String> = arguments.collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let unpacked = match words.as_slice() {
-        ["pack", path] => return pack_to_stdout(path),
+        ["pack", path] => return told(pack::pack(path, io::stdout().lock())),
+        ["dump"] => return told(dump::dump(io::stdout().lock())),
+        ["fill", ..] => limits(arguments.into_iter().skip(1)).map(fill_here),
         ["place", path] => Some(place::place(path, io::stdin())),
         _ => limits(arguments.into_iter()).map(unpack_here),
     };
@@ -94,7 +100,8 @@ pub fn main(arguments: impl Iterator<Item = String>) -> std::process::ExitCode {
         Some(Ok(summary)) => Report::Done(summary),
         Some(Err(refusal)) => Report::Failed(refusal.chain()),
         None => Report::Failed(
-            "usage: dyno-unpack BYTES ENTRIES DEPTH PATH_BYTES | place PATH | pack PATH".to_owned(),
+            "usage: dyno-unpack BYTES ENTRIES DEPTH PATH_BYTES | fill BYTES ENTRIES DEPTH PATH_BYTES | \
+             place PATH | pack PATH | dump".to_owned(),
         ),
     };
     let done = matches!(report, Report::Done(_));
@@ -104,8 +111,9 @@ pub fn main(arguments: impl Iterator<Item = String>) -> std::process::ExitCode {
     }
 }
 
-fn pack_to_stdout(path: &str) -> std::process::ExitCode {
-    match pack::pack(path, io::stdout().lock()) {
+/// The exit code of what writes an archive; why it failed goes to standard error.
+fn told(written: io::Result<()>) -> std::process::ExitCode {
+    match written {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             let code = match error.kind() {
@@ -134,27 +142,33 @@ fn limits(mut arguments: impl Iterator<Item = String>) -> Option<Limits> {
 }
 
 fn unpack_here(limits: Limits) -> Result<Summary, Refusal> {
-    // Modes come from the archive alone.
-    rustix::process::umask(Mode::empty());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root =
-        rustix::fs::open(".", flags, Mode::empty()).map_err(Refusal::writing("open", b"."))?;
-    unpack(io::stdin(), root, limits, |bytes| {
+    let layer = layer::Layer::new(here()?, limits);
+    unpack(io::stdin(), layer, limits, |bytes| {
         say(&Report::Progress { bytes })
     })
 }
 
-/// Unpacks the layer `input` into the folder `root`, telling `progress` the decompressed bytes
-/// now and then.
+fn fill_here(limits: Limits) -> Result<Summary, Refusal> {
+    let files = layer::Layer::whole(here()?, limits);
+    unpack(io::stdin(), files, limits, |_bytes| Ok(()))
+}
+
+fn here() -> Result<OwnedFd, Refusal> {
+    // Modes come from the archive alone.
+    rustix::process::umask(Mode::empty());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(".", flags, Mode::empty()).map_err(Refusal::writing("open", b"."))
+}
+
+/// Unpacks `input` as `layer` has it, telling `progress` the decompressed bytes now and then.
 fn unpack(
     input: impl io::Read + 'static,
-    root: OwnedFd,
+    mut layer: layer::Layer,
     limits: Limits,
     progress: impl FnMut(u64) -> io::Result<()> + 'static,
 ) -> Result<Summary, Refusal> {
     let stream = stream::Stream::new(input, limits.bytes, progress).map_err(Refusal::Stream)?;
     let mut archive = archive::Archive::new(stream);
-    let mut layer = layer::Layer::new(root, limits);
     while let Some(member) = archive.next()? {
         layer.apply(&member, &mut archive)?;
     }

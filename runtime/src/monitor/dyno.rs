@@ -1,8 +1,10 @@
 //! The dyno itself: what the machine decides is done here. Its end has a room
 //! of its own, `ending`.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,11 +15,13 @@ use super::driver::Monitor;
 use super::ending::Sweep;
 use super::failure::{exit_code, words};
 use super::machine::{Action, Conflict, Event};
-use super::protocol::{ExitStatus, Failure, FailureKind};
+use super::protocol::{Config, ExitStatus, Failure, FailureKind};
 use super::streams::Streams;
 use crate::container::{Container, Created, Parent, Process, Stdio};
 use crate::sys;
 
+/// P15: bytes of the file of variables; execve(2) takes no more.
+const MAX_VARIABLES: u64 = 4 << 20;
 /// How long the removal of an empty cgroup may take.
 pub(super) const REMOVAL: Duration = Duration::from_secs(2);
 
@@ -134,15 +138,36 @@ pub(super) fn stdio(container: &Container, fed: bool) -> io::Result<(Streams, St
     Streams::pipes(fed, process.user(), container.bundle())
 }
 
+/// The variables of the configuration's file. They are secrets: what is wrong with
+/// them is told without a byte of them.
+fn variables(path: &Path) -> Result<Vec<String>, Failure> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_VARIABLES).read_to_end(&mut text));
+    read.map_err(|error| {
+        let message = format!("read the variables of {}: {error}", path.display());
+        Failure::new(FailureKind::Internal, message)
+    })?;
+    serde_json::from_slice(&text).map_err(|_secret| {
+        let message = format!("{} is no list of variables", path.display());
+        Failure::new(FailureKind::Internal, message)
+    })
+}
+
 /// A created init with our ends of its streams.
-pub(super) fn create(container: &mut Container, fed: bool) -> Result<(Created, Streams), Failure> {
+pub(super) fn create(
+    container: &mut Container,
+    config: &Config,
+) -> Result<(Created, Streams), Failure> {
+    if let Some(path) = &config.env_file {
+        container.set_variables(variables(path)?);
+    }
     let internal = |error: io::Error| {
         Failure::new(
             FailureKind::Internal,
             format!("make standard streams: {error}"),
         )
     };
-    let (streams, stdio) = stdio(container, fed).map_err(internal)?;
+    let (streams, stdio) = stdio(container, config.stdin).map_err(internal)?;
     let mut created = container
         .create(stdio, Parent::Monitor)
         .map_err(|error| Failure::from(&error))?;
@@ -220,7 +245,7 @@ impl Monitor {
     fn launch(&mut self) -> Event {
         // Somebody may have held still what had just ended.
         self.go_on();
-        match create(&mut self.container, self.config.stdin) {
+        match create(&mut self.container, &self.config) {
             Ok((created, streams)) => {
                 self.dyno.init = Some(Init::Waiting(Box::new(created)));
                 self.dyno.streams = streams;

@@ -59,6 +59,10 @@ pub struct Config {
     /// `notify.sock`; the bundle mounts it. Not when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<NotifyConfig>,
+    /// Variables beside those of the bundle: a JSON list of `NAME=value`, read anew
+    /// at each start, so that what is secret is in no bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<PathBuf>,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]

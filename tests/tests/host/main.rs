@@ -13,4 +13,6 @@ mod metrics;
 mod network;
 mod order;
 mod refusals;
+mod secrets;
 mod supervision;
+mod volumes;

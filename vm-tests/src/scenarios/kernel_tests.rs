@@ -52,6 +52,22 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "dyno-tests::host cycles::",
         "a thousand lives take half an hour without KVM",
     ),
+    (
+        "dyno-tests::host secrets::a_record_that_was_changed",
+        "what hostd makes of its own files",
+    ),
+    (
+        "dyno-tests::host secrets::what_is_no_secret",
+        "refused before the kernel is asked",
+    ),
+    (
+        "dyno-tests::host volumes::a_volume_is_made_shown",
+        "what hostd makes of its own files",
+    ),
+    (
+        "dyno-tests::host volumes::where_there_are_reflinks",
+        "the guest has no mkfs.xfs",
+    ),
     ("dyno-tests::images ", "needs docker-registry and skopeo"),
     ("dyno-tests::real ", "needs docker-registry and skopeo"),
     (

@@ -138,6 +138,7 @@ fn redact(dyno: &mut Dyno) {
         command,
         entrypoint,
         health,
+        config_files,
         ..
     } = &mut dyno.spec;
     let checks = [
@@ -146,6 +147,8 @@ fn redact(dyno: &mut Dyno) {
         &mut health.readiness,
     ];
     checks.into_iter().flatten().for_each(redact_check);
+    // Lists do not tell it anyway.
+    config_files.iter_mut().for_each(|file| file.content = None);
     let arguments = command.iter_mut().chain(entrypoint.iter_mut().flatten());
     for value in env.values_mut().chain(labels.values_mut()).chain(arguments) {
         REDACTED.clone_into(value);

@@ -9,6 +9,7 @@
 
 pub(crate) mod environment;
 mod foreground;
+mod given;
 mod health;
 mod logs;
 mod spec;

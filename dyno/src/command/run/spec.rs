@@ -11,6 +11,7 @@ use dyno_api::dyno::{
 use dyno_api::name::DynoName;
 
 use super::environment::EnvArgs;
+use super::given::GivenArgs;
 use super::health::HealthArgs;
 use super::logs::LogArgs;
 use crate::failure::Failure;
@@ -110,6 +111,8 @@ pub(super) struct SpecArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     stop_grace: Option<Duration>,
     #[command(flatten)]
+    given: GivenArgs,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -137,7 +140,7 @@ impl SpecArgs {
         cwd: &Path,
     ) -> Result<DynoSpec, Failure> {
         let mounts = self.volume.into_iter().chain(self.tmpfs);
-        Ok(DynoSpec {
+        let mut spec = DynoSpec {
             name: self.name,
             image,
             platform: self.platform,
@@ -173,7 +176,9 @@ impl SpecArgs {
             devices: self.device,
             log: self.log.into_options(),
             ..DynoSpec::default()
-        })
+        };
+        self.given.into_spec(&mut spec, cwd)?;
+        Ok(spec)
     }
 }
 

@@ -1,0 +1,206 @@
+//! What of volumes is where on disk.
+//!
+//! ```text
+//!  volumes/NAME/                        a volume's files, and nothing else
+//!          .records/NAME.json           what was asked for with it
+//!          .snapshots/NAME/SNAP/files/  a snapshot's files
+//!                              snapshot.json
+//!          .new/                        what is being made; renamed when it is whole
+//!          .trash/                      what is being removed
+//!          .held/ID                     dynos that are paused for a copy
+//! ```
+//! All of one file system, so that a rename is all it takes to have something or not.
+//! No volume's name begins with a dot.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dyno_api::name::{DynoId, DynoName};
+use dyno_api::volume::VolumeSource;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, DurableError};
+use crate::trash;
+
+/// The version of [`VolumeRecord`] and [`SnapshotRecord`].
+pub(super) const VERSION: u32 = 1;
+
+/// A volume's record. One that an earlier hostd made has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VolumeRecord {
+    pub(super) version: u32,
+    pub(super) created: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) quota: Option<Quota>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<VolumeSource>,
+}
+
+/// Limits, and the project that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    pub(super) project: u32,
+    pub(super) bytes: Option<u64>,
+    pub(super) inodes: Option<u64>,
+}
+
+/// A snapshot's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnapshotRecord {
+    pub(super) version: u32,
+    pub(super) created: Timestamp,
+    pub(super) bytes: u64,
+    pub(super) reflinked: bool,
+    pub(super) live: bool,
+}
+
+/// The folder of all volumes.
+#[derive(Debug, Clone)]
+pub(super) struct Folders(PathBuf);
+
+/// A folder that is being made; removed where it is not put in its place.
+#[derive(Debug)]
+pub(super) struct Making {
+    pub(super) path: PathBuf,
+    trash: PathBuf,
+}
+
+impl Folders {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self(root)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn data(&self, volume: &DynoName) -> PathBuf {
+        self.0.join(volume.as_str())
+    }
+
+    pub(super) fn record(&self, volume: &DynoName) -> PathBuf {
+        self.0.join(".records").join(format!("{volume}.json"))
+    }
+
+    pub(super) fn snapshots(&self, volume: &DynoName) -> PathBuf {
+        self.0.join(".snapshots").join(volume.as_str())
+    }
+
+    pub(super) fn snapshot(&self, volume: &DynoName, snapshot: &DynoName) -> PathBuf {
+        self.snapshots(volume).join(snapshot.as_str())
+    }
+
+    pub(super) fn held(&self) -> PathBuf {
+        self.0.join(".held")
+    }
+
+    pub(super) fn held_by(&self, dyno: &DynoId) -> PathBuf {
+        self.held().join(dyno.as_str())
+    }
+
+    fn being_made(&self) -> PathBuf {
+        self.0.join(".new")
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.0.join(".trash")
+    }
+
+    /// Volumes and snapshots by the names of their folders, in order.
+    pub(super) fn names(folder: &Path) -> io::Result<Vec<DynoName>> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok()),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// A new empty folder, to be filled and then put in its place.
+    pub(super) fn make(&self) -> io::Result<Making> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        make_folder(&self.being_made())?;
+        make_folder(&self.trash())?;
+        let path = self
+            .being_made()
+            .join(format!("{}-{number}", std::process::id()));
+        make_folder(&path)?;
+        Ok(Making {
+            path,
+            trash: self.trash(),
+        })
+    }
+
+    /// Takes a folder away at once; what is in it goes while nobody waits.
+    pub(super) fn throw(&self, folder: &Path) -> io::Result<()> {
+        make_folder(&self.trash())?;
+        trash::throw(folder, &self.trash())?;
+        match folder.parent() {
+            Some(parent) => sync(parent),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what a crash has left.
+    pub(super) fn sweep(&self) {
+        for folder in [self.being_made(), self.trash()] {
+            if folder.exists()
+                && let Err(error) = trash::empty(&folder)
+            {
+                tracing::warn!(%error, folder = %folder.display(), "what is left of a volume stays");
+            }
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Err(error) = trash::throw(&self.path, &self.trash) {
+            tracing::warn!(%error, folder = %self.path.display(), "half a volume stays until the next start");
+        }
+    }
+}
+
+/// Makes a folder that is root's, and those above it.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// What is in this folder by name survives a power cut from here on.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Reads a record of this version.
+pub(super) fn read<T: DeserializeOwned>(
+    path: &Path,
+    version: impl Fn(&T) -> u32,
+) -> Result<Option<T>, DurableError> {
+    match durable::read_json::<T>(path)? {
+        Some(record) if version(&record) != VERSION => Err(DurableError::Version {
+            path: path.to_owned(),
+            found: version(&record),
+            known: VERSION,
+        }),
+        other => Ok(other),
+    }
+}

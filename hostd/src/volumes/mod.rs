@@ -1,0 +1,626 @@
+//! Volumes: data that outlives dynos.
+//!
+//! ```text
+//! folders   what is where, and records       copy    a folder with all in it
+//! quota     limits, by the file system       usage   what is taken up
+//! still     dynos that are paused meanwhile  transfer  tar streams, in the jail
+//! ```
+//! What is made has its name by one rename when it is whole; what is removed goes by
+//! one. One thing is done to a volume at a time, and no dyno is started on it meanwhile.
+
+mod copy;
+mod folders;
+mod quota;
+mod still;
+mod transfer;
+mod usage;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dyno_api::dyno::{Dyno, DynoSpec, Mount};
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::name::DynoName;
+use dyno_api::volume::{
+    Snapshot, SnapshotRequest, Volume, VolumeQuota, VolumeSource, VolumeSpec, VolumeUsage,
+};
+use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::durable::{self, Survives, from_io};
+use crate::host::{Host, blocking};
+use copy::Copied;
+use folders::{Folders, Making, SnapshotRecord, VERSION, VolumeRecord};
+use still::Still;
+
+pub(crate) use transfer::{export, import};
+
+/// P15: snapshots of one volume.
+const MAX_SNAPSHOTS: usize = 1000;
+
+/// The volumes of one host.
+#[derive(Debug)]
+pub struct Volumes {
+    folders: Folders,
+    busy: Arc<Mutex<BTreeSet<DynoName>>>,
+}
+
+/// A volume that nothing else is done to as long as this is kept.
+#[derive(Debug)]
+struct Claim {
+    name: DynoName,
+    busy: Arc<Mutex<BTreeSet<DynoName>>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.remove(&self.name);
+    }
+}
+
+impl Volumes {
+    /// The volumes in this folder. What a crash has left half-made goes.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        let folders = Folders::new(root);
+        folders.sweep();
+        Self {
+            folders,
+            busy: Arc::default(),
+        }
+    }
+
+    /// Does what has to be seen by whoever claims one of these volumes next.
+    ///
+    /// # Errors
+    /// Conflict where one of them is claimed; what `work` says.
+    pub(crate) fn unless_busy<T>(
+        &self,
+        spec: &DynoSpec,
+        work: impl FnOnce() -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        match mounted(spec).find(|name| busy.contains(name)) {
+            Some(name) => Err(in_work(name)),
+            None => work(),
+        }
+    }
+
+    fn claim(&self, name: &DynoName) -> Result<Claim, ApiError> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        match busy.insert(name.clone()) {
+            false => Err(in_work(name)),
+            true => Ok(Claim {
+                name: name.clone(),
+                busy: self.busy.clone(),
+            }),
+        }
+    }
+
+    /// Makes the volumes of a dyno that are missing.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn make_missing(&self, spec: &DynoSpec) -> Result<(), ApiError> {
+        for name in mounted(spec) {
+            let data = self.folders.data(name);
+            if data.exists() {
+                continue;
+            }
+            self.write_record(name, &VolumeRecord::new(None, None), Survives::Crash)?;
+            open_folder(&data).map_err(failed("make", &data))?;
+        }
+        Ok(())
+    }
+
+    fn write_record(
+        &self,
+        name: &DynoName,
+        record: &VolumeRecord,
+        survives: Survives,
+    ) -> Result<(), ApiError> {
+        let path = self.folders.record(name);
+        let folder = path.parent().unwrap_or(self.folders.root());
+        folders::make_folder(folder).map_err(failed("make", folder))?;
+        Ok(durable::write_json(&path, record, survives)?)
+    }
+
+    fn record(&self, name: &DynoName) -> Result<Option<VolumeRecord>, ApiError> {
+        let path = self.folders.record(name);
+        Ok(folders::read(&path, |record: &VolumeRecord| {
+            record.version
+        })?)
+    }
+
+    fn must_exist(&self, name: &DynoName) -> Result<(), ApiError> {
+        match self.folders.data(name).is_dir() {
+            true => Ok(()),
+            false => Err(missing(name)),
+        }
+    }
+
+    fn must_not_exist(&self, name: &DynoName) -> Result<(), ApiError> {
+        match self.folders.data(name).exists() {
+            false => Ok(()),
+            true => Err(ApiError::new(
+                ErrorKind::Conflict,
+                format!("there is a volume {name} already"),
+            )),
+        }
+    }
+
+    /// The folder whose files are meant.
+    fn source(&self, source: &VolumeSource) -> Result<PathBuf, ApiError> {
+        self.must_exist(&source.volume)?;
+        let Some(snapshot) = &source.snapshot else {
+            return Ok(self.folders.data(&source.volume));
+        };
+        self.snapshot_record(&source.volume, snapshot)?;
+        Ok(self
+            .folders
+            .snapshot(&source.volume, snapshot)
+            .join("files"))
+    }
+
+    fn snapshot_record(
+        &self,
+        volume: &DynoName,
+        snapshot: &DynoName,
+    ) -> Result<SnapshotRecord, ApiError> {
+        let folder = self.folders.snapshot(volume, snapshot);
+        let path = folder.join("snapshot.json");
+        let record = folders::read(&path, |record: &SnapshotRecord| record.version)?;
+        record.ok_or_else(|| {
+            let message = format!("volume {volume} has no snapshot {snapshot}");
+            ApiError::new(ErrorKind::NotFound, message)
+                .hint(format!("`dyno volume snapshots {volume}` lists them"))
+        })
+    }
+
+    /// A folder for a new volume, with its quota.
+    fn begin(&self, wanted: VolumeQuota) -> Result<(Making, Option<folders::Quota>), ApiError> {
+        let making = self
+            .folders
+            .make()
+            .map_err(failed("make", self.folders.root()))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&making.path, mode).map_err(failed("make", &making.path))?;
+        let quota = match wanted.is_unset() {
+            true => None,
+            false => Some(quota::give(&making.path, wanted)?),
+        };
+        Ok((making, quota))
+    }
+
+    /// Gives what was made its name; it survives a power cut when this returns.
+    fn finish(
+        &self,
+        name: &DynoName,
+        making: &Making,
+        record: &VolumeRecord,
+    ) -> Result<(), ApiError> {
+        if let Some(given) = record.quota {
+            quota::check(&making.path, given)?;
+        }
+        self.write_record(name, record, Survives::PowerCut)?;
+        let data = self.folders.data(name);
+        match renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE) {
+            Ok(()) => folders::sync(self.folders.root()).map_err(failed("sync", &data)),
+            Err(rustix::io::Errno::EXIST) => self.must_not_exist(name),
+            Err(error) => Err(failed("make", &data)(error.into())),
+        }
+    }
+
+    /// What is known of a volume; what it takes up is counted only where that is asked.
+    fn shown(&self, dynos: &[Dyno], name: &DynoName) -> Result<Volume, ApiError> {
+        let record = self.record(name)?;
+        let snapshots = self.folders.snapshots(name);
+        let count = Folders::names(&snapshots).map_err(failed("read", &snapshots))?;
+        let users = dynos.iter().filter(|dyno| mounts(&dyno.spec, name));
+        Ok(Volume {
+            name: name.clone(),
+            created: record.as_ref().map(|record| record.created),
+            quota: record.as_ref().and_then(|record| record.quota).map_or_else(
+                VolumeQuota::default,
+                |quota| VolumeQuota {
+                    bytes: quota.bytes,
+                    inodes: quota.inodes,
+                },
+            ),
+            from: record.and_then(|record| record.from),
+            snapshots: count.len() as u64,
+            used_by: users.map(|dyno| dyno.name.clone()).collect(),
+            usage: None,
+        })
+    }
+
+    fn usage(&self, name: &DynoName) -> Result<VolumeUsage, ApiError> {
+        let data = self.folders.data(name);
+        let found = match self.record(name)?.and_then(|record| record.quota) {
+            Some(given) => quota::usage(&data, given),
+            None => usage::count(&data),
+        };
+        found.map_err(failed("look at", &data))
+    }
+}
+
+impl VolumeRecord {
+    fn new(quota: Option<folders::Quota>, from: Option<VolumeSource>) -> Self {
+        Self {
+            version: VERSION,
+            created: Timestamp::now(),
+            quota,
+            from,
+        }
+    }
+}
+
+fn failed<'a>(operation: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> ApiError + 'a {
+    move |error| from_io(&format!("cannot {operation} {}", path.display()), &error)
+}
+
+/// A volume's own folder is the dyno's: its mode shows inside.
+fn open_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+}
+
+fn missing(name: &DynoName) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("there is no volume {name}"))
+        .hint("`dyno volume ls` lists them")
+}
+
+fn in_work(name: &DynoName) -> ApiError {
+    ApiError::new(
+        ErrorKind::Conflict,
+        format!("volume {name} is being copied or changed"),
+    )
+    .hint("try again when that is done")
+}
+
+/// The volumes that a specification mounts.
+fn mounted(spec: &DynoSpec) -> impl Iterator<Item = &DynoName> {
+    spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Volume { name, .. } => Some(name),
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    })
+}
+
+fn mounts(spec: &DynoSpec, volume: &DynoName) -> bool {
+    mounted(spec).any(|name| name == volume)
+}
+
+fn dynos(host: &Host) -> Vec<Dyno> {
+    let handles = host.registry().handles();
+    let mut dynos: Vec<Dyno> = handles.iter().map(|handle| handle.dyno()).collect();
+    dynos.sort_by(|one, other| one.name.cmp(&other.name));
+    dynos
+}
+
+/// The name of a volume or snapshot in a request.
+pub(crate) fn parse(name: &str) -> Result<DynoName, ApiError> {
+    name.parse::<DynoName>()
+        .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
+}
+
+/// Lets dynos go on that an earlier hostd has paused for a copy.
+pub(crate) async fn let_go(host: &Arc<Host>) {
+    still::end_earlier(host, &host.volumes.folders).await;
+}
+
+/// Every volume.
+///
+/// # Errors
+/// When their folder or a record cannot be read.
+pub(crate) async fn list(host: Arc<Host>) -> Result<Vec<Volume>, ApiError> {
+    blocking(move || {
+        let root = host.volumes.folders.root();
+        let names = Folders::names(root).map_err(failed("read", root))?;
+        let dynos = dynos(&host);
+        names
+            .iter()
+            .map(|name| host.volumes.shown(&dynos, name))
+            .collect()
+    })
+    .await
+}
+
+/// One volume, with what it takes up.
+///
+/// # Errors
+/// NotFound.
+pub(crate) async fn inspect(host: Arc<Host>, name: &str) -> Result<Volume, ApiError> {
+    let name = parse(name)?;
+    blocking(move || {
+        host.volumes.must_exist(&name)?;
+        let mut volume = host.volumes.shown(&dynos(&host), &name)?;
+        volume.usage = Some(host.volumes.usage(&name)?);
+        Ok(volume)
+    })
+    .await
+}
+
+/// Makes a volume, empty or a copy.
+///
+/// # Errors
+/// Conflict where the name is taken; Unsupported for a quota that nobody would enforce;
+/// why it cannot be copied. Nothing of it is left then.
+pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, ApiError> {
+    let claim = host.volumes.claim(&spec.name)?;
+    host.volumes.must_not_exist(&spec.name)?;
+    let mut source = None;
+    if let Some(from) = &spec.from {
+        source = Some(Source::open(&host, from, spec.live).await?);
+    }
+    let shared = host.clone();
+    let path = source.as_ref().map(|source| source.path.clone());
+    let made = blocking(move || {
+        let _claim = claim;
+        let (making, quota) = shared.volumes.begin(spec.quota)?;
+        if let Some(from) = path {
+            copied(&from, &making.path)?;
+        }
+        let record = VolumeRecord::new(quota, spec.from);
+        shared.volumes.finish(&spec.name, &making, &record)?;
+        shared.volumes.shown(&dynos(&shared), &spec.name)
+    })
+    .await;
+    if let Some(source) = source {
+        source.close().await;
+    }
+    made
+}
+
+fn copied(from: &Path, to: &Path) -> Result<Copied, ApiError> {
+    copy::copy(from, to).map_err(|error| from_io("cannot copy the volume", &error))
+}
+
+/// Files that stay as they are as long as this is open.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    _claim: Claim,
+    still: Option<Still>,
+}
+
+impl Source {
+    async fn open(host: &Arc<Host>, from: &VolumeSource, live: bool) -> Result<Self, ApiError> {
+        let claim = host.volumes.claim(&from.volume)?;
+        let path = host.volumes.source(from)?;
+        let still = match from.snapshot.is_none() && !live {
+            true => Some(Still::begin(host, &host.volumes.folders, &from.volume).await?),
+            false => None,
+        };
+        Ok(Self {
+            path,
+            _claim: claim,
+            still,
+        })
+    }
+
+    async fn close(self) {
+        if let Some(still) = self.still {
+            still.end().await;
+        }
+    }
+}
+
+/// Removes a volume with its data.
+///
+/// # Errors
+/// NotFound; Conflict while a dyno mounts it, or it has snapshots and that is not forced.
+pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(), ApiError> {
+    let name = parse(name)?;
+    let claim = host.volumes.claim(&name)?;
+    blocking(move || {
+        let _claim = claim;
+        let volumes = &host.volumes;
+        volumes.must_exist(&name)?;
+        let volume = volumes.shown(&dynos(&host), &name)?;
+        if let Some(user) = volume.used_by.first() {
+            let message = format!("dyno {user} mounts the volume {name}");
+            return Err(ApiError::new(ErrorKind::Conflict, message)
+                .hint(format!("remove that dyno first: `dyno rm {user}`")));
+        }
+        if volume.snapshots > 0 && !force {
+            let message = format!("volume {name} has {} snapshots", volume.snapshots);
+            return Err(ApiError::new(ErrorKind::Conflict, message)
+                .hint("remove them first, or force it: they go with it"));
+        }
+        let data = volumes.folders.data(&name);
+        if let Ok(Some(VolumeRecord {
+            quota: Some(given), ..
+        })) = volumes.record(&name)
+        {
+            quota::forget(&data, given);
+        }
+        let snapshots = volumes.folders.snapshots(&name);
+        for folder in [&snapshots, &data] {
+            if folder.exists() {
+                volumes
+                    .folders
+                    .throw(folder)
+                    .map_err(failed("remove", folder))?;
+            }
+        }
+        let record = volumes.folders.record(&name);
+        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))
+    })
+    .await
+}
+
+/// The snapshots of a volume, the oldest first.
+///
+/// # Errors
+/// NotFound; when a record cannot be read.
+pub(crate) async fn snapshots(host: Arc<Host>, volume: &str) -> Result<Vec<Snapshot>, ApiError> {
+    let volume = parse(volume)?;
+    blocking(move || {
+        host.volumes.must_exist(&volume)?;
+        let folder = host.volumes.folders.snapshots(&volume);
+        let names = Folders::names(&folder).map_err(failed("read", &folder))?;
+        let mut found = Vec::new();
+        for name in names {
+            let record = host.volumes.snapshot_record(&volume, &name)?;
+            found.push(snapshot_of(name, &record));
+        }
+        found.sort_by_key(|one| one.created);
+        Ok(found)
+    })
+    .await
+}
+
+fn snapshot_of(name: DynoName, record: &SnapshotRecord) -> Snapshot {
+    Snapshot {
+        name,
+        created: record.created,
+        bytes: record.bytes,
+        reflinked: record.reflinked,
+        live: record.live,
+    }
+}
+
+/// Keeps a volume's files as they are now. Dynos that write to it are paused meanwhile,
+/// unless it is live.
+///
+/// # Errors
+/// NotFound; Conflict where the name is taken; why it cannot be copied. Nothing is left.
+pub(crate) async fn snapshot(
+    host: Arc<Host>,
+    volume: &str,
+    request: SnapshotRequest,
+) -> Result<Snapshot, ApiError> {
+    let volume = parse(volume)?;
+    let created = Timestamp::now();
+    let name = match request.name {
+        Some(name) => name,
+        None => parse(&created.strftime("%Y%m%d-%H%M%S").to_string())?,
+    };
+    let from = VolumeSource {
+        volume: volume.clone(),
+        snapshot: None,
+    };
+    let source = Source::open(&host, &from, request.live).await?;
+    let path = source.path.clone();
+    let taken = blocking(move || {
+        let folders = &host.volumes.folders;
+        let all = folders.snapshots(&volume);
+        let there = Folders::names(&all).map_err(failed("read", &all))?;
+        if there.contains(&name) {
+            let message = format!("volume {volume} has a snapshot {name} already");
+            return Err(ApiError::new(ErrorKind::Conflict, message));
+        }
+        if there.len() >= MAX_SNAPSHOTS {
+            let message = format!("a volume has at most {MAX_SNAPSHOTS} snapshots");
+            return Err(ApiError::new(ErrorKind::Exhausted, message));
+        }
+        let making = folders.make().map_err(failed("make", folders.root()))?;
+        let files = making.path.join("files");
+        folders::make_folder(&files).map_err(failed("make", &files))?;
+        let Copied { bytes, reflinked } = copied(&path, &files)?;
+        let record = SnapshotRecord {
+            version: VERSION,
+            created,
+            bytes,
+            reflinked,
+            live: request.live,
+        };
+        let json = making.path.join("snapshot.json");
+        durable::write_json(&json, &record, Survives::PowerCut)?;
+        folders::make_folder(&all).map_err(failed("make", &all))?;
+        let to = folders.snapshot(&volume, &name);
+        renameat_with(CWD, &making.path, CWD, &to, RenameFlags::NOREPLACE)
+            .map_err(io::Error::from)
+            .and_then(|()| folders::sync(&all))
+            .map_err(failed("make", &to))?;
+        Ok(snapshot_of(name, &record))
+    })
+    .await;
+    source.close().await;
+    taken
+}
+
+/// Removes a snapshot.
+///
+/// # Errors
+/// NotFound.
+pub(crate) async fn remove_snapshot(
+    host: Arc<Host>,
+    volume: &str,
+    snapshot: &str,
+) -> Result<(), ApiError> {
+    let (volume, snapshot) = (parse(volume)?, parse(snapshot)?);
+    let claim = host.volumes.claim(&volume)?;
+    blocking(move || {
+        let _claim = claim;
+        host.volumes.snapshot_record(&volume, &snapshot)?;
+        let folder = host.volumes.folders.snapshot(&volume, &snapshot);
+        let thrown = host.volumes.folders.throw(&folder);
+        thrown.map_err(failed("remove", &folder))
+    })
+    .await
+}
+
+/// Gives a volume the files of a snapshot, in the place of its own.
+///
+/// # Errors
+/// NotFound; Conflict while a dyno that mounts it runs. It is as it was then.
+pub(crate) async fn roll_back(
+    host: Arc<Host>,
+    volume: &str,
+    snapshot: DynoName,
+) -> Result<Volume, ApiError> {
+    let name = parse(volume)?;
+    let claim = host.volumes.claim(&name)?;
+    blocking(move || {
+        let _claim = claim;
+        let volumes = &host.volumes;
+        let from = volumes.source(&VolumeSource {
+            volume: name.clone(),
+            snapshot: Some(snapshot),
+        })?;
+        let all = dynos(&host);
+        // Its mounts are there as long as its bundle is.
+        let runs = |dyno: &&Dyno| host.paths.dyno(&dyno.id).run.exists();
+        if let Some(dyno) = all
+            .iter()
+            .filter(|dyno| mounts(&dyno.spec, &name))
+            .find(runs)
+        {
+            let message = format!("dyno {}, which mounts {name}, runs", dyno.name);
+            return Err(ApiError::new(ErrorKind::Conflict, message)
+                .hint(format!("`dyno stop {}` first", dyno.name)));
+        }
+        let before = volumes.record(&name)?;
+        let quota = before.as_ref().and_then(|record| record.quota);
+        let wanted = quota.map_or_else(VolumeQuota::default, |quota| VolumeQuota {
+            bytes: quota.bytes,
+            inodes: quota.inodes,
+        });
+        let (making, given) = volumes.begin(wanted)?;
+        copied(&from, &making.path)?;
+        if let Some(given) = given {
+            quota::check(&making.path, given)?;
+        }
+        let mut record = before.unwrap_or_else(|| VolumeRecord::new(None, None));
+        record.quota = given;
+        let data = volumes.folders.data(&name);
+        renameat_with(CWD, &making.path, CWD, &data, RenameFlags::EXCHANGE)
+            .map_err(io::Error::from)
+            .and_then(|()| folders::sync(volumes.folders.root()))
+            .map_err(failed("roll back", &data))?;
+        volumes.write_record(&name, &record, Survives::PowerCut)?;
+        if let Some(quota) = quota {
+            quota::forget(&data, quota);
+        }
+        volumes.shown(&all, &name)
+    })
+    .await
+}

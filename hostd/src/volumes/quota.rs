@@ -1,0 +1,106 @@
+//! Quotas of volumes: each has a project of its file system. Where that enforces none, a
+//! quota is refused, never forgotten.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::volume::{VolumeQuota, VolumeUsage};
+use dyno_runtime::quota;
+
+use super::folders::Quota;
+use crate::durable::from_io;
+use crate::identity;
+
+/// The smallest quota: a folder alone may take up as much.
+const MIN_BYTES: u64 = 64 << 10;
+/// Tries to find a project that nobody uses.
+const TRIES: u32 = 32;
+
+/// Gives an empty folder a project with these limits.
+///
+/// # Errors
+/// Unsupported where the file system enforces none; Invalid for a limit of nothing.
+pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError> {
+    if wanted.bytes.is_some_and(|bytes| bytes < MIN_BYTES) || wanted.inodes == Some(0) {
+        let message = format!("a quota is at least {MIN_BYTES} bytes and one inode");
+        return Err(ApiError::new(ErrorKind::Invalid, message));
+    }
+    let failed = |error: io::Error| from_io("cannot give a volume its quota", &error);
+    let file = File::open(folder).map_err(failed)?;
+    if !quota::is_enforced(file.as_fd()) {
+        let message = "the file system of the volumes enforces no project quotas";
+        return Err(ApiError::new(ErrorKind::Unsupported, message).hint(
+            "mount it with `prjquota`: XFS, or ext4 with the features project and quota; \
+             or leave the quota out",
+        ));
+    }
+    let project = free_project(&file).map_err(failed)?;
+    quota::give(file.as_fd(), project)
+        .and_then(|()| quota::limit(file.as_fd(), project, wanted.bytes, wanted.inodes))
+        .map_err(|error| failed(error.into()))?;
+    Ok(Quota {
+        project,
+        bytes: wanted.bytes,
+        inodes: wanted.inodes,
+    })
+}
+
+/// By chance: others may use the same file system, and know nothing of us.
+fn free_project(file: &File) -> io::Result<u32> {
+    for _ in 0..TRIES {
+        let project = identity::random_u32()? | 1 << 30;
+        let project = project & !(1 << 31);
+        if quota::is_free(file.as_fd(), project)? {
+            return Ok(project);
+        }
+    }
+    Err(io::Error::other("no project is free"))
+}
+
+/// Takes the limits of a volume that goes away again.
+pub(super) fn forget(folder: &Path, given: Quota) {
+    let forgotten = File::open(folder).and_then(|file| {
+        quota::limit(file.as_fd(), given.project, None, None).map_err(io::Error::from)
+    });
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, project = given.project, "limits of a project without volume stay");
+    }
+}
+
+/// What the file system has counted.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn usage(folder: &Path, given: Quota) -> io::Result<VolumeUsage> {
+    let file = File::open(folder)?;
+    let found = quota::usage(file.as_fd(), given.project)?;
+    Ok(VolumeUsage {
+        bytes: found.bytes,
+        inodes: found.inodes,
+        partial: false,
+    })
+}
+
+/// Whether what hostd itself has written is within the limits: it may go beyond them,
+/// where it has CAP_SYS_RESOURCE.
+///
+/// # Errors
+/// Exhausted where it is not.
+pub(super) fn check(folder: &Path, given: Quota) -> Result<(), ApiError> {
+    let found = usage(folder, given).map_err(|error| from_io("cannot read a quota", &error))?;
+    let is_over = given.bytes.is_some_and(|most| found.bytes > most)
+        || given.inodes.is_some_and(|most| found.inodes > most);
+    match is_over {
+        false => Ok(()),
+        true => Err(ApiError::new(
+            ErrorKind::Exhausted,
+            format!(
+                "{} bytes in {} inodes are more than the quota",
+                found.bytes, found.inodes
+            ),
+        )),
+    }
+}

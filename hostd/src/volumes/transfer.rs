@@ -1,0 +1,133 @@
+//! Volumes as tar streams, out and in.
+//!
+//! hostd looks at none of their files. `dyno-unpack` does, in the jail that layers are
+//! unpacked in (P8): it sees nothing but the one folder, and what owner *u* it gives a
+//! file there is owner *u* on disk.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::query::{ExportQuery, QuotaQuery};
+use dyno_api::volume::{Volume, VolumeQuota, VolumeSource};
+use dyno_images::Limits;
+use tokio::io::AsyncRead;
+use tokio::process::{Child, Command};
+
+use super::folders::{Making, VolumeRecord};
+use super::{Claim, Source, copied, dynos, failed, parse};
+use crate::durable::from_io;
+use crate::files::{self, Packing};
+use crate::host::{Host, blocking};
+
+/// P15: what an archive may hold; how much, the disk or a quota decides.
+const LIMITS: Limits = Limits {
+    bytes: 1 << 50,
+    entries: 10_000_000,
+    depth: 256,
+    path_bytes: 4095,
+};
+
+/// What the files of an export need to be there.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is kept, not looked at")]
+enum Kept {
+    Copy(Making),
+    Snapshot(Claim),
+    Live,
+}
+
+/// Begins to pack a volume or a snapshot. A volume is copied before, so that a client who
+/// reads slowly keeps no dyno waiting; live, it is packed as it is.
+///
+/// # Errors
+/// NotFound; why it cannot be copied or packed.
+pub(crate) async fn export(
+    host: &Arc<Host>,
+    volume: &str,
+    query: ExportQuery,
+) -> Result<Packing, ApiError> {
+    let from = VolumeSource {
+        volume: parse(volume)?,
+        snapshot: query.snapshot,
+    };
+    let (path, kept) = if from.snapshot.is_some() {
+        let claim = host.volumes.claim(&from.volume)?;
+        (host.volumes.source(&from)?, Kept::Snapshot(claim))
+    } else if query.live {
+        (host.volumes.source(&from)?, Kept::Live)
+    } else {
+        let making = copy(host, &from).await?;
+        (making.path.clone(), Kept::Copy(making))
+    };
+    let mut dump = host.images.jail().dump(&path);
+    let helper = spawn(dump.stdin(Stdio::null()))?;
+    Packing::begin(helper, volume, kept).await
+}
+
+async fn copy(host: &Arc<Host>, from: &VolumeSource) -> Result<Making, ApiError> {
+    let source = Source::open(host, from, false).await?;
+    let (shared, path) = (host.clone(), source.path.clone());
+    let made = blocking(move || {
+        let folders = &shared.volumes.folders;
+        let making = folders.make().map_err(failed("make", folders.root()))?;
+        copied(&path, &making.path)?;
+        Ok(making)
+    })
+    .await;
+    source.close().await;
+    made
+}
+
+/// Makes a volume of an archive.
+///
+/// # Errors
+/// Conflict where the name is taken; Invalid for what is no archive, or has what a volume
+/// cannot have. Nothing of it is left then.
+pub(crate) async fn import(
+    host: Arc<Host>,
+    volume: &str,
+    query: QuotaQuery,
+    archive: impl AsyncRead + Unpin,
+) -> Result<Volume, ApiError> {
+    let name = parse(volume)?;
+    let _claim = host.volumes.claim(&name)?;
+    host.volumes.must_not_exist(&name)?;
+    let wanted = VolumeQuota {
+        bytes: query.quota_bytes,
+        inodes: query.quota_inodes,
+    };
+    let shared = host.clone();
+    let (making, quota) = blocking(move || shared.volumes.begin(wanted)).await?;
+    fill(&host, &making.path, archive).await?;
+    blocking(move || {
+        let file = std::fs::File::open(&making.path).map_err(failed("open", &making.path))?;
+        rustix::fs::syncfs(file)
+            .map_err(|error| from_io("cannot sync the volume", &error.into()))?;
+        let record = VolumeRecord::new(quota, None);
+        host.volumes.finish(&name, &making, &record)?;
+        host.volumes.shown(&dynos(&host), &name)
+    })
+    .await
+}
+
+async fn fill(host: &Host, folder: &Path, archive: impl AsyncRead + Unpin) -> Result<(), ApiError> {
+    let mut fill = host.images.jail().fill(folder, &LIMITS);
+    let helper = spawn(fill.stdin(Stdio::piped()))?;
+    files::fill(helper, "volume", archive).await
+}
+
+fn spawn(command: &mut Command) -> Result<Child, ApiError> {
+    let spawned = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    spawned.map_err(|error| {
+        ApiError::new(
+            ErrorKind::Internal,
+            format!("cannot execute dyno-runtime: {error}"),
+        )
+    })
+}

@@ -1,0 +1,313 @@
+//! Volumes by themselves: made, counted, copied, packed, limited, removed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use dyno_tests::host::Host;
+use dyno_tests::{skip, until, write_file};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// What a shell in a dyno with this volume at /data says.
+#[track_caller]
+fn within(host: &Host, volume: &str, script: &str) -> String {
+    let mount = format!("{volume}:/data");
+    host.ok(&["run", "--rm", "-v", &mount, "busybox", "sh", "-c", script])
+}
+
+/// Names, kinds, owners, modes, sizes and link counts.
+const LOOK: &str = "cd /data && ls -lanR . | sed 's/ [A-Z][a-z][a-z] .*:[0-9][0-9] / /' | grep -v '^total' | sort; cat deep/file";
+
+const FILL: &str = "cd /data && mkdir -p deep && echo content > deep/file && ln deep/file same \
+                    && ln -s /etc/shadow out && mkfifo fifo && chown 1000:2000 deep/file \
+                    && chmod 4750 deep/file && chmod 1777 .";
+
+#[test]
+fn a_volume_is_made_shown_and_removed_by_name() {
+    let mut host = Host::with_busybox();
+    host.ok(&["volume", "create", "made"]);
+    assert_eq!(host.fails(&["volume", "create", "made"]).1, 4);
+    within(&host, "used", "head -c 300000 /dev/zero > /data/file");
+    let run = ["run", "-d", "--name", "app", "-v", "used:/data"];
+    host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+    host.kill_and_restart();
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "made\nused");
+    let info = json(&host.ok(&["volume", "info", "used"]));
+    assert_eq!(info["used_by"][0], "app");
+    assert_eq!(info["usage"]["inodes"], 2);
+    assert!(
+        info["usage"]["bytes"].as_u64().unwrap() >= 300_000,
+        "{info}"
+    );
+    assert!(info["created"].is_string());
+    let (error, code) = host.fails(&["volume", "rm", "used"]);
+    assert!(error.contains("app") && code == 4, "{error}");
+    host.ok(&["stop", "-t", "0", "app"]);
+    assert_eq!(host.fails(&["volume", "rm", "used"]).1, 4);
+    host.ok(&["rm", "app"]);
+    host.ok(&["volume", "rm", "used", "made"]);
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "");
+    assert_eq!(host.fails(&["volume", "rm", "used"]).1, 3);
+    assert_eq!(within(&host, "used", "ls /data"), "");
+}
+
+#[test]
+fn a_snapshot_and_a_clone_have_all_of_a_volumes_files() {
+    let host = Host::with_busybox();
+    within(&host, "data", FILL);
+    let before = within(&host, "data", LOOK);
+    assert!(before.contains("-rwsr-x---    2 1000     2000"), "{before}");
+    assert_eq!(host.ok(&["volume", "snapshot", "data", "one"]), "data@one");
+    assert_eq!(host.fails(&["volume", "snapshot", "data", "one"]).1, 4);
+    host.ok(&["volume", "clone", "data", "live"]);
+    within(&host, "data", "rm -r /data/deep; echo other > /data/new");
+    host.ok(&["volume", "clone", "data@one", "copy"]);
+    for copy in ["copy", "live"] {
+        assert_eq!(within(&host, copy, LOOK), before);
+    }
+    let shadow = host
+        .path()
+        .join("state/volumes/.snapshots/data/one/files/out");
+    assert!(fs::symlink_metadata(shadow).unwrap().is_symlink());
+    // What is changed in a copy stays there.
+    within(&host, "copy", "echo more >> /data/same");
+    host.ok(&["volume", "rollback", "data@one"]);
+    assert_eq!(within(&host, "data", LOOK), before);
+    let (error, code) = host.fails(&["volume", "rm", "data"]);
+    assert!(error.contains("1 snapshots") && code == 4, "{error}");
+    assert_eq!(host.fails(&["volume", "rollback", "data@none"]).1, 3);
+    host.ok(&["volume", "rm", "data@one"]);
+    host.ok(&["volume", "rm", "data"]);
+}
+
+/// A copy is of one moment: whoever writes is paused, and goes on, whatever happens.
+#[test]
+fn a_dyno_is_paused_for_a_copy_and_goes_on() {
+    let mut host = Host::with_busybox();
+    // Two files that are the same whenever nobody is between the two writes.
+    let script = "i=0; while true; do i=$((i+1)); echo $i > /data/a; echo $i > /data/b; done";
+    let run = ["run", "-d", "--name", "app", "-v", "data:/data"];
+    host.ok(&[&run[..], &["busybox", "sh", "-c", script]].concat());
+    let count = |host: &Host| host.ok(&["exec", "app", "cat", "/data/b"]);
+    until("it writes", || {
+        host.run(&["exec", "app", "cat", "/data/b"])
+            .status
+            .success()
+    });
+    for name in ["one", "two"] {
+        host.ok(&["volume", "snapshot", "data", name]);
+        let folder = host.path().join("state/volumes/.snapshots/data").join(name);
+        let number = |file: &str| {
+            let text = fs::read_to_string(folder.join("files").join(file)).unwrap();
+            // It may have been between opening, which empties a file, and writing.
+            text.trim().parse::<i64>().ok()
+        };
+        if let (Some(a), Some(b)) = (number("a"), number("b")) {
+            assert!(a == b || a == b + 1, "{a} {b}");
+        }
+        assert_ne!(host.inspect("app")["status"]["paused"], true);
+    }
+    let list = json(&host.ok(&["volume", "snapshots", "data", "--json"]));
+    assert_eq!(
+        (&list[0]["name"], &list[1]["live"]),
+        (&"one".into(), &false.into())
+    );
+    let (error, code) = host.fails(&["volume", "rollback", "data@one"]);
+    assert!(error.contains("app") && code == 4, "{error}");
+    // hostd is killed while it has paused it.
+    let id = host.inspect("app")["id"].as_str().unwrap().to_owned();
+    host.ok(&["pause", "app"]);
+    host.kill();
+    let held = host.path().join("state/volumes/.held");
+    fs::create_dir_all(&held).unwrap();
+    write_file(&held.join(&id), "");
+    let half = host.path().join("state/volumes/.new/1-0/files");
+    fs::create_dir_all(&half).unwrap();
+    host.spawn_again();
+    host.until_it_answers();
+    assert_ne!(host.inspect("app")["status"]["paused"], true);
+    let before = count(&host);
+    until("it goes on", || count(&host) != before);
+    assert!(!held.join(&id).exists());
+    until("half a copy goes", || !half.exists());
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "data");
+}
+
+#[test]
+fn an_archive_of_a_volume_makes_the_same_volume() {
+    let host = Host::with_busybox();
+    within(&host, "data", FILL);
+    let before = within(&host, "data", LOOK);
+    let archive = host.path().join("data.tar").to_string_lossy().into_owned();
+    host.ok(&["volume", "export", "-o", &archive, "data"]);
+    assert_eq!(
+        host.fails(&["volume", "export", "-o", &archive, "data"]).1,
+        1
+    );
+    assert_eq!(host.ok(&["volume", "import", "back", &archive]), "back");
+    assert_eq!(within(&host, "back", LOOK), before);
+    assert_eq!(host.fails(&["volume", "import", "back", &archive]).1, 4);
+    host.ok(&["volume", "snapshot", "data", "one"]);
+    let again = host.path().join("one.tar").to_string_lossy().into_owned();
+    host.ok(&["volume", "export", "-o", &again, "data@one"]);
+    host.ok(&["volume", "import", "again", &again]);
+    assert_eq!(within(&host, "again", LOOK), before);
+    let left = fs::read_dir(host.path().join("state/volumes/.new")).unwrap();
+    assert_eq!(left.count(), 0, "the copy that was packed is left");
+}
+
+/// P8: an archive is a stranger's.
+#[test]
+fn a_hostile_archive_stays_in_its_volume_or_is_none() {
+    let host = Host::with_busybox();
+    let canary = host.path().join("canary");
+    write_file(&canary, "alive");
+    let make = |name: &str, build: &dyn Fn(&Path)| {
+        let folder = host.path().join(format!("{name}.d"));
+        fs::create_dir(&folder).unwrap();
+        build(&folder);
+        let archive = host.path().join(format!("{name}.tar"));
+        let mut tar = Command::new("tar");
+        tar.args([
+            "-C",
+            &folder.to_string_lossy(),
+            "-cf",
+            &archive.to_string_lossy(),
+        ]);
+        (tar, archive.to_string_lossy().into_owned())
+    };
+    // A link that leads out, and a file behind it.
+    let out = host.path().to_string_lossy().into_owned();
+    let (mut tar, archive) = make("link", &|folder| {
+        std::os::unix::fs::symlink(&out, folder.join("out")).unwrap();
+    });
+    assert!(tar.arg("out").status().unwrap().success());
+    let (mut more, second) = make("file", &|folder| {
+        fs::create_dir(folder.join("out")).unwrap();
+        write_file(&folder.join("out/canary"), "dead");
+    });
+    assert!(more.arg("out/canary").status().unwrap().success());
+    // One after the other, without the end of the first in between.
+    let (first, second) = (fs::read(&archive).unwrap(), fs::read(&second).unwrap());
+    let both = [&first[..512], &second[..]].concat();
+    let path = host.path().join("both.tar");
+    let mut file = fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, &both).unwrap();
+    let output = host.run(&["volume", "import", "hostile", &path.to_string_lossy()]);
+    assert_eq!(fs::read_to_string(&canary).unwrap(), "alive", "{output:?}");
+    // The control: what is not hostile is there.
+    if output.status.success() {
+        let found = host.path().join("state/volumes/hostile/out");
+        assert!(fs::symlink_metadata(found).is_ok());
+    }
+    // Cut short, or no archive at all: no volume.
+    for (name, bytes) in [("cut", &second[..700]), ("no", &b"no archive"[..])] {
+        let path = host.path().join(name);
+        let mut file = fs::File::create(&path).unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+        let (error, code) = host.fails(&["volume", "import", name, &path.to_string_lossy()]);
+        assert_eq!(code, 2, "{error}");
+        assert_eq!(host.fails(&["volume", "info", name]).1, 3);
+    }
+    for name in ["../x", ".snapshots", "a/b", "A"] {
+        assert_eq!(host.fails(&["volume", "info", name]).1, 2, "{name}");
+    }
+}
+
+/// A file system of its own for the volumes of a host that does not run.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where this machine cannot make or mount one.
+    fn mount(host: &Host, make: &[&str], options: &str) -> Option<Self> {
+        let image = host.path().join("disk.img");
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(400 << 20)
+            .unwrap();
+        let volumes = host.path().join("state/volumes");
+        fs::create_dir_all(&volumes).unwrap();
+        let quiet = |mut command: Command| {
+            let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        let mut mkfs = Command::new(make[0]);
+        mkfs.args(&make[1..]).arg(&image);
+        let mut mount = Command::new("mount");
+        mount.args(["-o", options]).arg(&image).arg(&volumes);
+        (quiet(mkfs) && quiet(mount)).then(|| Self(volumes))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_quota_holds_or_is_refused() {
+    let host = Host::with_busybox();
+    let asked = [
+        "volume", "create", "--quota", "8M", "--inodes", "20", "small",
+    ];
+    let ext4 = ["mkfs.ext4", "-q", "-F", "-O", "project,quota"];
+    let Some(_disk) = Disk::mount(&host, &ext4, "loop,prjquota") else {
+        let (error, code) = host.fails(&asked);
+        assert!(error.contains("no project quotas") && code == 7, "{error}");
+        assert_eq!(host.fails(&["volume", "info", "small"]).1, 3);
+        skip("this kernel has no quotas on ext4; that they are refused was tested");
+        return;
+    };
+    host.ok(&asked);
+    let fill = "cd /data; head -c 20000000 /dev/zero > big 2>/dev/null && echo unlimited; \
+                stat -c %s big; rm big; for i in $(seq 50); do touch $i 2>/dev/null || break; done; ls | wc -l";
+    let said = within(&host, "small", fill);
+    let numbers: Vec<u64> = said.lines().map(|line| line.parse().unwrap()).collect();
+    assert!((4 << 20..=8 << 20).contains(&numbers[0]), "{said}");
+    assert!((10..20).contains(&numbers[1]), "{said}");
+    let info = json(&host.ok(&["volume", "info", "small"]));
+    assert_eq!(info["quota"]["bytes"], 8 << 20);
+    assert!(info["usage"]["inodes"].as_u64().unwrap() <= 20, "{info}");
+    // The dyno's root does not lift it, and another volume is not limited by it.
+    within(&host, "large", "head -c 20000000 /dev/zero > /data/big");
+    let clone = ["volume", "clone", "--quota", "8M", "large", "copy"];
+    assert_eq!(host.fails(&clone).1, 6);
+    host.ok(&["volume", "snapshot", "small", "one"]);
+    host.ok(&["volume", "rollback", "small@one"]);
+    let said = within(
+        &host,
+        "small",
+        "head -c 20000000 /dev/zero > /data/big || echo full",
+    );
+    assert!(said.ends_with("full"), "{said}");
+    host.ok(&["volume", "rm", "-f", "small"]);
+}
+
+#[test]
+fn where_there_are_reflinks_a_snapshot_takes_no_room() {
+    let host = Host::with_busybox();
+    let xfs = ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"];
+    let Some(disk) = Disk::mount(&host, &xfs, "loop") else {
+        skip("mkfs.xfs is missing, or this kernel has no XFS");
+        return;
+    };
+    within(&host, "data", "head -c 100000000 /dev/urandom > /data/big");
+    host.ok(&["volume", "snapshot", "data", "one"]);
+    let list = json(&host.ok(&["volume", "snapshots", "data", "--json"]));
+    assert_eq!(list[0]["reflinked"], true, "{list}");
+    let free = rustix::fs::statvfs(&disk.0).unwrap();
+    let free = free.f_bavail * free.f_frsize;
+    assert!(free > 150 << 20, "{free} bytes are free");
+    within(&host, "data", "echo x > /data/big");
+    let kept = disk.0.join(".snapshots/data/one/files/big");
+    assert_eq!(fs::metadata(kept).unwrap().size(), 100_000_000);
+    host.ok(&["volume", "rollback", "data@one"]);
+    assert_eq!(within(&host, "data", "stat -c %s /data/big"), "100000000");
+}
