@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Each check is a function of what was read, and says in words what was found and
-//! what to do. Nothing is changed, and none waits for anybody.
+//! what to do. Nothing is changed, and none waits for anybody, but that of
+//! DNS in a hostd's first moments.
 
 mod clock;
 mod kernel;
@@ -22,12 +23,17 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use dyno_api::doctor::{CheckState, HostCheck};
 use dyno_runtime::cgroup::{self, Controller, Layout};
+use jiff::Timestamp;
 
 use crate::config::Serve;
 use crate::host::Host;
+
+/// How long after its start a hostd may not have asked the edge for a name yet.
+const FIRST_MOMENTS: Duration = Duration::from_secs(10);
 
 /// Why `hostd doctor` fails.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +59,24 @@ pub fn examine(options: &Serve) -> Vec<HostCheck> {
     checks
 }
 
+/// Whether names are answered. The edge starts beside hostd, which says so once it has
+/// asked it: in a hostd's first moments that is waited for.
+async fn answers(host: &Host) -> bool {
+    let age = Timestamp::now().duration_since(host.started).unsigned_abs();
+    let deadline = Instant::now() + FIRST_MOMENTS.saturating_sub(age);
+    while !host.dns.load(Ordering::Relaxed) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
 /// What only a hostd that runs knows.
 pub(crate) async fn running(host: &Host) -> Vec<HostCheck> {
     const DNS: &str = "DNS";
-    let dns = match host.dns.load(Ordering::Relaxed) {
+    let dns = match answers(host).await {
         false => HostCheck::failure(DNS, "no dyno finds another by its name")
             .advise("hostd's log says why: journalctl -u hostd, or hostd.log in its run folder"),
         true if host.resolvers().is_empty() => {
