@@ -33,6 +33,7 @@ use crate::images;
 use crate::logs;
 use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
+use crate::once::AtWork;
 use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::recovery;
@@ -293,6 +294,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),
         registry: Mutex::new(Registry::new(pool)),
+        at_work: AtWork::default(),
         ready: AtomicBool::new(false),
         dns: AtomicBool::new(false),
         publishing: Mutex::new(()),

@@ -1,12 +1,18 @@
 //! Replaces state files so that a crash leaves the old or the new one, whole.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_runtime::replace;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat,
+};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -217,22 +223,156 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DurableE
 
 /// Removes a folder and all in it; a missing one is fine.
 ///
-/// Only for folders whose whole path is hostd's own. What dynos made inside
-/// is removed by descriptor, never through a link (`fs::remove_dir_all` uses
-/// openat and `O_NOFOLLOW`; P1).
+/// Only for folders whose whole path is hostd's own. What dynos made inside is removed
+/// by descriptor, never through a link (P1), and however deep it is, with few
+/// descriptors and little stack (P15): a folder that is too deep is moved up to the top
+/// and removed from there. `fs::remove_dir_all` has a descriptor and a stack frame for each.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(meta) if meta.is_symlink() => return fs::remove_file(path),
+        Ok(_) => {}
+    }
+    let mut moved = 0;
+    loop {
+        let before = moved;
+        empty_folder(path, &mut moved)?;
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Those that were moved up are next.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && moved > before => {}
+            removed => return removed,
+        }
+    }
+}
+
+/// How deep a folder may be to be removed where it is.
+const DEEPEST: usize = 64;
+
+/// Removes what is in a folder, and moves up to it what is too deep.
+fn empty_folder(path: &Path, moved: &mut u64) -> io::Result<()> {
+    let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(path, open, Mode::empty())?;
+    // Each with its name in the one before.
+    let mut levels = vec![(Dir::read_from(&top)?, CString::default())];
+    loop {
+        let too_deep = levels.len() >= DEEPEST;
+        let Some((folder, _)) = levels.last_mut() else {
+            return Ok(());
+        };
+        let Some(entry) = folder.next() else {
+            let name = levels.pop().map(|(_, name)| name).unwrap_or_default();
+            if let Some((parent, _)) = levels.last() {
+                gone(unlinkat(parent.fd()?, &name, AtFlags::REMOVEDIR))?;
+            }
+            continue;
+        };
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let within = folder.fd()?;
+        if entry.file_type() != FileType::Directory {
+            match gone(unlinkat(within, name, AtFlags::empty())) {
+                Err(Errno::ISDIR) => {}
+                removed => {
+                    removed?;
+                    continue;
+                }
+            }
+        }
+        match gone(unlinkat(within, name, AtFlags::REMOVEDIR)) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            removed => {
+                removed?;
+                continue;
+            }
+        }
+        if too_deep {
+            move_up(within, name, &top, moved)?;
+            continue;
+        }
+        let inner = openat(within, name, open, Mode::empty())?;
+        let name = name.to_owned();
+        levels.push((Dir::new(inner)?, name));
+    }
+}
+
+/// Gives a folder a name in the top one that nothing there has.
+fn move_up(from: BorrowedFd<'_>, name: &CStr, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+    loop {
+        *moved += 1;
+        let unused = format!(".deep-{moved}");
+        match renameat_with(from, name, top, unused, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// That it is not there any more is what is wanted.
+fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::mkdirat;
+
     use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_any_stack_is_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("tree");
+        fs::create_dir(&path).unwrap();
+        let mut at = File::open(&path).unwrap();
+        for _ in 0..50_000 {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            // A name that those which are moved up would like to have.
+            mkdirat(&at, ".deep-1", Mode::RWXU).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            at = openat(&at, "d", flags, Mode::empty()).unwrap().into();
+        }
+        drop(at);
+        // As on the threads that hostd removes with.
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let removal = thread.spawn({
+            let path = path.clone();
+            move || remove_tree(&path)
+        });
+        removal.unwrap().join().unwrap().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn links_are_removed_and_not_followed() {
+        let top = tempfile::tempdir().unwrap();
+        let (path, kept) = (top.path().join("tree"), top.path().join("kept"));
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        File::create(kept.join("file")).unwrap();
+        symlink(&kept, path.join("a/b/link")).unwrap();
+        File::create(path.join("a/file")).unwrap();
+        remove_tree(&path).unwrap();
+        assert!(!path.exists() && kept.join("file").exists());
+        symlink(&kept, &path).unwrap();
+        remove_tree(&path).unwrap();
+        assert!(!path.is_symlink() && kept.join("file").exists());
+        remove_tree(&path).unwrap();
+        let file = kept.join("file");
+        assert!(remove_tree(&file).is_err() && file.exists());
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_record_and_nothing_else() {

@@ -19,6 +19,7 @@ use crate::durable::{self, from_io, internal};
 use crate::host::{Host, blocking};
 use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
+use crate::once::Once;
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
 use crate::{admission, exec, identity, images, secrets, signal};
 
@@ -32,7 +33,22 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Why it cannot be, with the value and what to try.
-pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno, ApiError> {
+pub async fn create(
+    host: Arc<Host>,
+    spec: DynoSpec,
+    start: bool,
+    once: Option<Once>,
+) -> Result<Dyno, ApiError> {
+    let _begun = match &once {
+        Some(once) => {
+            let begun = host.at_work.begin(once)?;
+            if let Some(handle) = host.registry().made_by(once)? {
+                return Ok(handle.dyno());
+            }
+            Some(begun)
+        }
+        None => None,
+    };
     admission::check(&spec, &host.facts, &host.paths)?;
     check_order(&host, &spec)?;
     secrets::check(&host, &spec)?;
@@ -43,7 +59,7 @@ pub async fn create(host: Arc<Host>, spec: DynoSpec, start: bool) -> Result<Dyno
     // Layers that were found stay until the record that needs them is known.
     let finding = host.layers.read().await;
     let shared = host.clone();
-    let record = blocking(move || reserve(&shared, spec, start)).await?;
+    let record = blocking(move || reserve(&shared, spec, start, once)).await?;
     drop(finding);
     let (dyno, name) = (record.id.clone(), record.name.clone());
     let handle = supervisor::supervise(host.clone(), record);
@@ -99,7 +115,12 @@ async fn wait_for_name(passing: Option<Handle>) {
 }
 
 /// Takes everything that is the new dyno's alone, and writes its record.
-fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError> {
+fn reserve(
+    host: &Host,
+    spec: DynoSpec,
+    start: bool,
+    once: Option<Once>,
+) -> Result<Record, ApiError> {
     admission::check_sources(&spec, &host.paths)?;
     admission::devices(&spec)?;
     let image = images::find(host, &spec.image, spec.platform.as_deref())?;
@@ -133,6 +154,7 @@ fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError>
     host.registry().reserve(&mut record)?;
     let written = address(host, &mut record)
         .and_then(|()| launch::make_state(host, &record))
+        .and_then(|()| keep(host, &record, once))
         .and_then(|()| Ok(record.save(&host.paths)?));
     match written {
         Ok(()) => Ok(record),
@@ -141,6 +163,14 @@ fn reserve(host: &Host, spec: DynoSpec, start: bool) -> Result<Record, ApiError>
             Err(error)
         }
     }
+}
+
+fn keep(host: &Host, record: &Record, once: Option<Once>) -> Result<(), ApiError> {
+    if let Some(once) = once {
+        once.save(&host.paths, &record.id, record.survives())?;
+        host.registry().made_with(&record.id, once);
+    }
+    Ok(())
 }
 
 fn address(host: &Host, record: &mut Record) -> Result<(), ApiError> {

@@ -22,6 +22,7 @@ use crate::facts::{self, HostFacts};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::network::{self, DefaultNetwork};
+use crate::once::AtWork;
 use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::registry::Registry;
@@ -80,6 +81,7 @@ pub struct Host {
     /// Where names are served.
     pub edge: Edge,
     pub(crate) registry: Mutex<Registry>,
+    pub(crate) at_work: AtWork,
     pub(crate) ready: AtomicBool,
     pub(crate) dns: AtomicBool,
     pub(crate) publishing: Mutex<()>,

@@ -9,7 +9,7 @@
 //!             ▼                                            ├──▶ monitor   dyno-runtime monitor; spare, one ahead
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
-//! desired, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
+//! desired, once, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
@@ -49,6 +49,7 @@ pub mod logs;
 pub mod metrics;
 pub mod monitor;
 pub mod network;
+pub mod once;
 pub mod paths;
 pub mod readiness;
 pub mod recovery;

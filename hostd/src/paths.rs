@@ -6,6 +6,7 @@
 //!   sequence                    the event number that was reserved last
 //!   images/                     the image store
 //!   dynos/<id>/dyno.json        desired state
+//!   dynos/<id>/once.json        the key that it was created with, if any
 //!   dynos/<id>/{upper,work}     the dyno's own layer
 //!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
 //!   drains/<name>/              where output is sent, and how much of it was
@@ -144,6 +145,11 @@ impl DynoPaths {
     /// Desired state.
     pub fn record(&self) -> PathBuf {
         self.state.join("dyno.json")
+    }
+
+    /// With which `Idempotency-Key` it was created.
+    pub fn once(&self) -> PathBuf {
+        self.state.join("once.json")
     }
 
     /// Overlay's writable layer.

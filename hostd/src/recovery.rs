@@ -22,6 +22,7 @@ use crate::health::Saved;
 use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::launch::{self, Running};
+use crate::once::Once;
 use crate::supervisor::machine::{Evidence, Recovery, Traits, recover};
 use crate::{boot_order, cgroups, identity, supervisor};
 
@@ -157,6 +158,9 @@ fn give_back<'a>(
     let mut claims = Vec::new();
     for record in records {
         let range = host.registry().readmit(record);
+        if let Some(once) = Once::load(&host.paths, &record.id) {
+            host.registry().made_with(&record.id, once);
+        }
         let address = record.ipv4.is_none_or(|ipv4| host.network.claim(ipv4));
         claims.push((record, range, address));
     }

@@ -10,6 +10,7 @@ use dyno_images::LayerId;
 
 use crate::admission::ports;
 use crate::desired::Record;
+use crate::once::Once;
 use crate::supervisor::Handle;
 use crate::uids::UidPool;
 
@@ -32,6 +33,7 @@ struct Slot {
     ports: Vec<PortMapping>,
     image: String,
     layers: Vec<LayerId>,
+    once: Option<Once>,
     handle: Option<Handle>,
 }
 
@@ -131,9 +133,32 @@ impl Registry {
             ports: record.ports.clone(),
             image: record.image.reference.clone(),
             layers: record.image.layers.clone(),
+            once: None,
             handle: None,
         };
         self.slots.insert(record.id.clone(), slot);
+    }
+
+    /// A dyno was created with this key.
+    pub fn made_with(&mut self, id: &DynoId, once: Once) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.once = Some(once);
+        }
+    }
+
+    /// The dyno that the same request has made before.
+    ///
+    /// # Errors
+    /// Conflict, where another request had the same key.
+    pub fn made_by(&self, once: &Once) -> Result<Option<Handle>, ApiError> {
+        for slot in self.slots.values() {
+            if let (Some(former), Some(handle)) = (&slot.once, &slot.handle)
+                && once.repeats(former)?
+            {
+                return Ok(Some(handle.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// A dyno can be reached from now on.

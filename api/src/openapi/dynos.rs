@@ -13,8 +13,13 @@ use crate::query::{
 };
 use crate::why::Why;
 
-/// Create a dyno; start it as well if asked to.
-#[utoipa::path(post, path = "/v1/dynos", tag = "dynos", params(CreateQuery),
+/// Create a dyno; start it as well if asked to. With an `Idempotency-Key`, the same
+/// request again is answered with the dyno that it has made, as long as there is that
+/// one; another request with the same key is a conflict.
+#[utoipa::path(post, path = "/v1/dynos", tag = "dynos",
+    params(CreateQuery,
+        ("Idempotency-Key" = Option<String>, Header, max_length = 128,
+            description = "Chosen by the client, of visible ASCII characters")),
     request_body = DynoSpec,
     responses(
         (status = 201, body = Dyno, description = "It exists, and will after a power cut"),

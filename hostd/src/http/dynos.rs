@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dyno_api::dyno::{
@@ -24,6 +24,7 @@ use super::extract::{JsonBody, Nothing, Params};
 use super::upgrade::{self, Upgrade};
 use crate::durable::internal;
 use crate::host::{Host, blocking};
+use crate::once::Once;
 use crate::supervisor::{Ask, is_over};
 use crate::{engine, logs, stats, why};
 
@@ -51,9 +52,11 @@ pub(super) async fn completed<T: Send + 'static>(
 pub(super) async fn create(
     State(host): Shared,
     Params(query): Params<CreateQuery>,
+    headers: HeaderMap,
     JsonBody(spec): JsonBody<DynoSpec>,
 ) -> Answer<(StatusCode, Json<Dyno>)> {
-    let dyno = completed(engine::create(host, spec, query.start)).await?;
+    let once = Once::asked(&headers, &spec, query.start)?;
+    let dyno = completed(engine::create(host, spec, query.start, once)).await?;
     Ok((StatusCode::CREATED, Json(dyno)))
 }
 
