@@ -190,7 +190,6 @@ async fn repair(host: Arc<Host>) {
     loop {
         ticks.tick().await;
         host.repair().await;
-        host.pulse.beat();
     }
 }
 

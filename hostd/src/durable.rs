@@ -337,7 +337,7 @@ mod tests {
         let path = top.path().join("tree");
         fs::create_dir(&path).unwrap();
         let mut at = File::open(&path).unwrap();
-        for _ in 0..50_000 {
+        for _ in 0..10_000 {
             mkdirat(&at, "d", Mode::RWXU).unwrap();
             // A name that those which are moved up would like to have.
             mkdirat(&at, ".deep-1", Mode::RWXU).unwrap();

@@ -4,16 +4,17 @@
 //! Its contract is the documentation of the `dyno-edge` crate.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_api::edge::Tables;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::Deserialize;
 
@@ -22,6 +23,10 @@ use crate::durable::{self, Survives};
 const DNS_PORT: u16 = 53;
 /// How long the edge may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to start.
+const STARTS: Duration = Duration::from_secs(30);
+/// P15: bytes of an answer.
+const MAX_LINE: usize = 1 << 20;
 
 /// Where the edge is and whom it runs as.
 #[derive(Debug, Clone)]
@@ -159,17 +164,16 @@ impl Edge {
         let mut child = command
             .spawn()
             .map_err(failed(format!("execute {}", self.binary.display())))?;
-        let mut line = String::new();
         let heard = match child.stdout.take() {
-            Some(stdout) => BufReader::new(stdout).read_line(&mut line),
-            None => Ok(0),
+            Some(stdout) => line_within(stdout, STARTS),
+            None => Ok(String::new()),
         };
         // It outlives this hostd; while hostd lives, it is hostd's to reap.
         std::thread::spawn(move || match child.wait() {
             Ok(status) => tracing::info!(%status, "dyno-edge ended"),
             Err(error) => tracing::warn!(%error, "cannot wait for dyno-edge"),
         });
-        heard.map_err(failed("hear from dyno-edge"))?;
+        let line = heard.map_err(failed("hear from dyno-edge"))?;
         match serde_json::from_str(&line) {
             Ok(StartLine::Ready {}) => Ok(()),
             Ok(StartLine::Failed { message }) => Err(EdgeError::Refused(message)),
@@ -223,10 +227,32 @@ impl Edge {
         } else {
             send_with(stream, line.as_bytes(), sockets)?;
         }
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        Ok(answer)
+        line_within(stream, ANSWER)
     }
+}
+
+/// Reads a line, all of it before the time is over and within [`MAX_LINE`]: the edge
+/// faces the network, and whoever has taken it over holds up nobody.
+fn line_within(mut from: impl Read + AsFd, limit: Duration) -> io::Result<String> {
+    let deadline = Instant::now() + limit;
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    while !line.ends_with(b"\n") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut ready = [PollFd::new(&from, PollFlags::IN)];
+        if poll(&mut ready, Some(&wait))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match from.read(&mut buffer)? {
+            0 => break,
+            count => line.extend_from_slice(&buffer[..count]),
+        }
+        if line.len() > MAX_LINE {
+            return Err(io::Error::other("its answer does not end"));
+        }
+    }
+    String::from_utf8(line).map_err(io::Error::other)
 }
 
 /// The line and the descriptors in one sendmsg(2), as the contract has it.

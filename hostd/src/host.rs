@@ -137,6 +137,8 @@ impl Host {
             // A dyno may have gone in the middle of it: the next look is soon.
             Err(error) => tracing::warn!(%error, "cannot check the network"),
         }
+        // What hostd itself has to do is done: an edge that hangs is not hostd.
+        self.pulse.beat();
         self.ensure_edge().await;
     }
 

@@ -103,6 +103,7 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
         &options.units.join(HOSTD),
         &hostd_unit(&hostd, &options.serve, options.socket_activation),
     )?;
+    spare_from_needrestart()?;
     if options.no_start {
         return Ok(());
     }
@@ -115,6 +116,17 @@ pub fn install(options: &Install) -> Result<(), InstallError> {
         systemctl(&["stop", HOSTD])?;
     }
     systemctl(&["enable", "--now", DYNOS, SOCKET, HOSTD])
+}
+
+/// needrestart(1) restarts units whose programs were replaced; the holder and the
+/// monitors are such by design, and their restart would end every dyno.
+fn spare_from_needrestart() -> Result<(), InstallError> {
+    let folder = Path::new("/etc/needrestart/conf.d");
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let text = include_str!("systemd/needrestart.conf");
+    write(&folder.join("dyno.conf"), text)
 }
 
 /// Stops hostd and removes its units. `dyno.service`, and with it every

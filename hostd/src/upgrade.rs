@@ -8,7 +8,7 @@
 //!                                    .dyno-previous ──▶ put back, restarted again
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,9 @@ pub enum UpgradeError {
     /// The unit runs programs of another folder.
     #[error("hostd.service does not run {0}; --to says where its programs are")]
     Elsewhere(PathBuf),
+    /// What was done could not be looked at afterwards.
+    #[error("hostd.service runs, and nothing answers at {0}; --socket says where it listens")]
+    Silent(PathBuf),
     /// The options cannot be followed.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -132,15 +135,97 @@ impl Release {
         })
     }
 
-    /// Writes it, one whole program after another; what runs keeps its file.
+    /// Writes it beside what is there, and only then gives each program its name: a full
+    /// disk leaves all as it was. What runs keeps its file.
     fn write(&self, folder: &Path) -> Result<(), UpgradeError> {
-        fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
+        let names = self.programs.iter().map(|(name, _)| *name);
         for (name, bytes) in &self.programs {
-            let path = folder.join(name);
-            durable::write_mode(&path, bytes, 0o755, Survives::PowerCut)
-                .map_err(|source| io_error(&path, source))?;
+            let path = folder.join(new(name));
+            let written = durable::write_mode(&path, bytes, 0o755, Survives::PowerCut);
+            if let Err(source) = written {
+                clean(folder);
+                return Err(io_error(&path, source));
+            }
+        }
+        names.into_iter().try_for_each(|name| take(folder, name))
+    }
+}
+
+/// What is installed, whatever state it is in: an upgrade that was cut short has to be
+/// repaired by the next one.
+struct Installed {
+    folder: PathBuf,
+    /// By its hostd, where that one says.
+    version: String,
+}
+
+impl Installed {
+    fn look(folder: PathBuf) -> Self {
+        let version = version_of(&folder.join("hostd"), SAYS);
+        Self {
+            folder,
+            version: version.unwrap_or_else(|_| "what was there".to_owned()),
+        }
+    }
+
+    /// Links the programs into the folder of the previous ones, unless they are a mixture.
+    fn keep(&self) -> Result<(), UpgradeError> {
+        let versions = PROGRAMS.iter().filter(|(_, says)| *says).map(|(name, _)| {
+            let path = self.folder.join(name);
+            version_of(&path, SAYS).is_ok_and(|version| version == self.version)
+        });
+        let previous = self.folder.join(PREVIOUS);
+        if previous.exists() && !versions.into_iter().all(|same| same) {
+            return Ok(());
+        }
+        fs::create_dir_all(&previous).map_err(|source| io_error(&previous, source))?;
+        for (name, _) in PROGRAMS {
+            link(&self.folder.join(name), &previous, name)?;
         }
         Ok(())
+    }
+
+    /// Puts the previous ones back; takes no room.
+    fn go_back(&self) -> Result<(), UpgradeError> {
+        let previous = self.folder.join(PREVIOUS);
+        PROGRAMS
+            .iter()
+            .try_for_each(|(name, _)| link(&previous.join(name), &self.folder, name))
+    }
+}
+
+/// Gives a program one more name, in place of what has that name now.
+fn link(from: &Path, folder: &Path, name: &str) -> Result<(), UpgradeError> {
+    let path = folder.join(new(name));
+    durable::remove(&path, Survives::Crash).map_err(|source| io_error(&path, source))?;
+    match fs::hard_link(from, &path) {
+        Ok(()) => take(folder, name),
+        // There was none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error(&path, source)),
+    }
+}
+
+/// The name of a program that is about to be there.
+fn new(name: &str) -> String {
+    format!(".{name}.new")
+}
+
+/// Lets the new one have its name, for good.
+fn take(folder: &Path, name: &str) -> Result<(), UpgradeError> {
+    let path = folder.join(name);
+    fs::rename(folder.join(new(name)), &path)
+        .and_then(|()| File::open(folder)?.sync_all())
+        .map_err(|source| io_error(&path, source))
+}
+
+/// Removes what was written and not taken.
+fn clean(folder: &Path) {
+    for (name, _) in PROGRAMS {
+        let path = folder.join(new(name));
+        if let Err(error) = durable::remove(&path, Survives::Crash) {
+            tracing::warn!(%error, path = %path.display(), "a file is left of an upgrade");
+        }
     }
 }
 
@@ -158,11 +243,11 @@ pub fn upgrade(options: &Upgrade) -> Result<String, UpgradeError> {
         return Err(UpgradeError::Same(to));
     }
     let new = Release::read(&options.from)?;
-    let old = Release::read(&to)?;
+    let old = Installed::look(to.clone());
     let restart = !options.no_restart && has_hostd(options, &to)?;
-    old.write(&to.join(PREVIOUS))?;
+    old.keep()?;
     if let Err(error) = new.write(&to) {
-        old.write(&to)?;
+        old.go_back()?;
         return Err(error);
     }
     let versions = format!("{} → {}", old.version, new.version);
@@ -172,7 +257,7 @@ pub fn upgrade(options: &Upgrade) -> Result<String, UpgradeError> {
     let Err(why) = restarted(options, &new.version) else {
         return Ok(format!("{versions}; hostd was restarted, and no dyno"));
     };
-    old.write(&to)?;
+    old.go_back()?;
     match restarted(options, &old.version) {
         Ok(()) => Err(UpgradeError::BackAgain {
             previous: old.version,
@@ -187,7 +272,8 @@ fn has_hostd(options: &Upgrade, to: &Path) -> Result<bool, UpgradeError> {
     let socket = options.socket()?;
     let answers = std::os::unix::net::UnixStream::connect(&socket).is_ok();
     match (systemd::runs(&to.join("hostd"))?, answers) {
-        (Some(true), _) => Ok(true),
+        (Some(true), true) => Ok(true),
+        (Some(true), false) => Err(UpgradeError::Silent(socket)),
         (Some(false), _) => Err(UpgradeError::Elsewhere(to.join("hostd"))),
         (None, true) => Err(UpgradeError::NotSystemds),
         (None, false) => Ok(false),
@@ -235,7 +321,7 @@ fn io_error(path: &Path, source: io::Error) -> UpgradeError {
 }
 
 fn read_program(path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs::File::open(path)?;
+    let file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
         return Err(io::Error::other("it is no program"));
@@ -371,6 +457,30 @@ mod tests {
         assert!(refused("not executable").contains("no program"));
         fs::remove_file(new.join("dyno-unpack")).unwrap();
         assert!(refused("missing").contains("dyno-unpack"));
+    }
+
+    #[test]
+    fn an_upgrade_that_was_cut_short_is_repaired_by_the_next_and_keeps_what_was_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, installed) = (folder.path().join("new"), folder.path().join("bin"));
+        release(&new, "2.0");
+        release(&installed, "1.0");
+        upgrade(&options(&new, &installed)).unwrap();
+        // Half of the next one, and one program lost.
+        release(&new, "3.0");
+        program(&installed, "dyno-runtime", "echo dyno-runtime 3.0");
+        fs::remove_file(installed.join("dyno-edge")).unwrap();
+        upgrade(&options(&new, &installed)).unwrap();
+        for (name, says) in PROGRAMS {
+            let version = version_of(&installed.join(name), SAYS).unwrap();
+            assert_eq!(version, "3.0", "{name}");
+            let previous = version_of(&installed.join(PREVIOUS).join(name), SAYS);
+            assert!(!says || previous.unwrap() == "1.0", "{name}");
+        }
+        assert_eq!(
+            fs::read_dir(&installed).unwrap().count(),
+            PROGRAMS.len() + 1
+        );
     }
 
     #[test]

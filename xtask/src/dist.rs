@@ -139,7 +139,14 @@ impl Dist {
         let control = include_str!("dist/control")
             .replace("@VERSION@", version)
             .replace("@SIZE@", size);
+        put(
+            &stage.join("etc/needrestart/conf.d/dyno.conf"),
+            include_bytes!("../../hostd/src/systemd/needrestart.conf"),
+            0o644,
+        )?;
         let debian = stage.join("DEBIAN");
+        let own = b"/etc/needrestart/conf.d/dyno.conf\n";
+        put(&debian.join("conffiles"), own, 0o644)?;
         put(&debian.join("control"), control.as_bytes(), 0o644)?;
         for (script, text) in [
             ("postinst", include_str!("dist/postinst")),

@@ -48,6 +48,15 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Two hosts with one file: an exchange of keys by one would leave the other's
+    /// secrets without theirs.
+    #[error("the key file {path} is that of another host, {host}")]
+    Another {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        host: String,
+    },
     /// A credential is not hostd's to change.
     #[error("the key is a credential of systemd, {path}, which hostd cannot change")]
     Given {
@@ -139,6 +148,8 @@ impl Keys {
 #[serde(deny_unknown_fields)]
 struct KeyFile {
     version: u32,
+    /// Whose it is.
+    host: String,
     keys: Vec<String>,
 }
 
@@ -146,6 +157,8 @@ struct KeyFile {
 #[derive(Debug, Clone)]
 pub(super) struct KeyPlace {
     path: PathBuf,
+    /// The host's id.
+    host: String,
     /// A credential: not ours to change.
     given: bool,
 }
@@ -162,12 +175,18 @@ impl KeyPlace {
         match (told, credential.filter(|path| path.exists())) {
             (Some(path), _) => Self {
                 path: path.to_owned(),
+                host: host.to_owned(),
                 given: false,
             },
-            (None, Some(path)) => Self { path, given: true },
+            (None, Some(path)) => Self {
+                path,
+                host: host.to_owned(),
+                given: true,
+            },
             // Several hosts of one machine have a key each.
             (None, None) => Self {
                 path: format!("/etc/dyno/secrets-{host}.key").into(),
+                host: host.to_owned(),
                 given: false,
             },
         }
@@ -208,9 +227,16 @@ impl KeyPlace {
         file.take(MAX_FILE)
             .read_to_end(&mut text)
             .map_err(self.io())?;
-        let keys = parse(&text).ok_or_else(|| KeyError::Format {
+        let (host, keys) = parse(&text).ok_or_else(|| KeyError::Format {
             path: self.path.clone(),
         })?;
+        // A credential changes for nobody.
+        if host != self.host && !self.given {
+            return Err(KeyError::Another {
+                path: self.path.clone(),
+                host,
+            });
+        }
         Ok(Some(keys))
     }
 
@@ -244,7 +270,7 @@ impl KeyPlace {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(&text(keys)?)?;
+        file.write_all(&self.text(keys)?)?;
         file.sync_all()?;
         match renameat_with(CWD, &temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
@@ -265,30 +291,31 @@ impl KeyPlace {
                 path: self.path.clone(),
             });
         }
-        let text = text(&keys).map_err(self.io())?;
+        let text = self.text(&keys).map_err(self.io())?;
         durable::write(&self.path, &text, Survives::PowerCut).map_err(self.io())?;
         Ok(keys)
     }
-}
 
-fn text(keys: &Keys) -> io::Result<Vec<u8>> {
-    let keys = keys.0.iter().map(|key| STANDARD.encode(key.bytes));
-    let file = KeyFile {
-        version: VERSION,
-        keys: keys.collect(),
-    };
-    Ok(serde_json::to_vec(&file)?)
+    fn text(&self, keys: &Keys) -> io::Result<Vec<u8>> {
+        let keys = keys.0.iter().map(|key| STANDARD.encode(key.bytes));
+        let file = KeyFile {
+            version: VERSION,
+            host: self.host.clone(),
+            keys: keys.collect(),
+        };
+        Ok(serde_json::to_vec(&file)?)
+    }
 }
 
 /// Why it is none is not told: that would show a part of it.
-fn parse(text: &[u8]) -> Option<Keys> {
+fn parse(text: &[u8]) -> Option<(String, Keys)> {
     let file: KeyFile = serde_json::from_slice(text).ok()?;
     let key = |text: &String| {
         let bytes = STANDARD.decode(text).ok()?;
         Some(Key::new(bytes.try_into().ok()?))
     };
     let keys: Vec<Key> = file.keys.iter().map(key).collect::<Option<_>>()?;
-    (file.version == VERSION && !keys.is_empty()).then_some(Keys(keys))
+    (file.version == VERSION && !keys.is_empty()).then_some((file.host, Keys(keys)))
 }
 
 #[cfg(test)]
@@ -324,9 +351,9 @@ mod tests {
         place.make().unwrap();
         for bad in [
             "",
-            r#"{"version":1,"keys":[]}"#,
-            r#"{"version":1,"keys":["aHVudGVyMg=="]}"#,
-            r#"{"version":2,"keys":[]}"#,
+            r#"{"version":1,"host":"0badcafe","keys":[]}"#,
+            r#"{"version":1,"host":"0badcafe","keys":["aHVudGVyMg=="]}"#,
+            r#"{"version":2,"host":"0badcafe","keys":[]}"#,
         ] {
             durable::write(&place.path, bad.as_bytes(), Survives::Crash).unwrap();
             let error = durable::chain(&place.load().unwrap_err());
@@ -338,6 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_another_host_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path());
+        place.make().unwrap();
+        let other = KeyPlace::among("deadbeef", Some(&place.path), None);
+        for refused in [other.load().map(drop), other.make().map(drop)] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, KeyError::Another { .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn a_credential_is_read_and_never_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CREDENTIAL);
@@ -345,6 +384,7 @@ mod tests {
         assert_eq!(of(None).path, Path::new("/etc/dyno/secrets-0badcafe.key"));
         let own = KeyPlace {
             path: path.clone(),
+            host: "0badcafe".to_owned(),
             given: false,
         };
         let keys = own.make().unwrap();

@@ -77,6 +77,8 @@ impl From<SecretError> for ApiError {
                 .hint(format!("`dyno secret set {name}` makes it")),
             SecretError::Key(KeyError::Gone { .. }) => Self::new(ErrorKind::Conflict, text)
                 .hint("put the key file back, or remove the secrets and set them anew"),
+            SecretError::Key(KeyError::Another { .. }) => Self::new(ErrorKind::Conflict, text)
+                .hint("give each hostd a file of its own: `hostd serve --secret-key-file PATH`"),
             SecretError::Key(KeyError::Loose { .. }) => {
                 Self::new(ErrorKind::Forbidden, text).hint("chown it to root and chmod it to 600")
             }

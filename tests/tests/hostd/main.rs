@@ -4,6 +4,7 @@
 mod drains;
 mod folders;
 mod lives;
+mod once;
 mod races;
 mod rig;
 mod service_manager;
