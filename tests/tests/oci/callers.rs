@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use dyno_tests::bundle::Bundle;
 use dyno_tests::machine::Machine;
@@ -124,15 +125,23 @@ fn other_descriptors_of_the_caller_do_not_reach_the_container() {
 
 #[test]
 fn a_create_that_is_killed_at_any_moment_leaves_nothing_behind_a_forced_delete() {
+    // As long as it takes here and now, and longer: the machine may get slower.
+    let whole = {
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        let begin = Instant::now();
+        let create = bundle.create();
+        assert!(create.status.success(), "{create:?}");
+        begin.elapsed().as_micros()
+    };
     let mut killed = 0;
-    for delay in (0..40).map(|step| step * 1500) {
+    for delay in (1..=40).map(|step| step * whole / 25) {
         let bundle = Bundle::new(&["sleep", "1000"]);
         let before = Machine::look(bundle.id(), &[&bundle.path().join("state")]);
         let create = bundle.create_by(|command| {
             let program = command.get_program().to_owned();
             let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             *command = Command::new("timeout");
-            let seconds = format!("0.{delay:06}");
+            let seconds = format!("{}.{:06}", delay / 1_000_000, delay % 1_000_000);
             command
                 .args(["--signal=KILL", &seconds])
                 .arg(program)
