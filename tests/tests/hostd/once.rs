@@ -33,7 +33,7 @@ fn the_same_request_makes_one_dyno_however_often_and_whatever_becomes_of_hostd()
     let (code, again) = create(&host, "one", &sleep);
     assert_eq!((code, &again["id"]), (201, &dyno["id"]), "{again}");
     assert_eq!(again["status"]["phase"], "running");
-    assert_eq!(host.ids(), [id.clone()]);
+    assert_eq!(host.ids(), std::slice::from_ref(&id));
     let (code, other) = create(&host, "one", &["sleep", "1001"]);
     assert_eq!((code, &other["kind"]), (409, &json!("conflict")), "{other}");
     let (code, refused) = create(&host, &"x".repeat(129), &sleep);
