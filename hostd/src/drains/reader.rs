@@ -334,6 +334,7 @@ impl Follow {
                     self.is_read = self.rests || self.removed.is_some();
                     break;
                 }
+                Err(error) if self.files.pass_over(&error) => {}
                 Err(error) => {
                     tracing::warn!(dyno = %self.who.id, %error, "its log cannot be read");
                     self.is_read = self.removed.is_some();
@@ -348,11 +349,17 @@ impl Follow {
     fn leave_out(&mut self, most: u64) -> u64 {
         let mut left_out = 0;
         let mut unread = self.files.unread().unwrap_or(0);
-        while unread > most
-            && let Ok(Some(bytes)) = self.files.next_known()
-        {
-            unread = unread.saturating_sub(bytes.len() as u64 + 1);
-            left_out += u64::from(logs::parse(&bytes).is_some());
+        while unread > most {
+            match self.files.next_known() {
+                Ok(Some(bytes)) => {
+                    unread = unread.saturating_sub(bytes.len() as u64 + 1);
+                    left_out += u64::from(logs::parse(&bytes).is_some());
+                }
+                Err(error) if self.files.pass_over(&error) => {
+                    unread = self.files.unread().unwrap_or(0);
+                }
+                Ok(None) | Err(_) => break,
+            }
         }
         left_out
     }
