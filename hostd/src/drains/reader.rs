@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dyno_api::dyno::Dyno;
 use dyno_api::name::DynoId;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
@@ -33,6 +34,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(1);
 const QUEUE: u64 = 16 << 20;
 /// How long a removed dyno's last entries may wait.
 pub(super) const LAST: Duration = Duration::from_secs(60);
+/// P15: removed dynos whose files are kept open for that. What more of them wrote last is
+/// left out, the first one's first.
+const MOST_REMOVED: usize = 128;
 
 /// Some entries as they are sent.
 #[derive(Debug, Clone)]
@@ -58,12 +62,28 @@ struct Follow {
     files: LogFiles,
     /// Bytes that may wait.
     queue: u64,
-    rests: bool,
+    run: Run,
     /// Nothing will come until it is started again.
     is_read: bool,
     removed: Option<Instant>,
     /// hostd knows it still.
     is_known: bool,
+}
+
+/// What a dyno does, as it was last seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Run {
+    rests: bool,
+    started: Option<Timestamp>,
+}
+
+impl Run {
+    fn of(dyno: &Dyno) -> Self {
+        Self {
+            rests: is_over(dyno.status.phase),
+            started: dyno.status.started,
+        }
+    }
 }
 
 struct Reader {
@@ -75,6 +95,8 @@ struct Reader {
     /// Whose turn was last.
     last: Option<DynoId>,
     looked_ahead: Instant,
+    /// When a dyno was last removed.
+    removed: Option<Instant>,
 }
 
 /// Bytes of a dyno's log that may wait: half of what its log holds, at most.
@@ -99,11 +121,14 @@ pub(super) async fn run(
         has_dynos: true,
         last: None,
         looked_ahead: Instant::now(),
+        removed: None,
     };
     let mut pending = None;
     loop {
         let wants = pending.is_none();
         let look = spawn_blocking(move || {
+            // Whoever comes or goes is noticed while a receiver is away, too.
+            reader.meet();
             let batch = match wants {
                 true => reader.round(),
                 false => None,
@@ -120,7 +145,10 @@ pub(super) async fn run(
             }
         };
         pending = pending.or(batch);
-        if pending.is_none() && reader.is_done() {
+        if reader.is_done() && (pending.is_none() || reader.is_too_late()) {
+            if let Some(batch) = &pending {
+                reader.drain.refused(batch);
+            }
             return;
         }
         tokio::select! {
@@ -147,7 +175,6 @@ pub(super) async fn run(
 impl Reader {
     /// Some entries, where there are any.
     fn round(&mut self) -> Option<Batch> {
-        self.meet();
         let (mut entries, mut size, mut after) = (Vec::new(), 0, BTreeMap::new());
         let (done, next): (Vec<_>, Vec<_>) = self
             .follows
@@ -195,35 +222,36 @@ impl Reader {
             let seen = handle.look(|dyno| {
                 let covered = self.drain.covers(&dyno.id);
                 covered.then(|| {
-                    (
-                        dyno.id.clone(),
-                        dyno.name.clone(),
-                        queue(dyno),
-                        is_over(dyno.status.phase),
-                    )
+                    let who = Who {
+                        id: dyno.id.clone(),
+                        name: dyno.name.clone(),
+                    };
+                    (who, queue(dyno), Run::of(dyno))
                 })
             });
-            let Some((id, name, queue, rests)) = seen else {
+            let Some((who, queue, run)) = seen else {
                 continue;
             };
-            there.insert(id.clone(), rests);
-            if !self.follows.contains_key(&id) {
-                self.follow(Who { id, name }, queue);
+            there.insert(who.id.clone(), run);
+            if !self.follows.contains_key(&who.id) {
+                self.follow(who, queue);
             }
         }
         // Before that, those of an earlier hostd are not all taken up.
         let all_are_known = self.host.ready.load(Ordering::Relaxed);
         self.has_dynos = !there.is_empty() || !all_are_known;
         for (id, follow) in &mut self.follows {
-            let rests = there.get(id).copied();
-            follow.is_known = rests.is_some() || !all_are_known;
-            follow.rests = rests.unwrap_or(false);
+            let run = there.get(id);
+            follow.is_known = run.is_some() || !all_are_known;
             if !follow.is_known && follow.removed.is_none() {
                 (follow.removed, follow.is_read) = (Some(Instant::now()), false);
+                self.removed = follow.removed;
             }
-            // One that was started again writes again.
-            follow.is_read &= follow.rests || follow.removed.is_some();
+            if follow.removed.is_none() {
+                follow.see(run.copied().unwrap_or_default());
+            }
         }
+        self.leave_out_first();
         if all_are_known {
             let follows = &self.follows;
             self.drain
@@ -238,7 +266,7 @@ impl Reader {
                 let follow = Follow {
                     files,
                     queue,
-                    rests: false,
+                    run: Run::default(),
                     is_read: false,
                     removed: None,
                     is_known: true,
@@ -264,6 +292,17 @@ impl Reader {
         }
         follow.removed = Some(Instant::now());
         follow.is_read = false;
+        self.removed = follow.removed;
+        self.leave_out_first();
+    }
+
+    /// Parts with those that were removed first, where too many are kept open.
+    fn leave_out_first(&mut self) {
+        for id in too_many(&self.follows) {
+            if let Some(follow) = self.follows.get_mut(&id) {
+                self.drain.dropped(follow.finish());
+            }
+        }
     }
 
     /// Leaves dynos that are gone and read to their end, or gone for too long.
@@ -275,8 +314,7 @@ impl Reader {
                 return true;
             };
             if !follow.is_read && removed.elapsed() > LAST {
-                drain.dropped(follow.leave_out(0));
-                follow.is_read = true;
+                drain.dropped(follow.finish());
             }
             // Until then it would be met again.
             follow.is_known || !follow.is_read
@@ -312,6 +350,22 @@ impl Reader {
     fn is_done(&self) -> bool {
         self.drain.record.dyno.is_some() && !self.has_dynos && self.follows.is_empty()
     }
+
+    /// Its last entries have waited for long enough.
+    fn is_too_late(&self) -> bool {
+        self.removed.is_none_or(|removed| removed.elapsed() > LAST)
+    }
+}
+
+/// Removed dynos that are not read and must not be kept any longer.
+fn too_many(follows: &BTreeMap<DynoId, Follow>) -> Vec<DynoId> {
+    let unread = follows.iter().filter(|(_, follow)| !follow.is_read);
+    let mut removed: Vec<_> = unread
+        .filter_map(|(id, follow)| Some((follow.removed?, id.clone())))
+        .collect();
+    removed.sort_unstable();
+    removed.truncate(removed.len().saturating_sub(MOST_REMOVED));
+    removed.into_iter().map(|(_, id)| id).collect()
 }
 
 impl Follow {
@@ -331,7 +385,7 @@ impl Follow {
                 }
                 Ok(None) => {
                     // Asked before the read: what was written before its end is read by now.
-                    self.is_read = self.rests || self.removed.is_some();
+                    self.is_read = self.run.rests || self.removed.is_some();
                     break;
                 }
                 Err(error) if self.files.pass_over(&error) => {}
@@ -343,6 +397,19 @@ impl Follow {
             }
         }
         taken
+    }
+
+    /// Takes note of what the dyno does now.
+    fn see(&mut self, run: Run) {
+        // One that was started again writes again, and may have ended again.
+        self.is_read &= run.rests && run == self.run;
+        self.run = run;
+    }
+
+    /// Passes over all entries; how many they were.
+    fn finish(&mut self) -> u64 {
+        self.is_read = true;
+        self.leave_out(0)
     }
 
     /// Passes over entries until no more than so many bytes wait; how many they were.
@@ -362,5 +429,90 @@ impl Follow {
             }
         }
         left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::path::Path;
+
+    use dyno_runtime::monitor::log::folder::{self, Part};
+
+    use super::*;
+
+    fn write(path: &Path, text: &str) {
+        let path = folder::plain(path, Part::Numbered(1));
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "2026-11-22T15:00:00Z stdout F {text}").unwrap();
+    }
+
+    fn follow(path: &Path, number: u8) -> Follow {
+        Follow {
+            who: Arc::new(Who {
+                id: DynoId::from_bytes([number; 6]),
+                name: "web".parse().unwrap(),
+            }),
+            files: LogFiles::open_at(path, Position::default()).unwrap(),
+            queue: 0,
+            run: Run::default(),
+            is_read: false,
+            removed: None,
+            is_known: true,
+        }
+    }
+
+    #[test]
+    fn a_run_that_nobody_saw_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut follow = follow(&path, 1);
+        let run = |second| Run {
+            rests: true,
+            started: Timestamp::from_second(second).ok(),
+        };
+        for second in 1..=3 {
+            write(&path, "text");
+            // Begun and ended between two looks.
+            follow.see(run(second));
+            let mut entries = Vec::new();
+            follow.take(SHARE, &mut entries);
+            assert_eq!((entries.len(), follow.is_read), (1, true));
+            follow.see(run(second));
+            assert!(follow.is_read, "it is asked no more");
+        }
+    }
+
+    #[test]
+    fn no_more_than_so_many_removed_dynos_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        write(&path, "text");
+        let now = Instant::now();
+        let mut follows = BTreeMap::new();
+        for number in 0..=u8::MAX {
+            let mut follow = follow(&path, number);
+            // The greater numbers first; every other one is still there.
+            let age = Duration::from_secs(number.into());
+            follow.removed = (number % 2 == 0).then(|| now + LAST * 9 - age);
+            follows.insert(follow.who.id.clone(), follow);
+        }
+        assert!(too_many(&follows).is_empty());
+        for number in [1, 3] {
+            let id = DynoId::from_bytes([number; 6]);
+            let follow = follows.get_mut(&id).unwrap();
+            follow.removed = Some(now + LAST * 10);
+        }
+        let first = [254, 252].map(|number| DynoId::from_bytes([number; 6]));
+        assert_eq!(too_many(&follows), first);
+        for id in &first {
+            assert_eq!(follows.get_mut(id).unwrap().finish(), 1);
+        }
+        assert!(too_many(&follows).is_empty());
     }
 }
