@@ -101,47 +101,76 @@ async fn give_up(drain: &Drain, window: &mut Window, from: &mut mpsc::Receiver<B
 /// RFC 5425, and its framing over plain TCP. Nothing is ever answered.
 async fn syslog(
     drain: &Drain,
-    link: Box<dyn Link>,
+    mut link: Box<dyn Link>,
     window: &mut Window,
     from: &mut mpsc::Receiver<Batch>,
 ) -> Result<Next, String> {
-    let (mut read, mut write) = tokio::io::split(link);
-    window.sent_again();
-    for batch in window.batches() {
-        send(&mut write, &batch.payload).await?;
-    }
+    window.connected();
     let mut ticks = interval(Duration::from_secs(1));
     let mut buffer = [0; 1024];
+    let mut ended = None;
     loop {
-        tokio::select! {
-            batch = from.recv() => {
-                let Some(batch) = batch else {
-                    break;
-                };
-                let payload = batch.payload.clone();
-                window.push(batch);
-                send(&mut write, &payload).await?;
-                drain.works();
-            }
-            read = read.read(&mut buffer) => match read {
-                Ok(0) => return Err("the receiver has closed the connection".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(chain(&error)),
-            },
-            _ = ticks.tick() => {}
+        while let Some(payload) = window.unwritten() {
+            send(&mut link, &payload).await?;
+            window.wrote(link.tcp().written(), Instant::now());
+            arrived(drain, &*link, window)?;
+            drain.works();
         }
-        while let Some(batch) = window.arrived(Instant::now()) {
-            drain.arrived(&batch);
+        let is_over = ended.is_some();
+        tokio::select! {
+            batch = from.recv(), if !is_over => match batch {
+                Some(batch) => window.push(batch),
+                None => {
+                    let shut = timeout(STALLED, link.shutdown()).await;
+                    shut.map_err(|_elapsed| stalled())?.map_err(|error| chain(&error))?;
+                    ended = Some(Instant::now());
+                    ticks = interval(Duration::from_millis(50));
+                }
+            },
+            read = link.read(&mut buffer) => {
+                let closed = match read {
+                    Ok(0) => "the receiver has closed the connection".to_owned(),
+                    Ok(_) => continue,
+                    Err(error) => chain(&error),
+                };
+                return match is_over && is_acknowledged(&*link, window)? {
+                    true => Ok(done(drain, window)),
+                    false => Err(closed),
+                };
+            }
+            _ = ticks.tick() => arrived(drain, &*link, window)?,
+        }
+        if let Some(ended) = ended {
+            if is_acknowledged(&*link, window)? {
+                return Ok(done(drain, window));
+            }
+            if ended.elapsed() > STALLED {
+                return Err(stalled());
+            }
         }
     }
-    timeout(STALLED, write.shutdown())
-        .await
-        .map_err(|_elapsed| stalled())?
-        .map_err(|error| chain(&error))?;
+}
+
+/// Counts what has arrived by now.
+fn arrived(drain: &Drain, link: &dyn Link, window: &mut Window) -> Result<(), String> {
+    let acknowledged = link.tcp().acknowledged().map_err(|error| chain(&error))?;
+    while let Some(batch) = window.arrived(acknowledged, Instant::now()) {
+        drain.arrived(&batch);
+    }
+    Ok(())
+}
+
+fn is_acknowledged(link: &dyn Link, window: &Window) -> Result<bool, String> {
+    let acknowledged = link.tcp().acknowledged().map_err(|error| chain(&error))?;
+    Ok(window.is_acknowledged(acknowledged))
+}
+
+/// The last of it was acknowledged.
+fn done(drain: &Drain, window: &mut Window) -> Next {
     while let Some(batch) = window.pop() {
         drain.arrived(&batch);
     }
-    Ok(Next::Done)
+    Next::Done
 }
 
 /// Writes all of it. A receiver may be slow, if it takes something now and then.
@@ -189,7 +218,7 @@ async fn posts(
                 _ = &mut connection.0 => return Ok(Next::Again),
             }
         }
-        let Some(batch) = window.batches().next() else {
+        let Some(batch) = window.first() else {
             continue;
         };
         if batch.payload.is_empty() {
