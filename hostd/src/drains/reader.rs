@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dyno_api::dyno::Dyno;
 use dyno_api::name::DynoId;
 use jiff::Timestamp;
@@ -17,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::Drain;
+use super::batch::{Batch, Text};
 use super::format::{self, Entry, Who};
 use crate::host::Host;
 use crate::logs::{self, LogFiles, Position};
@@ -24,7 +24,8 @@ use crate::supervisor::is_over;
 
 /// How long a new entry may go unnoticed.
 const POLL: Duration = Duration::from_millis(500);
-/// Bytes of entries that are sent at once (P15).
+/// Bytes of entries, as they are sent, that are sent at once (P15). Only one that has more
+/// by itself is more.
 const BATCH: usize = 64 * 1024;
 /// Bytes that one dyno may have of them: all get their turn.
 const SHARE: usize = 16 * 1024;
@@ -37,15 +38,6 @@ pub(super) const LAST: Duration = Duration::from_secs(60);
 /// P15: removed dynos whose files are kept open for that. What more of them wrote last is
 /// left out, the first one's first.
 const MOST_REMOVED: usize = 128;
-
-/// Some entries as they are sent.
-#[derive(Debug, Clone)]
-pub(super) struct Batch {
-    pub(super) payload: Bytes,
-    pub(super) lines: u64,
-    /// How far each dyno is once it has arrived.
-    pub(super) after: Vec<(DynoId, Position)>,
-}
 
 /// A dyno's folder is about to be removed.
 #[derive(Debug)]
@@ -62,12 +54,24 @@ struct Follow {
     files: LogFiles,
     /// Bytes that may wait.
     queue: u64,
+    /// It was read, and did not fit into a batch.
+    next: Option<Next>,
     run: Run,
     /// Nothing will come until it is started again.
     is_read: bool,
     removed: Option<Instant>,
     /// hostd knows it still.
     is_known: bool,
+}
+
+/// An entry as it is sent; without bytes, a line that is none.
+#[derive(Debug)]
+struct Next {
+    bytes: Vec<u8>,
+    /// Bytes of the log.
+    read: usize,
+    /// Where they begin.
+    before: Position,
 }
 
 /// What a dyno does, as it was last seen.
@@ -175,43 +179,49 @@ pub(super) async fn run(
 impl Reader {
     /// Some entries, where there are any.
     fn round(&mut self) -> Option<Batch> {
-        let (mut entries, mut size, mut after) = (Vec::new(), 0, BTreeMap::new());
+        let (mut texts, mut size, mut is_full) = (BTreeMap::<DynoId, Text>::new(), 0, false);
         let (done, next): (Vec<_>, Vec<_>) = self
             .follows
             .keys()
             .cloned()
             .partition(|id| Some(id) <= self.last.as_ref());
         let turns: Vec<DynoId> = next.into_iter().chain(done).collect();
+        let drain = &self.drain;
+        let write = |entry: &Entry| {
+            let entry = std::slice::from_ref(entry);
+            format::write(drain.target.protocol, &drain.host_name, entry)
+        };
         let mut before = usize::MAX;
-        while size != before {
+        while size != before && !is_full {
             before = size;
             for id in &turns {
-                let Some(follow) = self.follows.get_mut(id).filter(|_| size < BATCH) else {
+                let has_room = size < BATCH && !is_full;
+                let Some(follow) = self.follows.get_mut(id).filter(|_| has_room) else {
                     break;
                 };
-                let taken = follow.take(SHARE.min(BATCH - size), &mut entries);
-                if taken > 0 {
-                    size += taken;
-                    after.insert(id.clone(), follow.files.position());
+                let begun = texts.remove(id);
+                let is_begun = begun.is_some();
+                let mut text = begun.unwrap_or_default();
+                let taken = follow.take(BATCH - size, &mut text, write);
+                size += taken;
+                // Who has one that did not fit comes first the next time.
+                is_full = follow.next.is_some();
+                if taken > 0 && !is_full {
                     self.last = Some(id.clone());
+                }
+                if taken > 0 || is_begun {
+                    text.after = follow.position();
+                    texts.insert(id.clone(), text);
                 }
             }
         }
-        for id in after.keys() {
+        for id in texts.keys() {
             self.follows
                 .entry(id.clone())
                 .and_modify(|follow| follow.files.let_go());
         }
         self.part();
-        if after.is_empty() {
-            return None;
-        }
-        let protocol = self.drain.target.protocol;
-        Some(Batch {
-            payload: format::write(protocol, &self.drain.host_name, &entries).into(),
-            lines: entries.len() as u64,
-            after: after.into_iter().collect(),
-        })
+        (!texts.is_empty()).then(|| Batch::of(texts))
     }
 
     /// Follows dynos that are new, and learns which of the others are gone.
@@ -266,6 +276,7 @@ impl Reader {
                 let follow = Follow {
                     files,
                     queue,
+                    next: None,
                     run: Run::default(),
                     is_read: false,
                     removed: None,
@@ -369,19 +380,41 @@ fn too_many(follows: &BTreeMap<DynoId, Follow>) -> Vec<DynoId> {
 }
 
 impl Follow {
-    /// Takes entries of about so many bytes; how many bytes that were.
-    fn take(&mut self, room: usize, entries: &mut Vec<Entry>) -> usize {
+    /// Takes entries that have room in a batch, a share of it at most; about how many bytes
+    /// they were.
+    fn take(&mut self, room: usize, text: &mut Text, write: impl Fn(&Entry) -> Vec<u8>) -> usize {
         let mut taken = 0;
-        while taken < room && !self.is_read {
+        while taken < SHARE.min(room)
+            && let Some(next) = self.next.take().or_else(|| self.read(&write))
+        {
+            let is_first = taken == 0 && room == BATCH;
+            if taken + next.bytes.len() > room && !is_first {
+                self.next = Some(next);
+                break;
+            }
+            taken += next.bytes.len().max(next.read);
+            text.lines += u64::from(!next.bytes.is_empty());
+            text.bytes.extend(next.bytes);
+        }
+        taken.min(room)
+    }
+
+    fn read(&mut self, write: impl Fn(&Entry) -> Vec<u8>) -> Option<Next> {
+        while !self.is_read {
+            let before = self.files.position();
             let next = match self.removed {
                 Some(_) => self.files.next_known(),
                 None => self.files.next(),
             };
             match next {
                 Ok(Some(bytes)) => {
-                    taken += bytes.len() + 1;
                     let who = self.who.clone();
-                    entries.extend(logs::parse(&bytes).map(|line| Entry { who, line }));
+                    let entry = logs::parse(&bytes).map(|line| Entry { who, line });
+                    return Some(Next {
+                        bytes: entry.as_ref().map(write).unwrap_or_default(),
+                        read: bytes.len() + 1,
+                        before,
+                    });
                 }
                 Ok(None) => {
                     // Asked before the read: what was written before its end is read by now.
@@ -396,7 +429,13 @@ impl Follow {
                 }
             }
         }
-        taken
+        None
+    }
+
+    /// Where the next entry begins that was not taken.
+    fn position(&self) -> Position {
+        let next = self.next.as_ref().map(|next| next.before);
+        next.unwrap_or_else(|| self.files.position())
     }
 
     /// Takes note of what the dyno does now.
@@ -414,7 +453,8 @@ impl Follow {
 
     /// Passes over entries until no more than so many bytes wait; how many they were.
     fn leave_out(&mut self, most: u64) -> u64 {
-        let mut left_out = 0;
+        let next = self.next.take();
+        let mut left_out = next.map_or(0, |next| u64::from(!next.bytes.is_empty()));
         let mut unread = self.files.unread().unwrap_or(0);
         while unread > most {
             match self.files.next_known() {
@@ -460,11 +500,39 @@ mod tests {
             }),
             files: LogFiles::open_at(path, Position::default()).unwrap(),
             queue: 0,
+            next: None,
             run: Run::default(),
             is_read: false,
             removed: None,
             is_known: true,
         }
+    }
+
+    fn said(entry: &Entry) -> Vec<u8> {
+        entry.line.line.clone().into_bytes()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_the_next_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        write(&path, "a");
+        write(&path, "b");
+        let mut follow = follow(&path, 1);
+        let mut text = Text::default();
+        // As JSON does of control characters.
+        let grown = |entry: &Entry| entry.line.line.repeat(BATCH + 9).into_bytes();
+        let begin = follow.position();
+        assert_eq!(follow.take(BATCH - 1, &mut text, grown), 0);
+        assert_eq!((text.bytes.len(), follow.position()), (0, begin));
+        // In an empty batch it is alone.
+        assert_eq!(follow.take(BATCH, &mut text, grown), BATCH);
+        assert_eq!((text.bytes.len(), text.lines), (BATCH + 9, 1));
+        let second = follow.position();
+        assert!(second.offset > begin.offset);
+        assert_eq!(follow.take(9, &mut text, grown), 0);
+        assert_eq!(follow.position(), second);
+        assert_eq!(follow.finish(), 1, "what did not fit counts as dropped");
     }
 
     #[test]
@@ -480,9 +548,9 @@ mod tests {
             write(&path, "text");
             // Begun and ended between two looks.
             follow.see(run(second));
-            let mut entries = Vec::new();
-            follow.take(SHARE, &mut entries);
-            assert_eq!((entries.len(), follow.is_read), (1, true));
+            let mut text = Text::default();
+            follow.take(SHARE, &mut text, said);
+            assert_eq!((text.lines, follow.is_read), (1, true));
             follow.see(run(second));
             assert!(follow.is_read, "it is asked no more");
         }

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use super::Drain;
+use super::batch::Batch;
 use super::connect::{self, Link};
-use super::reader::{Batch, LAST};
+use super::reader::LAST;
 use super::target::Protocol;
 use super::window::Window;
 use crate::chance;
@@ -243,10 +244,7 @@ async fn posts(
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNPROCESSABLE_ENTITY => {
-                if let Some(batch) = window.pop() {
-                    drain.refused(&batch);
-                }
-                return Err(format!("the receiver refused entries with {status}"));
+                objected(drain, window, status);
             }
             status => return Err(format!("the receiver answers {status}")),
         }
@@ -254,6 +252,21 @@ async fn posts(
             return Ok(Next::Again);
         }
     }
+}
+
+/// Its oldest batch was refused. One dyno may have written what no receiver takes: each
+/// dyno's part is tried alone, and left out if it is refused again.
+fn objected(drain: &Drain, window: &mut Window, status: StatusCode) {
+    let Some(batch) = window.pop() else {
+        return;
+    };
+    if batch.parts.len() > 1 {
+        let parts = batch.split().into_iter().rev();
+        parts.for_each(|part| window.push_first(part));
+        return;
+    }
+    drain.objected(format!("the receiver refused entries with {status}"));
+    drain.refused(&batch);
 }
 
 fn request(drain: &Drain, batch: &Batch) -> http::Result<Request<Full<bytes::Bytes>>> {
@@ -279,5 +292,71 @@ struct Connection(tokio::task::JoinHandle<()>);
 impl Drop for Connection {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use super::super::batch::tests::batch;
+    use super::super::record::Record;
+    use super::super::{State, target};
+    use super::*;
+
+    /// Takes bodies that do not say `poison`, on one connection: there is a pause only
+    /// before another.
+    fn receive(listener: &TcpListener) {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while line != "\r\n" {
+                line.clear();
+                if reader.read_line(&mut line).unwrap() == 0 {
+                    return;
+                }
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let status = match String::from_utf8(body).unwrap().contains("poison") {
+                true => 400,
+                false => 204,
+            };
+            write!(&stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_one_dyno_wrote_is_refused_for_it_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        std::thread::spawn(move || receive(&listener));
+        let drain = Arc::new(Drain {
+            folder: "/nowhere".into(),
+            target: target::parse(&url).unwrap(),
+            host_name: "box".to_owned(),
+            state: Mutex::new(State::default()),
+            record: Record::new("web".parse().unwrap(), url),
+        });
+        let (to, from) = mpsc::channel(4);
+        for _ in 0..4 {
+            let mixed = batch(&[(1, "good\n"), (2, "poison\n"), (3, "good\n")]);
+            to.send(mixed).await.unwrap();
+        }
+        drop(to);
+        run(drain.clone(), from).await;
+        let status = drain.shown().status;
+        assert_eq!((status.sent, status.dropped, status.failures), (8, 4, 4));
+        for number in 1..=3 {
+            let id = dyno_api::name::DynoId::from_bytes([number; 6]);
+            assert_eq!(drain.position(&id).offset, u64::from(number));
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::reader::Batch;
+use super::batch::Batch;
 
 /// Bytes of acknowledged batches that are kept to be sent again. The send buffer holds the
 /// others, so there are no more than that again.
@@ -36,6 +36,12 @@ impl Window {
     pub(super) fn push(&mut self, batch: Batch) {
         self.bytes += batch.payload.len();
         self.batches.push_back(Written { batch, end: None });
+    }
+
+    /// To be sent before all others.
+    pub(super) fn push_first(&mut self, batch: Batch) {
+        self.bytes += batch.payload.len();
+        self.batches.push_front(Written { batch, end: None });
     }
 
     /// The oldest one.
@@ -95,35 +101,36 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::tests;
     use super::*;
 
-    fn batch(lines: u64) -> Batch {
-        Batch {
-            payload: vec![0; MOST / 2].into(),
-            lines,
-            after: Vec::new(),
-        }
+    fn batch(number: u8) -> Batch {
+        tests::batch(&[(number, &"x".repeat(MOST / 2))])
+    }
+
+    fn number(batch: Option<Batch>) -> u64 {
+        batch.unwrap().parts[0].after.offset
     }
 
     #[test]
     fn what_is_acknowledged_and_was_kept_has_arrived() {
         let mut window = Window::default();
         let now = Instant::now();
-        for lines in 1..=3 {
-            window.push(batch(lines));
+        for number in 1..=3 {
+            window.push(batch(number));
             assert!(window.unwritten().is_some() && !window.is_acknowledged(u64::MAX));
-            window.wrote(lines * 100, now);
+            window.wrote(u64::from(number) * 100, now);
         }
         assert!(window.unwritten().is_none());
         // Neither age nor what came after it tells that it was acknowledged.
         assert!(window.arrived(99, now + KEPT * 100).is_none());
-        assert_eq!(window.arrived(100, now).unwrap().lines, 1);
+        assert_eq!(number(window.arrived(100, now)), 1);
         assert!(window.arrived(300, now).is_none(), "it is kept");
         let later = now + KEPT;
         assert!(window.arrived(199, later).is_none());
-        assert_eq!(window.arrived(299, later).unwrap().lines, 2);
+        assert_eq!(number(window.arrived(299, later)), 2);
         assert!(!window.is_acknowledged(299) && window.is_acknowledged(300));
-        assert_eq!(window.arrived(300, later).unwrap().lines, 3);
+        assert_eq!(number(window.arrived(300, later)), 3);
         assert!(window.arrived(300, later).is_none() && window.is_empty());
         assert_eq!(window.bytes, 0);
     }
