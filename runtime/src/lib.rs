@@ -21,6 +21,7 @@
 //!  netlink   messages to the kernel and from it
 //!  replace   a file in the place of another
 //!  clock     whether somebody keeps the machine's
+//!  tcp       how much of a connection's bytes the peer has
 //!  state     what the OCI command line keeps on disk between its calls
 //!  command   the command line
 //!  fuzz      where bytes that we did not write come in, for tests of that
@@ -49,6 +50,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod spec;
 pub mod state;
+pub mod tcp;
 
 mod child;
 mod criu;

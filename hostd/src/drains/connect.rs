@@ -2,15 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dyno_images::{ResolveError, machine_authorities, resolve};
+use dyno_runtime::tcp;
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
@@ -24,12 +28,78 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// The kernel doubles it.
 const SEND_BUFFER: usize = window::MOST / 4;
 /// Milliseconds. What is not acknowledged for so long, or not even asked for by a receiver
-/// whose window is shut, breaks the connection off, tcp(7): before it counts as arrived.
+/// whose window is shut, breaks the connection off, tcp(7).
 const USER_TIMEOUT: u32 = 10_000;
 
 /// A connection of either kind.
-pub(super) trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
+pub(super) trait Link: AsyncRead + AsyncWrite + Send + Unpin {
+    /// What it is made of.
+    fn tcp(&self) -> &Tcp;
+}
+
+impl Link for Tcp {
+    fn tcp(&self) -> &Tcp {
+        self
+    }
+}
+
+impl Link for TlsStream<Tcp> {
+    fn tcp(&self) -> &Tcp {
+        self.get_ref().0
+    }
+}
+
+/// A TCP connection that counts what is written to it; with TLS, what that makes of it.
+pub(super) struct Tcp {
+    stream: TcpStream,
+    written: u64,
+}
+
+impl Tcp {
+    /// Bytes that were written to it.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// How many of them the peer's kernel has acknowledged. A FIN of ours that waits counts
+    /// against them.
+    pub(super) fn acknowledged(&self) -> io::Result<u64> {
+        let waiting = tcp::unacknowledged(&self.stream)?;
+        Ok(self.written.saturating_sub(waiting))
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.written += *count as u64;
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +129,10 @@ pub(super) enum ConnectError {
 
 /// Connects.
 pub(super) async fn open(target: &Target, ca: Option<&str>) -> Result<Box<dyn Link>, ConnectError> {
-    let stream = tcp(target).await?;
+    let stream = Tcp {
+        stream: connect(target).await?,
+        written: 0,
+    };
     if !target.tls {
         return Ok(Box::new(stream));
     }
@@ -73,7 +146,7 @@ pub(super) async fn open(target: &Target, ca: Option<&str>) -> Result<Box<dyn Li
     }
 }
 
-async fn tcp(target: &Target) -> Result<TcpStream, ConnectError> {
+async fn connect(target: &Target) -> Result<TcpStream, ConnectError> {
     let mut failure = ConnectError::NoAddress;
     for address in resolve(&target.host).await? {
         let address = SocketAddr::new(address, target.port);
@@ -89,7 +162,7 @@ async fn tcp(target: &Target) -> Result<TcpStream, ConnectError> {
     Err(failure)
 }
 
-/// What `window` counts on, tcp(7).
+/// A receiver that is gone is noticed, and what waits for one is bounded, tcp(7).
 fn bounded(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
     sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT)?;

@@ -6,6 +6,7 @@
 //!                └ left out, counted        └ positions ─▶ state.json
 //!
 //! target    the URL (pure)
+//! batch     entries that are sent at once (pure)
 //! format    entries in the receiver's words (pure)
 //! record    what is on the disk
 //! ```
@@ -14,6 +15,7 @@
 //! Each entry arrives at least once, or is counted as dropped. Twice comes what was sent
 //! shortly before a connection broke or hostd ended.
 
+mod batch;
 mod connect;
 mod format;
 mod reader;
@@ -39,8 +41,9 @@ use crate::durable::{chain, from_io, internal};
 use crate::host::{Host, blocking};
 use crate::logs::{LogFiles, Position};
 use crate::{engine, identity};
+use batch::Batch;
 use format::Who;
-use reader::{Batch, Leaving};
+use reader::Leaving;
 use record::{Progress, Record};
 use target::Target;
 
@@ -385,14 +388,23 @@ impl Drain {
         self.passed(batch, |progress| &mut progress.sent);
     }
 
+    /// The receiver is there, but does not want something.
+    fn objected(&self, reason: String) {
+        let mut state = self.state();
+        tracing::debug!(drain = %self.record.name, reason, "entries are left out");
+        state.failures += 1;
+        state.error = Some(reason);
+    }
+
     fn refused(&self, batch: &Batch) {
         self.passed(batch, |progress| &mut progress.dropped);
     }
 
     fn passed(&self, batch: &Batch, count: fn(&mut Progress) -> &mut u64) {
         let mut state = self.state();
-        *count(&mut state.progress) += batch.lines;
-        state.progress.positions.extend(batch.after.iter().cloned());
+        *count(&mut state.progress) += batch.lines();
+        let after = batch.parts.iter().map(|part| (part.id.clone(), part.after));
+        state.progress.positions.extend(after);
         state.unsaved = true;
     }
 

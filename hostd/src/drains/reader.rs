@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dyno_api::dyno::Dyno;
 use dyno_api::name::DynoId;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::Drain;
+use super::batch::{Batch, Text};
 use super::format::{self, Entry, Who};
 use crate::host::Host;
 use crate::logs::{self, LogFiles, Position};
@@ -23,7 +24,8 @@ use crate::supervisor::is_over;
 
 /// How long a new entry may go unnoticed.
 const POLL: Duration = Duration::from_millis(500);
-/// Bytes of entries that are sent at once (P15).
+/// Bytes of entries, as they are sent, that are sent at once (P15). Only one that has more
+/// by itself is more.
 const BATCH: usize = 64 * 1024;
 /// Bytes that one dyno may have of them: all get their turn.
 const SHARE: usize = 16 * 1024;
@@ -33,15 +35,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(1);
 const QUEUE: u64 = 16 << 20;
 /// How long a removed dyno's last entries may wait.
 pub(super) const LAST: Duration = Duration::from_secs(60);
-
-/// Some entries as they are sent.
-#[derive(Debug, Clone)]
-pub(super) struct Batch {
-    pub(super) payload: Bytes,
-    pub(super) lines: u64,
-    /// How far each dyno is once it has arrived.
-    pub(super) after: Vec<(DynoId, Position)>,
-}
+/// P15: removed dynos whose files are kept open for that. What more of them wrote last is
+/// left out, the first one's first.
+const MOST_REMOVED: usize = 128;
 
 /// A dyno's folder is about to be removed.
 #[derive(Debug)]
@@ -58,12 +54,40 @@ struct Follow {
     files: LogFiles,
     /// Bytes that may wait.
     queue: u64,
-    rests: bool,
+    /// It was read, and did not fit into a batch.
+    next: Option<Next>,
+    run: Run,
     /// Nothing will come until it is started again.
     is_read: bool,
     removed: Option<Instant>,
     /// hostd knows it still.
     is_known: bool,
+}
+
+/// An entry as it is sent; without bytes, a line that is none.
+#[derive(Debug)]
+struct Next {
+    bytes: Vec<u8>,
+    /// Bytes of the log.
+    read: usize,
+    /// Where they begin.
+    before: Position,
+}
+
+/// What a dyno does, as it was last seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Run {
+    rests: bool,
+    started: Option<Timestamp>,
+}
+
+impl Run {
+    fn of(dyno: &Dyno) -> Self {
+        Self {
+            rests: is_over(dyno.status.phase),
+            started: dyno.status.started,
+        }
+    }
 }
 
 struct Reader {
@@ -75,6 +99,8 @@ struct Reader {
     /// Whose turn was last.
     last: Option<DynoId>,
     looked_ahead: Instant,
+    /// When a dyno was last removed.
+    removed: Option<Instant>,
 }
 
 /// Bytes of a dyno's log that may wait: half of what its log holds, at most.
@@ -99,11 +125,14 @@ pub(super) async fn run(
         has_dynos: true,
         last: None,
         looked_ahead: Instant::now(),
+        removed: None,
     };
     let mut pending = None;
     loop {
         let wants = pending.is_none();
         let look = spawn_blocking(move || {
+            // Whoever comes or goes is noticed while a receiver is away, too.
+            reader.meet();
             let batch = match wants {
                 true => reader.round(),
                 false => None,
@@ -120,7 +149,10 @@ pub(super) async fn run(
             }
         };
         pending = pending.or(batch);
-        if pending.is_none() && reader.is_done() {
+        if reader.is_done() && (pending.is_none() || reader.is_too_late()) {
+            if let Some(batch) = &pending {
+                reader.drain.refused(batch);
+            }
             return;
         }
         tokio::select! {
@@ -147,44 +179,49 @@ pub(super) async fn run(
 impl Reader {
     /// Some entries, where there are any.
     fn round(&mut self) -> Option<Batch> {
-        self.meet();
-        let (mut entries, mut size, mut after) = (Vec::new(), 0, BTreeMap::new());
+        let (mut texts, mut size, mut is_full) = (BTreeMap::<DynoId, Text>::new(), 0, false);
         let (done, next): (Vec<_>, Vec<_>) = self
             .follows
             .keys()
             .cloned()
             .partition(|id| Some(id) <= self.last.as_ref());
         let turns: Vec<DynoId> = next.into_iter().chain(done).collect();
+        let drain = &self.drain;
+        let write = |entry: &Entry| {
+            let entry = std::slice::from_ref(entry);
+            format::write(drain.target.protocol, &drain.host_name, entry)
+        };
         let mut before = usize::MAX;
-        while size != before {
+        while size != before && !is_full {
             before = size;
             for id in &turns {
-                let Some(follow) = self.follows.get_mut(id).filter(|_| size < BATCH) else {
+                let has_room = size < BATCH && !is_full;
+                let Some(follow) = self.follows.get_mut(id).filter(|_| has_room) else {
                     break;
                 };
-                let taken = follow.take(SHARE.min(BATCH - size), &mut entries);
-                if taken > 0 {
-                    size += taken;
-                    after.insert(id.clone(), follow.files.position());
+                let begun = texts.remove(id);
+                let is_begun = begun.is_some();
+                let mut text = begun.unwrap_or_default();
+                let taken = follow.take(BATCH - size, &mut text, write);
+                size += taken;
+                // Who has one that did not fit comes first the next time.
+                is_full = follow.next.is_some();
+                if taken > 0 && !is_full {
                     self.last = Some(id.clone());
+                }
+                if taken > 0 || is_begun {
+                    text.after = follow.position();
+                    texts.insert(id.clone(), text);
                 }
             }
         }
-        for id in after.keys() {
+        for id in texts.keys() {
             self.follows
                 .entry(id.clone())
                 .and_modify(|follow| follow.files.let_go());
         }
         self.part();
-        if after.is_empty() {
-            return None;
-        }
-        let protocol = self.drain.target.protocol;
-        Some(Batch {
-            payload: format::write(protocol, &self.drain.host_name, &entries).into(),
-            lines: entries.len() as u64,
-            after: after.into_iter().collect(),
-        })
+        (!texts.is_empty()).then(|| Batch::of(texts))
     }
 
     /// Follows dynos that are new, and learns which of the others are gone.
@@ -195,35 +232,36 @@ impl Reader {
             let seen = handle.look(|dyno| {
                 let covered = self.drain.covers(&dyno.id);
                 covered.then(|| {
-                    (
-                        dyno.id.clone(),
-                        dyno.name.clone(),
-                        queue(dyno),
-                        is_over(dyno.status.phase),
-                    )
+                    let who = Who {
+                        id: dyno.id.clone(),
+                        name: dyno.name.clone(),
+                    };
+                    (who, queue(dyno), Run::of(dyno))
                 })
             });
-            let Some((id, name, queue, rests)) = seen else {
+            let Some((who, queue, run)) = seen else {
                 continue;
             };
-            there.insert(id.clone(), rests);
-            if !self.follows.contains_key(&id) {
-                self.follow(Who { id, name }, queue);
+            there.insert(who.id.clone(), run);
+            if !self.follows.contains_key(&who.id) {
+                self.follow(who, queue);
             }
         }
         // Before that, those of an earlier hostd are not all taken up.
         let all_are_known = self.host.ready.load(Ordering::Relaxed);
         self.has_dynos = !there.is_empty() || !all_are_known;
         for (id, follow) in &mut self.follows {
-            let rests = there.get(id).copied();
-            follow.is_known = rests.is_some() || !all_are_known;
-            follow.rests = rests.unwrap_or(false);
+            let run = there.get(id);
+            follow.is_known = run.is_some() || !all_are_known;
             if !follow.is_known && follow.removed.is_none() {
                 (follow.removed, follow.is_read) = (Some(Instant::now()), false);
+                self.removed = follow.removed;
             }
-            // One that was started again writes again.
-            follow.is_read &= follow.rests || follow.removed.is_some();
+            if follow.removed.is_none() {
+                follow.see(run.copied().unwrap_or_default());
+            }
         }
+        self.leave_out_first();
         if all_are_known {
             let follows = &self.follows;
             self.drain
@@ -238,7 +276,8 @@ impl Reader {
                 let follow = Follow {
                     files,
                     queue,
-                    rests: false,
+                    next: None,
+                    run: Run::default(),
                     is_read: false,
                     removed: None,
                     is_known: true,
@@ -264,6 +303,17 @@ impl Reader {
         }
         follow.removed = Some(Instant::now());
         follow.is_read = false;
+        self.removed = follow.removed;
+        self.leave_out_first();
+    }
+
+    /// Parts with those that were removed first, where too many are kept open.
+    fn leave_out_first(&mut self) {
+        for id in too_many(&self.follows) {
+            if let Some(follow) = self.follows.get_mut(&id) {
+                self.drain.dropped(follow.finish());
+            }
+        }
     }
 
     /// Leaves dynos that are gone and read to their end, or gone for too long.
@@ -275,8 +325,7 @@ impl Reader {
                 return true;
             };
             if !follow.is_read && removed.elapsed() > LAST {
-                drain.dropped(follow.leave_out(0));
-                follow.is_read = true;
+                drain.dropped(follow.finish());
             }
             // Until then it would be met again.
             follow.is_known || !follow.is_read
@@ -312,28 +361,67 @@ impl Reader {
     fn is_done(&self) -> bool {
         self.drain.record.dyno.is_some() && !self.has_dynos && self.follows.is_empty()
     }
+
+    /// Its last entries have waited for long enough.
+    fn is_too_late(&self) -> bool {
+        self.removed.is_none_or(|removed| removed.elapsed() > LAST)
+    }
+}
+
+/// Removed dynos that are not read and must not be kept any longer.
+fn too_many(follows: &BTreeMap<DynoId, Follow>) -> Vec<DynoId> {
+    let unread = follows.iter().filter(|(_, follow)| !follow.is_read);
+    let mut removed: Vec<_> = unread
+        .filter_map(|(id, follow)| Some((follow.removed?, id.clone())))
+        .collect();
+    removed.sort_unstable();
+    removed.truncate(removed.len().saturating_sub(MOST_REMOVED));
+    removed.into_iter().map(|(_, id)| id).collect()
 }
 
 impl Follow {
-    /// Takes entries of about so many bytes; how many bytes that were.
-    fn take(&mut self, room: usize, entries: &mut Vec<Entry>) -> usize {
+    /// Takes entries that have room in a batch, a share of it at most; about how many bytes
+    /// they were.
+    fn take(&mut self, room: usize, text: &mut Text, write: impl Fn(&Entry) -> Vec<u8>) -> usize {
         let mut taken = 0;
-        while taken < room && !self.is_read {
+        while taken < SHARE.min(room)
+            && let Some(next) = self.next.take().or_else(|| self.read(&write))
+        {
+            let is_first = taken == 0 && room == BATCH;
+            if taken + next.bytes.len() > room && !is_first {
+                self.next = Some(next);
+                break;
+            }
+            taken += next.bytes.len().max(next.read);
+            text.lines += u64::from(!next.bytes.is_empty());
+            text.bytes.extend(next.bytes);
+        }
+        taken.min(room)
+    }
+
+    fn read(&mut self, write: impl Fn(&Entry) -> Vec<u8>) -> Option<Next> {
+        while !self.is_read {
+            let before = self.files.position();
             let next = match self.removed {
                 Some(_) => self.files.next_known(),
                 None => self.files.next(),
             };
             match next {
                 Ok(Some(bytes)) => {
-                    taken += bytes.len() + 1;
                     let who = self.who.clone();
-                    entries.extend(logs::parse(&bytes).map(|line| Entry { who, line }));
+                    let entry = logs::parse(&bytes).map(|line| Entry { who, line });
+                    return Some(Next {
+                        bytes: entry.as_ref().map(write).unwrap_or_default(),
+                        read: bytes.len() + 1,
+                        before,
+                    });
                 }
                 Ok(None) => {
                     // Asked before the read: what was written before its end is read by now.
-                    self.is_read = self.rests || self.removed.is_some();
+                    self.is_read = self.run.rests || self.removed.is_some();
                     break;
                 }
+                Err(error) if self.files.pass_over(&error) => {}
                 Err(error) => {
                     tracing::warn!(dyno = %self.who.id, %error, "its log cannot be read");
                     self.is_read = self.removed.is_some();
@@ -341,19 +429,158 @@ impl Follow {
                 }
             }
         }
-        taken
+        None
+    }
+
+    /// Where the next entry begins that was not taken.
+    fn position(&self) -> Position {
+        let next = self.next.as_ref().map(|next| next.before);
+        next.unwrap_or_else(|| self.files.position())
+    }
+
+    /// Takes note of what the dyno does now.
+    fn see(&mut self, run: Run) {
+        // One that was started again writes again, and may have ended again.
+        self.is_read &= run.rests && run == self.run;
+        self.run = run;
+    }
+
+    /// Passes over all entries; how many they were.
+    fn finish(&mut self) -> u64 {
+        self.is_read = true;
+        self.leave_out(0)
     }
 
     /// Passes over entries until no more than so many bytes wait; how many they were.
     fn leave_out(&mut self, most: u64) -> u64 {
-        let mut left_out = 0;
+        let next = self.next.take();
+        let mut left_out = next.map_or(0, |next| u64::from(!next.bytes.is_empty()));
         let mut unread = self.files.unread().unwrap_or(0);
-        while unread > most
-            && let Ok(Some(bytes)) = self.files.next_known()
-        {
-            unread = unread.saturating_sub(bytes.len() as u64 + 1);
-            left_out += u64::from(logs::parse(&bytes).is_some());
+        while unread > most {
+            match self.files.next_known() {
+                Ok(Some(bytes)) => {
+                    unread = unread.saturating_sub(bytes.len() as u64 + 1);
+                    left_out += u64::from(logs::parse(&bytes).is_some());
+                }
+                Err(error) if self.files.pass_over(&error) => {
+                    unread = self.files.unread().unwrap_or(0);
+                }
+                Ok(None) | Err(_) => break,
+            }
         }
         left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::path::Path;
+
+    use dyno_runtime::monitor::log::folder::{self, Part};
+
+    use super::*;
+
+    fn write(path: &Path, text: &str) {
+        let path = folder::plain(path, Part::Numbered(1));
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "2026-11-22T15:00:00Z stdout F {text}").unwrap();
+    }
+
+    fn follow(path: &Path, number: u8) -> Follow {
+        Follow {
+            who: Arc::new(Who {
+                id: DynoId::from_bytes([number; 6]),
+                name: "web".parse().unwrap(),
+            }),
+            files: LogFiles::open_at(path, Position::default()).unwrap(),
+            queue: 0,
+            next: None,
+            run: Run::default(),
+            is_read: false,
+            removed: None,
+            is_known: true,
+        }
+    }
+
+    fn said(entry: &Entry) -> Vec<u8> {
+        entry.line.line.clone().into_bytes()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_the_next_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        write(&path, "a");
+        write(&path, "b");
+        let mut follow = follow(&path, 1);
+        let mut text = Text::default();
+        // As JSON does of control characters.
+        let grown = |entry: &Entry| entry.line.line.repeat(BATCH + 9).into_bytes();
+        let begin = follow.position();
+        assert_eq!(follow.take(BATCH - 1, &mut text, grown), 0);
+        assert_eq!((text.bytes.len(), follow.position()), (0, begin));
+        // In an empty batch it is alone.
+        assert_eq!(follow.take(BATCH, &mut text, grown), BATCH);
+        assert_eq!((text.bytes.len(), text.lines), (BATCH + 9, 1));
+        let second = follow.position();
+        assert!(second.offset > begin.offset);
+        assert_eq!(follow.take(9, &mut text, grown), 0);
+        assert_eq!(follow.position(), second);
+        assert_eq!(follow.finish(), 1, "what did not fit counts as dropped");
+    }
+
+    #[test]
+    fn a_run_that_nobody_saw_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut follow = follow(&path, 1);
+        let run = |second| Run {
+            rests: true,
+            started: Timestamp::from_second(second).ok(),
+        };
+        for second in 1..=3 {
+            write(&path, "text");
+            // Begun and ended between two looks.
+            follow.see(run(second));
+            let mut text = Text::default();
+            follow.take(SHARE, &mut text, said);
+            assert_eq!((text.lines, follow.is_read), (1, true));
+            follow.see(run(second));
+            assert!(follow.is_read, "it is asked no more");
+        }
+    }
+
+    #[test]
+    fn no_more_than_so_many_removed_dynos_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        write(&path, "text");
+        let now = Instant::now();
+        let mut follows = BTreeMap::new();
+        for number in 0..=u8::MAX {
+            let mut follow = follow(&path, number);
+            // The greater numbers first; every other one is still there.
+            let age = Duration::from_secs(number.into());
+            follow.removed = (number % 2 == 0).then(|| now + LAST * 9 - age);
+            follows.insert(follow.who.id.clone(), follow);
+        }
+        assert!(too_many(&follows).is_empty());
+        for number in [1, 3] {
+            let id = DynoId::from_bytes([number; 6]);
+            let follow = follows.get_mut(&id).unwrap();
+            follow.removed = Some(now + LAST * 10);
+        }
+        let first = [254, 252].map(|number| DynoId::from_bytes([number; 6]));
+        assert_eq!(too_many(&follows), first);
+        for id in &first {
+            assert_eq!(follows.get_mut(id).unwrap().finish(), 1);
+        }
+        assert!(too_many(&follows).is_empty());
     }
 }

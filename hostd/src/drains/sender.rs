@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use super::Drain;
+use super::batch::Batch;
 use super::connect::{self, Link};
-use super::reader::{Batch, LAST};
+use super::reader::LAST;
 use super::target::Protocol;
 use super::window::Window;
 use crate::chance;
@@ -101,47 +102,76 @@ async fn give_up(drain: &Drain, window: &mut Window, from: &mut mpsc::Receiver<B
 /// RFC 5425, and its framing over plain TCP. Nothing is ever answered.
 async fn syslog(
     drain: &Drain,
-    link: Box<dyn Link>,
+    mut link: Box<dyn Link>,
     window: &mut Window,
     from: &mut mpsc::Receiver<Batch>,
 ) -> Result<Next, String> {
-    let (mut read, mut write) = tokio::io::split(link);
-    window.sent_again();
-    for batch in window.batches() {
-        send(&mut write, &batch.payload).await?;
-    }
+    window.connected();
     let mut ticks = interval(Duration::from_secs(1));
     let mut buffer = [0; 1024];
+    let mut ended = None;
     loop {
-        tokio::select! {
-            batch = from.recv() => {
-                let Some(batch) = batch else {
-                    break;
-                };
-                let payload = batch.payload.clone();
-                window.push(batch);
-                send(&mut write, &payload).await?;
-                drain.works();
-            }
-            read = read.read(&mut buffer) => match read {
-                Ok(0) => return Err("the receiver has closed the connection".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(chain(&error)),
-            },
-            _ = ticks.tick() => {}
+        while let Some(payload) = window.unwritten() {
+            send(&mut link, &payload).await?;
+            window.wrote(link.tcp().written(), Instant::now());
+            arrived(drain, &*link, window)?;
+            drain.works();
         }
-        while let Some(batch) = window.arrived(Instant::now()) {
-            drain.arrived(&batch);
+        let is_over = ended.is_some();
+        tokio::select! {
+            batch = from.recv(), if !is_over => match batch {
+                Some(batch) => window.push(batch),
+                None => {
+                    let shut = timeout(STALLED, link.shutdown()).await;
+                    shut.map_err(|_elapsed| stalled())?.map_err(|error| chain(&error))?;
+                    ended = Some(Instant::now());
+                    ticks = interval(Duration::from_millis(50));
+                }
+            },
+            read = link.read(&mut buffer) => {
+                let closed = match read {
+                    Ok(0) => "the receiver has closed the connection".to_owned(),
+                    Ok(_) => continue,
+                    Err(error) => chain(&error),
+                };
+                return match is_over && is_acknowledged(&*link, window)? {
+                    true => Ok(done(drain, window)),
+                    false => Err(closed),
+                };
+            }
+            _ = ticks.tick() => arrived(drain, &*link, window)?,
+        }
+        if let Some(ended) = ended {
+            if is_acknowledged(&*link, window)? {
+                return Ok(done(drain, window));
+            }
+            if ended.elapsed() > STALLED {
+                return Err(stalled());
+            }
         }
     }
-    timeout(STALLED, write.shutdown())
-        .await
-        .map_err(|_elapsed| stalled())?
-        .map_err(|error| chain(&error))?;
+}
+
+/// Counts what has arrived by now.
+fn arrived(drain: &Drain, link: &dyn Link, window: &mut Window) -> Result<(), String> {
+    let acknowledged = link.tcp().acknowledged().map_err(|error| chain(&error))?;
+    while let Some(batch) = window.arrived(acknowledged, Instant::now()) {
+        drain.arrived(&batch);
+    }
+    Ok(())
+}
+
+fn is_acknowledged(link: &dyn Link, window: &Window) -> Result<bool, String> {
+    let acknowledged = link.tcp().acknowledged().map_err(|error| chain(&error))?;
+    Ok(window.is_acknowledged(acknowledged))
+}
+
+/// The last of it was acknowledged.
+fn done(drain: &Drain, window: &mut Window) -> Next {
     while let Some(batch) = window.pop() {
         drain.arrived(&batch);
     }
-    Ok(Next::Done)
+    Next::Done
 }
 
 /// Writes all of it. A receiver may be slow, if it takes something now and then.
@@ -189,7 +219,7 @@ async fn posts(
                 _ = &mut connection.0 => return Ok(Next::Again),
             }
         }
-        let Some(batch) = window.batches().next() else {
+        let Some(batch) = window.first() else {
             continue;
         };
         if batch.payload.is_empty() {
@@ -214,10 +244,7 @@ async fn posts(
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNPROCESSABLE_ENTITY => {
-                if let Some(batch) = window.pop() {
-                    drain.refused(&batch);
-                }
-                return Err(format!("the receiver refused entries with {status}"));
+                objected(drain, window, status);
             }
             status => return Err(format!("the receiver answers {status}")),
         }
@@ -225,6 +252,21 @@ async fn posts(
             return Ok(Next::Again);
         }
     }
+}
+
+/// Its oldest batch was refused. One dyno may have written what no receiver takes: each
+/// dyno's part is tried alone, and left out if it is refused again.
+fn objected(drain: &Drain, window: &mut Window, status: StatusCode) {
+    let Some(batch) = window.pop() else {
+        return;
+    };
+    if batch.parts.len() > 1 {
+        let parts = batch.split().into_iter().rev();
+        parts.for_each(|part| window.push_first(part));
+        return;
+    }
+    drain.objected(format!("the receiver refused entries with {status}"));
+    drain.refused(&batch);
 }
 
 fn request(drain: &Drain, batch: &Batch) -> http::Result<Request<Full<bytes::Bytes>>> {
@@ -250,5 +292,71 @@ struct Connection(tokio::task::JoinHandle<()>);
 impl Drop for Connection {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use super::super::batch::tests::batch;
+    use super::super::record::Record;
+    use super::super::{State, target};
+    use super::*;
+
+    /// Takes bodies that do not say `poison`, on one connection: there is a pause only
+    /// before another.
+    fn receive(listener: &TcpListener) {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while line != "\r\n" {
+                line.clear();
+                if reader.read_line(&mut line).unwrap() == 0 {
+                    return;
+                }
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let status = match String::from_utf8(body).unwrap().contains("poison") {
+                true => 400,
+                false => 204,
+            };
+            write!(&stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_one_dyno_wrote_is_refused_for_it_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        std::thread::spawn(move || receive(&listener));
+        let drain = Arc::new(Drain {
+            folder: "/nowhere".into(),
+            target: target::parse(&url).unwrap(),
+            host_name: "box".to_owned(),
+            state: Mutex::new(State::default()),
+            record: Record::new("web".parse().unwrap(), url),
+        });
+        let (to, from) = mpsc::channel(4);
+        for _ in 0..4 {
+            let mixed = batch(&[(1, "good\n"), (2, "poison\n"), (3, "good\n")]);
+            to.send(mixed).await.unwrap();
+        }
+        drop(to);
+        run(drain.clone(), from).await;
+        let status = drain.shown().status;
+        assert_eq!((status.sent, status.dropped, status.failures), (8, 4, 4));
+        for number in 1..=3 {
+            let id = dyno_api::name::DynoId::from_bytes([number; 6]);
+            assert_eq!(drain.position(&id).offset, u64::from(number));
+        }
     }
 }

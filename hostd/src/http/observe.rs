@@ -12,8 +12,10 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::extract::{Nothing, Params};
@@ -25,6 +27,11 @@ use crate::readiness;
 
 /// P15: connections at a time. Scrapers are few.
 const MAX_CONNECTIONS: usize = 32;
+/// P15: how long one may stay: whoever does not read makes room for others. Scrapers of
+/// a busy host connect again.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// Milliseconds that the kernel keeps what such a one does not take, tcp(7).
+const UNTAKEN: u32 = 30_000;
 
 type Shared = State<Arc<Host>>;
 
@@ -87,9 +94,15 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, router.clone(), permit));
-            }
+            Ok((stream, _)) => match sockopt::set_tcp_user_timeout(&stream, UNTAKEN) {
+                Ok(()) => {
+                    tokio::spawn(timeout(
+                        CONNECTION,
+                        connection(stream, router.clone(), permit),
+                    ));
+                }
+                Err(error) => tracing::warn!(%error, "a connection for metrics was closed"),
+            },
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use dyno_runtime::monitor::log::folder::{self, Part};
+use dyno_runtime::monitor::log::folder::{self, Listed, Part};
 use serde::{Deserialize, Serialize};
 
 use super::source::Source;
@@ -73,8 +73,12 @@ impl LogFiles {
         }
         match &mut files.current {
             Some(current) if current.part == Part::Numbered(position.file) => {
-                current.skip(position.offset)?;
+                let skipped = current.skip(position.offset);
                 files.missed = 0;
+                match skipped {
+                    Err(error) if !files.pass_over(&error) => return Err(error),
+                    _ => {}
+                }
             }
             Some(_) => {
                 let number = files.number().unwrap_or(0);
@@ -217,6 +221,18 @@ impl LogFiles {
         self.next_known()
     }
 
+    /// Passes over the file that this error came from, where that one is damaged: it is
+    /// counted as missed, and the next one is read. Whether that is so.
+    pub(crate) fn pass_over(&mut self, error: &io::Error) -> bool {
+        let Some(current) = self.current.as_mut().filter(|file| file.is_damaged(error)) else {
+            return false;
+        };
+        tracing::warn!(log = %self.path.display(), %error, "a damaged file is passed over");
+        current.give_up();
+        self.missed += 1;
+        true
+    }
+
     fn advance(&mut self) {
         if let Some(next) = self.newer.pop_front() {
             if let (Some(before), Part::Numbered(after)) = (self.number(), next.part) {
@@ -226,19 +242,35 @@ impl LogFiles {
         }
     }
 
-    /// Opens the files that are newer than the current one, oldest first.
+    /// Opens the files that are newer than the current one, oldest first. What is open
+    /// already stays so, and where one cannot be opened nothing has changed.
     fn look_for_newer(&mut self) -> io::Result<()> {
         let listed = folder::list(&self.path)?;
         let has_ages = listed
             .first()
             .is_some_and(|oldest| matches!(oldest.part, Part::Aged(_)));
+        let open = self.current.iter().chain(&self.newer);
+        if has_ages || open.clone().any(|file| matches!(file.part, Part::Aged(_))) {
+            return self.look_by_age(&listed, has_ages);
+        }
+        let latest = open.map(|file| file.part).max();
+        let mut found = Vec::new();
+        for file in listed.iter().filter(|file| Some(file.part) > latest) {
+            found.extend(Source::open(&self.path, file.part)?);
+        }
+        self.newer.extend(found);
+        Ok(())
+    }
+
+    /// The same, where names change.
+    fn look_by_age(&mut self, listed: &[Listed], has_ages: bool) -> io::Result<()> {
         let numbers = listed
             .iter()
             .rev()
             .map(|file| file.part)
             .filter(|part| matches!(part, Part::Numbered(_)));
         let ages = (0..=OLDEST_AGE + 1).map(|age| Part::Aged(Reverse(age)));
-        self.newer.clear();
+        let mut newer: VecDeque<Source> = VecDeque::new();
         for part in numbers.chain(ages.filter(|_| has_ages)) {
             if self.is_known(part) {
                 break;
@@ -251,10 +283,11 @@ impl LogFiles {
                     current.part = part;
                     break;
                 }
-                _ if self.newer.iter().any(|other| other.inode == file.inode) => {}
-                _ => self.newer.push_front(file),
+                _ if newer.iter().any(|other| other.inode == file.inode) => {}
+                _ => newer.push_front(file),
             }
         }
+        self.newer = newer;
         Ok(())
     }
 
@@ -302,6 +335,21 @@ mod tests {
         std::iter::from_fn(|| files.next().unwrap())
             .map(|line| String::from_utf8(line).unwrap())
             .collect()
+    }
+
+    /// The same, and how many files were passed over.
+    fn drain_damaged(files: &mut LogFiles) -> (Vec<String>, usize) {
+        let (mut lines, mut failures) = (Vec::new(), 0);
+        loop {
+            match files.next() {
+                Ok(Some(line)) => lines.push(String::from_utf8(line).unwrap()),
+                Ok(None) => return (lines, failures),
+                Err(error) => {
+                    assert!(files.pass_over(&error), "{error}");
+                    failures += 1;
+                }
+            }
+        }
     }
 
     fn all(path: &Path) -> Vec<String> {
@@ -441,6 +489,58 @@ mod tests {
         let path = folder.path().join("log");
         append(&numbered(&path, 5), "5\n");
         assert_eq!(LogFiles::open_at(&path, at).unwrap().take_missed(), 3);
+    }
+
+    #[test]
+    fn a_damaged_file_is_passed_over_once_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for number in 1..=3 {
+            append(&numbered(&path, number), &format!("{number}\n"));
+        }
+        compress::rotated(&path).unwrap();
+        let damaged = folder::compressed(&path, 2);
+        let whole = fs::read(&damaged).unwrap();
+        for cut in 0..whole.len() {
+            let file = OpenOptions::new().write(true).open(&damaged).unwrap();
+            file.set_len(cut as u64).unwrap();
+            let mut files = LogFiles::open(&path).unwrap();
+            let (lines, failures) = drain_damaged(&mut files);
+            assert_eq!(lines.first().unwrap(), "1");
+            assert_eq!(lines.last().unwrap(), "3", "{cut} bytes are left");
+            assert_eq!((failures, files.take_missed()), (1, 1));
+            assert!(files.unread().is_ok());
+            let at = Position { file: 2, offset: 1 };
+            let mut again = LogFiles::open_at(&path, at).unwrap();
+            assert_eq!(drain_damaged(&mut again).0.last().unwrap(), "3");
+            assert_eq!(again.take_missed(), 1);
+            fs::File::create(&damaged)
+                .unwrap()
+                .write_all(&whole)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_passed_over_where_a_file_cannot_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&numbered(&path, 1), "1\n");
+        let mut files = LogFiles::open(&path).unwrap();
+        append(&numbered(&path, 2), "2\n");
+        files.hold().unwrap();
+        append(&numbered(&path, 3), "3\n");
+        // ELOOP, for whoever opens it.
+        append(&folder::compressed(&path, 4), "");
+        std::os::unix::fs::symlink(numbered(&path, 4), numbered(&path, 4)).unwrap();
+        assert!(files.hold().is_err());
+        assert_eq!(files.next().unwrap().unwrap(), b"1");
+        assert_eq!(files.next().unwrap().unwrap(), b"2");
+        assert!(files.next().is_err());
+        fs::remove_file(numbered(&path, 4)).unwrap();
+        append(&numbered(&path, 4), "4\n");
+        assert_eq!(drain(&mut files), ["3", "4"]);
+        assert_eq!(files.take_missed(), 0);
     }
 
     proptest! {

@@ -32,7 +32,10 @@ pub(super) struct Source {
 #[derive(Debug)]
 enum Bytes {
     Plain(Section),
-    Compressed(Box<MultiGzDecoder<Section>>),
+    /// Its decoder takes 80 KB: it is made when the file is read.
+    Compressed(Option<Box<MultiGzDecoder<Section>>>),
+    /// It cannot be read any further.
+    Damaged,
 }
 
 /// A file from an offset of its own on, up to an end.
@@ -89,7 +92,7 @@ impl Source {
 
     /// The same file from its beginning, up to the same end.
     pub(super) fn again(&self) -> Self {
-        let mut bytes = Bytes::of(&self.file, matches!(self.bytes, Bytes::Compressed(_)));
+        let mut bytes = Bytes::of(&self.file, !matches!(self.bytes, Bytes::Plain(_)));
         if let (Bytes::Plain(new), Bytes::Plain(own)) = (&mut bytes, &self.bytes) {
             new.end = own.end;
         }
@@ -121,10 +124,25 @@ impl Source {
                 section.offset
             }
             Bytes::Compressed(decoder) => {
+                let decoder = decoder.get_or_insert_with(|| decoder_of(&self.file));
                 io::copy(&mut decoder.as_mut().take(bytes), &mut io::sink())?
             }
+            Bytes::Damaged => return Ok(()),
         };
         Ok(())
+    }
+
+    /// Whether an error of reading says that the file is not what was once written.
+    pub(super) fn is_damaged(&self, error: &io::Error) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        let is_compressed = matches!(self.bytes, Bytes::Compressed(_));
+        is_compressed && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
+    }
+
+    /// It ends here.
+    pub(super) fn give_up(&mut self) {
+        self.bytes = Bytes::Damaged;
+        (self.pending, self.consumed) = (Vec::new(), 0);
     }
 
     /// Gives the memory back that holds what was read ahead; it is read again.
@@ -139,7 +157,10 @@ impl Source {
     pub(super) fn unread(&self) -> io::Result<u64> {
         let length = self.file.metadata()?.len();
         let whole = match &self.bytes {
+            Bytes::Damaged => 0,
             Bytes::Plain(_) => length,
+            // Too short to be whole, which whoever reads it finds out.
+            Bytes::Compressed(_) if length < 4 => 0,
             Bytes::Compressed(_) => {
                 // RFC 1952, section 2.3.1: ISIZE, modulo 2³²; log files are smaller.
                 let mut size = [0; 4];
@@ -184,8 +205,10 @@ impl Source {
 
     /// Bytes that are read at once, or as many as there are.
     fn room(&self) -> io::Result<usize> {
-        let Bytes::Plain(section) = &self.bytes else {
-            return Ok(CHUNK);
+        let section = match &self.bytes {
+            Bytes::Plain(section) => section,
+            Bytes::Compressed(_) => return Ok(CHUNK),
+            Bytes::Damaged => return Ok(0),
         };
         let end = section.file.metadata()?.len().min(section.end);
         let there = end.saturating_sub(section.offset);
@@ -204,7 +227,10 @@ impl Source {
         let room = &mut self.pending[start..];
         let read = match &mut self.bytes {
             Bytes::Plain(section) => section.read(room),
-            Bytes::Compressed(decoder) => decoder.read(room),
+            Bytes::Compressed(decoder) => decoder
+                .get_or_insert_with(|| decoder_of(&self.file))
+                .read(room),
+            Bytes::Damaged => Ok(0),
         };
         let count = *read.as_ref().unwrap_or(&0);
         self.pending.truncate(start + count);
@@ -215,18 +241,27 @@ impl Source {
     }
 }
 
-impl Bytes {
-    fn of(file: &Arc<File>, compressed: bool) -> Self {
-        let section = Section {
+impl Section {
+    fn whole(file: &Arc<File>) -> Self {
+        Self {
             file: file.clone(),
             offset: 0,
             end: u64::MAX,
-        };
-        match compressed {
-            true => Self::Compressed(Box::new(MultiGzDecoder::new(section))),
-            false => Self::Plain(section),
         }
     }
+}
+
+impl Bytes {
+    fn of(file: &Arc<File>, compressed: bool) -> Self {
+        match compressed {
+            true => Self::Compressed(None),
+            false => Self::Plain(Section::whole(file)),
+        }
+    }
+}
+
+fn decoder_of(file: &Arc<File>) -> Box<MultiGzDecoder<Section>> {
+    Box::new(MultiGzDecoder::new(Section::whole(file)))
 }
 
 fn existing(path: &Path) -> io::Result<Option<File>> {

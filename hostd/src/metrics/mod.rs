@@ -46,7 +46,7 @@ pub struct Metrics {
     pub(crate) pulls: AtomicU64,
     pub(crate) failed_pulls: AtomicU64,
     pub(crate) repairs: AtomicU64,
-    scrapes: Semaphore,
+    scrapes: Arc<Semaphore>,
 }
 
 impl Default for Metrics {
@@ -56,7 +56,7 @@ impl Default for Metrics {
             pulls: AtomicU64::default(),
             failed_pulls: AtomicU64::default(),
             repairs: AtomicU64::default(),
-            scrapes: Semaphore::new(SCRAPES),
+            scrapes: Arc::new(Semaphore::new(SCRAPES)),
         }
     }
 }
@@ -67,9 +67,15 @@ impl Default for Metrics {
 /// When the page cannot be made at all; what cannot be read is left out of it.
 pub async fn scrape(host: &Arc<Host>, format: Format) -> Result<String, ApiError> {
     // Never closed; others wait for their turn.
-    let _turn = host.metrics.scrapes.acquire().await.ok();
+    let turn = host.metrics.scrapes.clone().acquire_owned().await.ok();
     let host = host.clone();
-    blocking(move || Ok(write(&host, format))).await
+    blocking(move || {
+        let page = write(&host, format);
+        // Held by the work: who asked may have left long before it is done.
+        drop(turn);
+        Ok(page)
+    })
+    .await
 }
 
 fn write(host: &Host, format: Format) -> String {

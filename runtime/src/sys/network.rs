@@ -1,8 +1,8 @@
-//! `netdevice(7)`.
+//! `netdevice(7)`, `tcp(7)`.
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::done;
 
@@ -22,4 +22,14 @@ pub(crate) fn loopback_up() -> rustix::io::Result<()> {
     };
     // SAFETY: the kernel reads one `ifreq`, which is alive during the call.
     done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
+}
+
+/// Bytes written to this TCP connection that the peer's kernel has not acknowledged:
+/// `SIOCOUTQ`, which is `TIOCOUTQ`, `tcp(7)`.
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    let request = libc::TIOCOUTQ;
+    // SAFETY: the kernel writes one `int`, which is alive during the call.
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut bytes) }.into())?;
+    Ok(u64::from(bytes.cast_unsigned()))
 }
