@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::quota;
 use crate::durable::{self, DurableError};
 use crate::trash;
 
@@ -66,10 +67,12 @@ pub(super) struct SnapshotRecord {
 #[derive(Debug, Clone)]
 pub(super) struct Folders(PathBuf);
 
-/// A folder that is being made; removed where it is not put in its place.
+/// A folder that is being made; removed, and its limits with it, where it is not put in
+/// its place.
 #[derive(Debug)]
 pub(super) struct Making {
     pub(super) path: PathBuf,
+    pub(super) quota: Option<Quota>,
     trash: PathBuf,
 }
 
@@ -146,6 +149,7 @@ impl Folders {
         make_folder(&path)?;
         Ok(Making {
             path,
+            quota: None,
             trash: self.trash(),
         })
     }
@@ -174,6 +178,9 @@ impl Folders {
 
 impl Drop for Making {
     fn drop(&mut self) {
+        if let (Some(given), true) = (self.quota, self.path.exists()) {
+            quota::forget(&self.path, given);
+        }
         if let Err(error) = trash::throw(&self.path, &self.trash) {
             tracing::warn!(%error, folder = %self.path.display(), "half a volume stays until the next start");
         }

@@ -182,18 +182,17 @@ impl Volumes {
     }
 
     /// A folder for a new volume, with its quota.
-    fn begin(&self, wanted: VolumeQuota) -> Result<(Making, Option<folders::Quota>), ApiError> {
-        let making = self
+    fn begin(&self, wanted: VolumeQuota) -> Result<Making, ApiError> {
+        let mut making = self
             .folders
             .make()
             .map_err(failed("make", self.folders.root()))?;
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&making.path, mode).map_err(failed("make", &making.path))?;
-        let quota = match wanted.is_unset() {
-            true => None,
-            false => Some(quota::give(&making.path, wanted)?),
-        };
-        Ok((making, quota))
+        if !wanted.is_unset() {
+            making.quota = Some(quota::give(&making.path, wanted)?);
+        }
+        Ok(making)
     }
 
     /// Gives what was made its name; it survives a power cut when this returns.
@@ -213,6 +212,35 @@ impl Volumes {
             Err(rustix::io::Errno::EXIST) => self.must_not_exist(name),
             Err(error) => Err(failed("make", &data)(error.into())),
         }
+    }
+
+    /// Puts what was made in the place of a volume's files, which go with `quota` once
+    /// the rest is done too.
+    ///
+    /// # Errors
+    /// What `rest` says; the files are where they were then.
+    fn exchange(
+        &self,
+        mut making: Making,
+        data: &Path,
+        quota: Option<folders::Quota>,
+        rest: impl FnOnce() -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let exchange = || renameat_with(CWD, &making.path, CWD, data, RenameFlags::EXCHANGE);
+        exchange().map_err(|error| failed("roll back", data)(error.into()))?;
+        let Err(error) = rest() else {
+            making.quota = quota;
+            return Ok(());
+        };
+        if let Err(stuck) = exchange() {
+            // Not to be thrown away: they are all there is.
+            let files = making.path.display();
+            tracing::error!(error = %stuck, %files, "the files of a volume from before a failed rollback are here; the next start removes them");
+            std::mem::forget(making);
+        } else if let Err(error) = folders::sync(self.folders.root()) {
+            tracing::warn!(%error, "a rollback that is undone may come back with a power cut");
+        }
+        Err(error)
     }
 
     /// What is known of a volume; what it takes up is counted only where that is asked.
@@ -241,7 +269,7 @@ impl Volumes {
     fn usage(&self, name: &DynoName) -> Result<VolumeUsage, ApiError> {
         let data = self.folders.data(name);
         let found = match self.record(name)?.and_then(|record| record.quota) {
-            Some(given) => quota::usage(&data, given),
+            Some(given) => quota::usage(&data, quota::of(&data, given)),
             None => usage::count(&data),
         };
         found.map_err(failed("look at", &data))
@@ -363,11 +391,11 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
     let path = source.as_ref().map(|source| source.path.clone());
     let made = blocking(move || {
         let _claim = claim;
-        let (making, quota) = shared.volumes.begin(spec.quota)?;
+        let making = shared.volumes.begin(spec.quota)?;
         if let Some(from) = path {
             copied(&from, &making.path)?;
         }
-        let record = VolumeRecord::new(quota, spec.from);
+        let record = VolumeRecord::new(making.quota, spec.from);
         shared.volumes.finish(&spec.name, &making, &record)?;
         shared.volumes.shown(&dynos(&shared), &spec.name)
     })
@@ -435,12 +463,8 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
                 .hint("remove them first, or force it: they go with it"));
         }
         let data = volumes.folders.data(&name);
-        if let Ok(Some(VolumeRecord {
-            quota: Some(given), ..
-        })) = volumes.record(&name)
-        {
-            quota::forget(&data, given);
-        }
+        let given = volumes.record(&name)?.and_then(|record| record.quota);
+        let given = given.map(|given| quota::of(&data, given));
         let snapshots = volumes.folders.snapshots(&name);
         for folder in [&snapshots, &data] {
             if folder.exists() {
@@ -449,6 +473,9 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
                     .throw(folder)
                     .map_err(failed("remove", folder))?;
             }
+        }
+        if let Some(given) = given {
+            quota::forget(volumes.folders.root(), given);
         }
         let record = volumes.folders.record(&name);
         durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))
@@ -604,23 +631,55 @@ pub(crate) async fn roll_back(
             bytes: quota.bytes,
             inodes: quota.inodes,
         });
-        let (making, given) = volumes.begin(wanted)?;
+        let making = volumes.begin(wanted)?;
         copied(&from, &making.path)?;
-        if let Some(given) = given {
+        if let Some(given) = making.quota {
             quota::check(&making.path, given)?;
         }
         let mut record = before.unwrap_or_else(|| VolumeRecord::new(None, None));
-        record.quota = given;
+        record.quota = making.quota;
         let data = volumes.folders.data(&name);
-        renameat_with(CWD, &making.path, CWD, &data, RenameFlags::EXCHANGE)
-            .map_err(io::Error::from)
-            .and_then(|()| folders::sync(volumes.folders.root()))
-            .map_err(failed("roll back", &data))?;
-        volumes.write_record(&name, &record, Survives::PowerCut)?;
-        if let Some(quota) = quota {
-            quota::forget(&data, quota);
-        }
+        let quota = quota.map(|quota| quota::of(&data, quota));
+        volumes.exchange(making, &data, quota, || {
+            folders::sync(volumes.folders.root()).map_err(failed("sync", &data))?;
+            volumes.write_record(&name, &record, Survives::PowerCut)
+        })?;
         volumes.shown(&all, &name)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes(top: &tempfile::TempDir) -> Volumes {
+        let folders = Folders::new(top.path().join("volumes"));
+        folders::make_folder(folders.root()).unwrap();
+        Volumes {
+            folders,
+            busy: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rollback_that_fails_halfway_leaves_the_files_of_before() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let data = volumes.folders.data(&parse("db").unwrap());
+        open_folder(&data).unwrap();
+        fs::create_dir(data.join("before")).unwrap();
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        fs::create_dir(making.path.join("after")).unwrap();
+        let full = || ApiError::new(ErrorKind::Exhausted, "no space left");
+        let failed = volumes.exchange(making, &data, None, || {
+            assert!(data.join("after").exists());
+            Err(full())
+        });
+        assert_eq!(failed.unwrap_err().kind, ErrorKind::Exhausted);
+        assert!(data.join("before").exists() && !data.join("after").exists());
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        volumes.exchange(making, &data, None, || Ok(())).unwrap();
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    }
 }

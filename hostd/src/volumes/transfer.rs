@@ -99,13 +99,13 @@ pub(crate) async fn import(
         inodes: query.quota_inodes,
     };
     let shared = host.clone();
-    let (making, quota) = blocking(move || shared.volumes.begin(wanted)).await?;
+    let making = blocking(move || shared.volumes.begin(wanted)).await?;
     fill(&host, &making.path, archive).await?;
     blocking(move || {
         let file = std::fs::File::open(&making.path).map_err(failed("open", &making.path))?;
         rustix::fs::syncfs(file)
             .map_err(|error| from_io("cannot sync the volume", &error.into()))?;
-        let record = VolumeRecord::new(quota, None);
+        let record = VolumeRecord::new(making.quota, None);
         host.volumes.finish(&name, &making, &record)?;
         host.volumes.shown(&dynos(&host), &name)
     })
