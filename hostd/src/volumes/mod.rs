@@ -101,18 +101,26 @@ impl Volumes {
         }
     }
 
-    /// Makes the volumes of a dyno that are missing.
+    /// Makes the volumes of a dyno that are missing. They survive what its record does.
     ///
     /// # Errors
-    /// What the file system says.
-    pub(crate) fn make_missing(&self, spec: &DynoSpec) -> Result<(), ApiError> {
+    /// Conflict where one is being made by somebody else; what the file system says.
+    pub(crate) fn make_missing(&self, spec: &DynoSpec, survives: Survives) -> Result<(), ApiError> {
+        // Two dynos make one after the other, and nobody claims it in between.
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         for name in mounted(spec) {
             let data = self.folders.data(name);
             if data.exists() {
                 continue;
             }
-            self.write_record(name, &VolumeRecord::new(None, None), Survives::Crash)?;
+            if busy.contains(name) {
+                return Err(in_work(name));
+            }
+            self.write_record(name, &VolumeRecord::new(None, None), survives)?;
             open_folder(&data).map_err(failed("make", &data))?;
+            if survives == Survives::PowerCut {
+                folders::sync(self.folders.root()).map_err(failed("sync", &data))?;
+            }
         }
         Ok(())
     }
@@ -131,9 +139,22 @@ impl Volumes {
 
     fn record(&self, name: &DynoName) -> Result<Option<VolumeRecord>, ApiError> {
         let path = self.folders.record(name);
+        // A power cut does this to those alone that it may: they have no quota.
+        if fs::read(&path).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+            return Ok(None);
+        }
         Ok(folders::read(&path, |record: &VolumeRecord| {
             record.version
         })?)
+    }
+
+    /// What is known of a volume that is only shown or removed: nothing, where its record
+    /// cannot be read.
+    fn known(&self, name: &DynoName) -> Option<VolumeRecord> {
+        self.record(name).unwrap_or_else(|error| {
+            tracing::warn!(volume = %name, %error, "the record of a volume cannot be read");
+            None
+        })
     }
 
     fn must_exist(&self, name: &DynoName) -> Result<(), ApiError> {
@@ -146,10 +167,7 @@ impl Volumes {
     fn must_not_exist(&self, name: &DynoName) -> Result<(), ApiError> {
         match self.folders.data(name).exists() {
             false => Ok(()),
-            true => Err(ApiError::new(
-                ErrorKind::Conflict,
-                format!("there is a volume {name} already"),
-            )),
+            true => Err(taken(name)),
         }
     }
 
@@ -207,11 +225,17 @@ impl Volumes {
         }
         self.write_record(name, record, Survives::PowerCut)?;
         let data = self.folders.data(name);
-        match renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE) {
-            Ok(()) => folders::sync(self.folders.root()).map_err(failed("sync", &data)),
-            Err(rustix::io::Errno::EXIST) => self.must_not_exist(name),
-            Err(error) => Err(failed("make", &data)(error.into())),
-        }
+        let named = renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE);
+        let Err(error) = named else {
+            return folders::sync(self.folders.root()).map_err(failed("sync", &data));
+        };
+        // Whatever is there instead has not this quota.
+        let record = self.folders.record(name);
+        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))?;
+        Err(match error {
+            rustix::io::Errno::EXIST => taken(name),
+            error => failed("make", &data)(error.into()),
+        })
     }
 
     /// Puts what was made in the place of a volume's files, which go with `quota` once
@@ -245,7 +269,7 @@ impl Volumes {
 
     /// What is known of a volume; what it takes up is counted only where that is asked.
     fn shown(&self, dynos: &[Dyno], name: &DynoName) -> Result<Volume, ApiError> {
-        let record = self.record(name)?;
+        let record = self.known(name);
         let snapshots = self.folders.snapshots(name);
         let count = Folders::names(&snapshots).map_err(failed("read", &snapshots))?;
         let users = dynos.iter().filter(|dyno| mounts(&dyno.spec, name));
@@ -268,7 +292,7 @@ impl Volumes {
 
     fn usage(&self, name: &DynoName) -> Result<VolumeUsage, ApiError> {
         let data = self.folders.data(name);
-        let found = match self.record(name)?.and_then(|record| record.quota) {
+        let found = match self.known(name).and_then(|record| record.quota) {
             Some(given) => quota::usage(&data, quota::of(&data, given)),
             None => usage::count(&data),
         };
@@ -303,6 +327,11 @@ fn open_folder(path: &Path) -> io::Result<()> {
 fn missing(name: &DynoName) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("there is no volume {name}"))
         .hint("`dyno volume ls` lists them")
+}
+
+fn taken(name: &DynoName) -> ApiError {
+    let message = format!("there is a volume {name} already");
+    ApiError::new(ErrorKind::Conflict, message)
 }
 
 fn in_work(name: &DynoName) -> ApiError {
@@ -346,7 +375,7 @@ pub(crate) async fn let_go(host: &Arc<Host>) {
 /// Every volume.
 ///
 /// # Errors
-/// When their folder or a record cannot be read.
+/// When their folder cannot be read.
 pub(crate) async fn list(host: Arc<Host>) -> Result<Vec<Volume>, ApiError> {
     blocking(move || {
         let root = host.volumes.folders.root();
@@ -463,7 +492,7 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
                 .hint("remove them first, or force it: they go with it"));
         }
         let data = volumes.folders.data(&name);
-        let given = volumes.record(&name)?.and_then(|record| record.quota);
+        let given = volumes.known(&name).and_then(|record| record.quota);
         let given = given.map(|given| quota::of(&data, given));
         let snapshots = volumes.folders.snapshots(&name);
         for folder in [&snapshots, &data] {
@@ -659,6 +688,76 @@ mod tests {
         Volumes {
             folders,
             busy: Arc::default(),
+        }
+    }
+
+    fn mounting(volume: &str) -> DynoSpec {
+        let mount = Mount::Volume {
+            name: parse(volume).unwrap(),
+            target: "/data".to_owned(),
+            read_only: false,
+        };
+        DynoSpec {
+            mounts: vec![mount],
+            ..DynoSpec::default()
+        }
+    }
+
+    #[test]
+    fn dynos_make_a_volume_that_nobody_else_is_making() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        let claim = volumes.claim(&name).unwrap();
+        let refused = volumes.make_missing(&mounting("db"), Survives::PowerCut);
+        assert_eq!(refused.unwrap_err().kind, ErrorKind::Conflict);
+        assert!(!volumes.folders.data(&name).exists() && volumes.known(&name).is_none());
+        drop(claim);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let make = || volumes.make_missing(&mounting("db"), Survives::Crash);
+                scope.spawn(move || make().unwrap());
+            }
+        });
+        assert!(volumes.known(&name).is_some());
+        // What exists is mounted, whoever reads it meanwhile.
+        let _claim = volumes.claim(&name).unwrap();
+        volumes
+            .make_missing(&mounting("db"), Survives::Crash)
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_taken_meanwhile_gets_no_record_of_another_volume() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        open_folder(&volumes.folders.data(&name)).unwrap();
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        let record = VolumeRecord::new(None, None);
+        let refused = volumes.finish(&name, &making, &record).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Conflict);
+        assert_eq!(volumes.record(&name).unwrap(), None);
+    }
+
+    #[test]
+    fn a_volume_is_shown_without_what_a_power_cut_has_left_of_its_record() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        volumes
+            .make_missing(&mounting("db"), Survives::Crash)
+            .unwrap();
+        for (left, is_lost) in [("", true), ("\0\0\0", true), ("{", false)] {
+            durable::write(
+                &volumes.folders.record(&name),
+                left.as_bytes(),
+                Survives::Crash,
+            )
+            .unwrap();
+            assert_eq!(volumes.shown(&[], &name).unwrap().created, None);
+            volumes.usage(&name).unwrap();
+            assert_eq!(volumes.record(&name).is_ok(), is_lost, "{left:?}");
         }
     }
 
