@@ -39,13 +39,15 @@ pub(super) struct Copied {
 /// which is empty. It survives a power cut when this returns.
 ///
 /// # Errors
-/// What the file system says; the copy is incomplete then.
-pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Copied> {
+/// What the file system says; Interrupted where it is given up because `lasts` said so.
+/// The copy is incomplete then.
+pub(super) fn copy(from: &Path, to: &Path, lasts: &dyn Fn() -> bool) -> io::Result<Copied> {
     let from = rustix::fs::openat(CWD, from, folder_flags(), Mode::empty())?;
     let to = rustix::fs::openat(CWD, to, folder_flags(), Mode::empty())?;
     let stat = rustix::fs::fstat(&from)?;
     let mut copy = Copy {
         root: to,
+        lasts,
         device: stat.st_dev,
         links: HashMap::new(),
         bytes: 0,
@@ -65,8 +67,9 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Copied> {
     })
 }
 
-struct Copy {
+struct Copy<'a> {
     root: OwnedFd,
+    lasts: &'a dyn Fn() -> bool,
     device: u64,
     /// Files with more than one name, by inode: what the first is called in the copy.
     links: HashMap<u64, Vec<u8>>,
@@ -78,7 +81,14 @@ struct Copy {
     value: Vec<u8>,
 }
 
-impl Copy {
+impl Copy<'_> {
+    fn must_last(&self) -> io::Result<()> {
+        match (self.lasts)() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+
     fn folder(
         &mut self,
         from: &OwnedFd,
@@ -91,6 +101,7 @@ impl Copy {
         }
         for found in Dir::read_from(from.as_fd())? {
             let found = found?;
+            self.must_last()?;
             let name = found.file_name();
             if name == c"." || name == c".." {
                 continue;
@@ -221,6 +232,7 @@ impl Copy {
             let hole = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(size);
             at = data;
             while at < hole {
+                self.must_last()?;
                 let wanted = usize::try_from(hole - at).unwrap_or(CHUNK).min(CHUNK);
                 let read = rustix::io::pread(from, &mut self.buffer[..wanted], at)?;
                 if read == 0 {
@@ -345,7 +357,7 @@ mod tests {
         };
         rustix::fs::futimens(&file, &times).unwrap();
 
-        let copied = copy(&from, &to).unwrap();
+        let copied = copy(&from, &to, &|| true).unwrap();
         assert_eq!(copied.bytes, (80 << 20) + 7);
         let look = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
         let same = look("deep/file");
@@ -389,7 +401,7 @@ mod tests {
         fs::create_dir(folder.path().join("outside")).unwrap();
         File::create(folder.path().join("outside/canary")).unwrap();
         symlink(folder.path().join("outside"), from.join("out")).unwrap();
-        assert_eq!(copy(&from, &to).unwrap(), Copied::default());
+        assert_eq!(copy(&from, &to, &|| true).unwrap(), Copied::default());
         assert!(fs::symlink_metadata(to.join("out")).unwrap().is_symlink());
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
     }

@@ -21,32 +21,37 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dyno_api::dyno::{Dyno, DynoSpec, Mount};
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_api::name::DynoName;
+use dyno_api::name::{DynoId, DynoName};
 use dyno_api::volume::{
     Snapshot, SnapshotRequest, Volume, VolumeQuota, VolumeSource, VolumeSpec, VolumeUsage,
 };
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tokio::time::timeout;
 
 use crate::durable::{self, Survives, from_io};
 use crate::host::{Host, blocking};
 use copy::Copied;
 use folders::{Folders, Making, SnapshotRecord, VERSION, VolumeRecord};
-use still::Still;
+use still::{Holds, Moment, Still};
 
 pub(crate) use transfer::{export, import};
 
 /// P15: snapshots of one volume.
 const MAX_SNAPSHOTS: usize = 1000;
+/// How long dynos may take to go on when hostd ends.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// The volumes of one host.
 #[derive(Debug)]
 pub struct Volumes {
     folders: Folders,
     busy: Arc<Mutex<BTreeSet<DynoName>>>,
+    holds: Holds,
 }
 
 /// A volume that nothing else is done to as long as this is kept.
@@ -71,6 +76,7 @@ impl Volumes {
         Self {
             folders,
             busy: Arc::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -368,8 +374,20 @@ pub(crate) fn parse(name: &str) -> Result<DynoName, ApiError> {
 }
 
 /// Lets dynos go on that an earlier hostd has paused for a copy.
-pub(crate) async fn let_go(host: &Arc<Host>) {
-    still::end_earlier(host, &host.volumes.folders).await;
+pub(crate) async fn let_go(host: Arc<Host>) {
+    still::end_earlier(&host).await;
+}
+
+/// Lets dynos go on before hostd ends; what is being copied for them comes to nothing.
+pub(crate) async fn end(host: &Arc<Host>) {
+    if timeout(LAST_STEPS, still::end_all(host)).await.is_err() {
+        tracing::warn!("dynos that are paused for a copy go on when hostd starts again");
+    }
+}
+
+/// Has a copy that holds a dyno leave it paused, as its user wants it.
+pub(crate) async fn keep_paused(host: &Arc<Host>, dyno: &DynoId) {
+    still::keep_paused(host, dyno).await;
 }
 
 /// Every volume.
@@ -417,12 +435,12 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
         source = Some(Source::open(&host, from, spec.live).await?);
     }
     let shared = host.clone();
-    let path = source.as_ref().map(|source| source.path.clone());
+    let from = source.as_ref().map(Source::files);
     let made = blocking(move || {
         let _claim = claim;
         let making = shared.volumes.begin(spec.quota)?;
-        if let Some(from) = path {
-            copied(&from, &making.path)?;
+        if let Some((from, moment)) = from {
+            copied(&from, &making.path, &moment)?;
         }
         let record = VolumeRecord::new(making.quota, spec.from);
         shared.volumes.finish(&spec.name, &making, &record)?;
@@ -435,14 +453,18 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
     made
 }
 
-fn copied(from: &Path, to: &Path) -> Result<Copied, ApiError> {
-    copy::copy(from, to).map_err(|error| from_io("cannot copy the volume", &error))
+fn copied(from: &Path, to: &Path, moment: &Moment) -> Result<Copied, ApiError> {
+    let copied = copy::copy(from, to, &|| moment.lasts());
+    // Why a copy was given up, or is none of one moment.
+    moment.check()?;
+    copied.map_err(|error| from_io("cannot copy the volume", &error))
 }
 
 /// Files that stay as they are as long as this is open.
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
+    moment: Moment,
     _claim: Claim,
     still: Option<Still>,
 }
@@ -452,14 +474,22 @@ impl Source {
         let claim = host.volumes.claim(&from.volume)?;
         let path = host.volumes.source(from)?;
         let still = match from.snapshot.is_none() && !live {
-            true => Some(Still::begin(host, &host.volumes.folders, &from.volume).await?),
+            true => Some(Still::begin(host, &from.volume).await?),
             false => None,
         };
         Ok(Self {
             path,
+            moment: still
+                .as_ref()
+                .map_or_else(|| Moment::new(host), Still::moment),
             _claim: claim,
             still,
         })
+    }
+
+    /// What a copy needs to know of it.
+    fn files(&self) -> (PathBuf, Moment) {
+        (self.path.clone(), self.moment.clone())
     }
 
     async fn close(self) {
@@ -564,7 +594,7 @@ pub(crate) async fn snapshot(
         snapshot: None,
     };
     let source = Source::open(&host, &from, request.live).await?;
-    let path = source.path.clone();
+    let (path, moment) = source.files();
     let taken = blocking(move || {
         let folders = &host.volumes.folders;
         let all = folders.snapshots(&volume);
@@ -580,7 +610,7 @@ pub(crate) async fn snapshot(
         let making = folders.make().map_err(failed("make", folders.root()))?;
         let files = making.path.join("files");
         folders::make_folder(&files).map_err(failed("make", &files))?;
-        let Copied { bytes, reflinked } = copied(&path, &files)?;
+        let Copied { bytes, reflinked } = copied(&path, &files, &moment)?;
         let record = SnapshotRecord {
             version: VERSION,
             created,
@@ -661,7 +691,7 @@ pub(crate) async fn roll_back(
             inodes: quota.inodes,
         });
         let making = volumes.begin(wanted)?;
-        copied(&from, &making.path)?;
+        copied(&from, &making.path, &Moment::new(&host))?;
         if let Some(given) = making.quota {
             quota::check(&making.path, given)?;
         }
@@ -688,6 +718,7 @@ mod tests {
         Volumes {
             folders,
             busy: Arc::default(),
+            holds: Holds::default(),
         }
     }
 

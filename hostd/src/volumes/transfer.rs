@@ -68,11 +68,11 @@ pub(crate) async fn export(
 
 async fn copy(host: &Arc<Host>, from: &VolumeSource) -> Result<Making, ApiError> {
     let source = Source::open(host, from, false).await?;
-    let (shared, path) = (host.clone(), source.path.clone());
+    let (shared, (path, moment)) = (host.clone(), source.files());
     let made = blocking(move || {
         let folders = &shared.volumes.folders;
         let making = folders.make().map_err(failed("make", folders.root()))?;
-        copied(&path, &making.path)?;
+        copied(&path, &making.path, &moment)?;
         Ok(making)
     })
     .await;
