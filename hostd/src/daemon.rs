@@ -143,7 +143,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
-    volumes::let_go(&host).await;
+    tokio::spawn(volumes::let_go(host.clone()));
     let socket = options
         .socket
         .clone()
@@ -178,6 +178,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     }
     repairing.abort();
     compressing.abort();
+    volumes::end(&host).await;
     host.drains.save();
     ended.map_err(failed("listen for", Path::new("signals")))?;
     tracing::info!("hostd ends; dynos run on");

@@ -21,7 +21,7 @@ use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
 use crate::once::Once;
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
-use crate::{admission, exec, identity, images, secrets, signal};
+use crate::{admission, exec, identity, images, secrets, signal, volumes};
 
 /// How long a new dyno waits for the name of one that is being removed.
 const PASSING: Duration = Duration::from_secs(5);
@@ -252,6 +252,16 @@ pub async fn tell(host: &Host, wanted: &str, ask: Ask) -> Result<Dyno, ApiError>
 /// Why not.
 pub async fn start(host: &Host, wanted: &str) -> Result<Dyno, ApiError> {
     tell(host, wanted, Ask::Start).await
+}
+
+/// Holds every process of a dyno still.
+///
+/// # Errors
+/// Conflict when it does not run.
+pub async fn pause(host: &Arc<Host>, wanted: &str) -> Result<Dyno, ApiError> {
+    let id = find(host, wanted)?.look(|dyno| dyno.id.clone());
+    volumes::keep_paused(host, &id).await;
+    tell(host, wanted, Ask::Pause).await
 }
 
 /// Ends a dyno; it stays ended.

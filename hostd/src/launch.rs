@@ -138,7 +138,7 @@ pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
     // The upper folder is the dyno's `/`: its mode shows inside.
     make_folder(&own.upper(), 0o755)?;
     make_folder(&own.work(), 0o700)?;
-    host.volumes.make_missing(&record.spec)
+    host.volumes.make_missing(&record.spec, record.survives())
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {

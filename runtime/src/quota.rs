@@ -84,6 +84,14 @@ pub fn limit(
     sys::set(file, project, block)
 }
 
+/// The project that an open file or folder belongs to; 0 is none.
+///
+/// # Errors
+/// What the kernel says of the file system.
+pub fn project(file: BorrowedFd<'_>) -> rustix::io::Result<u32> {
+    Ok(sys::attributes(file)?.project)
+}
+
 /// Makes a folder, which has to be empty, and all that will be in it a project's.
 ///
 /// # Errors

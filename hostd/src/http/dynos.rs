@@ -134,7 +134,7 @@ pub(super) async fn pause(
     Path(dyno): Path<String>,
     _: Params<Nothing>,
 ) -> Answer<Json<Dyno>> {
-    Ok(Json(engine::tell(&host, &dyno, Ask::Pause).await?))
+    Ok(Json(engine::pause(&host, &dyno).await?))
 }
 
 pub(super) async fn resume(

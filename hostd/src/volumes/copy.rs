@@ -19,8 +19,12 @@ use rustix::io::Errno;
 
 /// P15: deeper folders are refused; each level is two open files.
 const MAX_DEPTH: usize = 512;
-/// P15: files of more than one name.
-const MAX_LINKED: usize = 4_000_000;
+/// P15: bytes that are kept of files of more than one name.
+const MAX_LINKS: usize = 128 << 20;
+/// Bytes that such a file takes up besides its path.
+const LINK: usize = 96;
+/// The longest path that the kernel takes (`PATH_MAX`), with the zero at its end.
+const MAX_PATH: usize = 4096;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 /// The largest list of names, and value, of extended attributes (`xattr(7)`).
@@ -39,15 +43,18 @@ pub(super) struct Copied {
 /// which is empty. It survives a power cut when this returns.
 ///
 /// # Errors
-/// What the file system says; the copy is incomplete then.
-pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Copied> {
+/// What the file system says; Interrupted where it is given up because `lasts` said so.
+/// The copy is incomplete then.
+pub(super) fn copy(from: &Path, to: &Path, lasts: &dyn Fn() -> bool) -> io::Result<Copied> {
     let from = rustix::fs::openat(CWD, from, folder_flags(), Mode::empty())?;
     let to = rustix::fs::openat(CWD, to, folder_flags(), Mode::empty())?;
     let stat = rustix::fs::fstat(&from)?;
     let mut copy = Copy {
         root: to,
+        lasts,
         device: stat.st_dev,
         links: HashMap::new(),
+        links_size: 0,
         bytes: 0,
         can_reflink: true,
         has_copied: false,
@@ -65,11 +72,13 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Copied> {
     })
 }
 
-struct Copy {
+struct Copy<'a> {
     root: OwnedFd,
+    lasts: &'a dyn Fn() -> bool,
     device: u64,
-    /// Files with more than one name, by inode: what the first is called in the copy.
-    links: HashMap<u64, Vec<u8>>,
+    /// Files with more than one name, by inode, until all of them are seen.
+    links: HashMap<u64, Linked>,
+    links_size: usize,
     bytes: u64,
     can_reflink: bool,
     has_copied: bool,
@@ -78,7 +87,27 @@ struct Copy {
     value: Vec<u8>,
 }
 
-impl Copy {
+/// A file that is copied under its first name.
+struct Linked {
+    path: Box<[u8]>,
+    /// Names to come.
+    names: u64,
+}
+
+impl Linked {
+    fn size(&self) -> usize {
+        LINK + self.path.len()
+    }
+}
+
+impl Copy<'_> {
+    fn must_last(&self) -> io::Result<()> {
+        match (self.lasts)() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+
     fn folder(
         &mut self,
         from: &OwnedFd,
@@ -91,6 +120,7 @@ impl Copy {
         }
         for found in Dir::read_from(from.as_fd())? {
             let found = found?;
+            self.must_last()?;
             let name = found.file_name();
             if name == c"." || name == c".." {
                 continue;
@@ -100,11 +130,7 @@ impl Copy {
                 inner.push(b'/');
             }
             inner.extend_from_slice(name.to_bytes());
-            match self.name(from, to, name, inner, depth) {
-                // It has gone meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
+            self.name(from, to, name, inner, depth)?;
         }
         Ok(())
     }
@@ -117,11 +143,17 @@ impl Copy {
         path: Vec<u8>,
         depth: usize,
     ) -> io::Result<()> {
-        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let looked = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
+        let Some(stat) = unless_gone(looked)? else {
+            return Ok(());
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let flags = folder_flags() | OFlags::NOFOLLOW;
-                let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
+                let opened = rustix::fs::openat(from, name, flags, Mode::empty());
+                let Some(source) = unless_gone(opened)? else {
+                    return Ok(());
+                };
                 let stat = rustix::fs::fstat(&source)?;
                 rustix::fs::mkdirat(to, name, Mode::RWXU)?;
                 let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
@@ -133,7 +165,10 @@ impl Copy {
             _ if self.is_linked(&stat, to, name, &path)? => Ok(()),
             FileType::RegularFile => self.file(from, to, name),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                let read = rustix::fs::readlinkat(from, name, Vec::new());
+                let Some(target) = unless_gone(read)? else {
+                    return Ok(());
+                };
                 rustix::fs::symlinkat(&target, to, name)?;
                 by_name(to, name, &stat)
             }
@@ -158,23 +193,42 @@ impl Copy {
         if stat.st_nlink < 2 {
             return Ok(false);
         }
-        if let Some(first) = self.links.get(&stat.st_ino) {
-            rustix::fs::linkat(&self.root, first.as_slice(), to, name, AtFlags::empty())?;
+        if let Some(first) = self.links.get_mut(&stat.st_ino) {
+            rustix::fs::linkat(&self.root, &*first.path, to, name, AtFlags::empty())?;
+            first.names -= 1;
+            if first.names == 0 {
+                self.links_size -= first.size();
+                self.links.remove(&stat.st_ino);
+            }
             return Ok(true);
         }
-        if self.links.len() >= MAX_LINKED {
+        let linked = Linked {
+            path: path.into(),
+            names: stat.st_nlink - 1,
+        };
+        self.links_size += linked.size();
+        if path.len() >= MAX_PATH {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidFilename,
+                format!("a file of more than one name has a path of {MAX_PATH} bytes or more"),
+            ));
+        }
+        if self.links_size > MAX_LINKS {
             return Err(io::Error::other(format!(
-                "more than {MAX_LINKED} files have more than one name"
+                "the paths of files of more than one name take more than {MAX_LINKS} bytes"
             )));
         }
-        self.links.insert(stat.st_ino, path.to_vec());
+        self.links.insert(stat.st_ino, linked);
         Ok(false)
     }
 
     fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr) -> io::Result<()> {
         // Should it have become a fifo or a device meanwhile, nothing waits for it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
+        let opened = rustix::fs::openat(from, name, flags, Mode::empty());
+        let Some(source) = unless_gone(opened)? else {
+            return Ok(());
+        };
         let stat = rustix::fs::fstat(&source)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(());
@@ -221,6 +275,7 @@ impl Copy {
             let hole = rustix::fs::seek(from, SeekFrom::Hole(data))?.min(size);
             at = data;
             while at < hole {
+                self.must_last()?;
                 let wanted = usize::try_from(hole - at).unwrap_or(CHUNK).min(CHUNK);
                 let read = rustix::io::pread(from, &mut self.buffer[..wanted], at)?;
                 if read == 0 {
@@ -258,6 +313,14 @@ impl Copy {
             }
         }
         Ok(rustix::fs::futimens(to, &times(stat))?)
+    }
+}
+
+/// `None` where a name of the source has gone meanwhile.
+fn unless_gone<T>(found: rustix::io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(Errno::NOENT) => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 
@@ -345,7 +408,7 @@ mod tests {
         };
         rustix::fs::futimens(&file, &times).unwrap();
 
-        let copied = copy(&from, &to).unwrap();
+        let copied = copy(&from, &to, &|| true).unwrap();
         assert_eq!(copied.bytes, (80 << 20) + 7);
         let look = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
         let same = look("deep/file");
@@ -389,8 +452,75 @@ mod tests {
         fs::create_dir(folder.path().join("outside")).unwrap();
         File::create(folder.path().join("outside/canary")).unwrap();
         symlink(folder.path().join("outside"), from.join("out")).unwrap();
-        assert_eq!(copy(&from, &to).unwrap(), Copied::default());
+        assert_eq!(copy(&from, &to, &|| true).unwrap(), Copied::default());
         assert!(fs::symlink_metadata(to.join("out")).unwrap().is_symlink());
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_of_linked_files_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::create_dir(&to).unwrap();
+        File::create(from.join("a")).unwrap();
+        fs::hard_link(from.join("a"), from.join("b")).unwrap();
+        let stat = rustix::fs::stat(from.join("a")).unwrap();
+        let root = rustix::fs::openat(CWD, &to, folder_flags(), Mode::empty()).unwrap();
+        let other = rustix::io::dup(&root).unwrap();
+        let mut copy = Copy {
+            root,
+            lasts: &|| true,
+            device: stat.st_dev,
+            links: HashMap::new(),
+            links_size: 0,
+            bytes: 0,
+            can_reflink: false,
+            has_copied: false,
+            buffer: Vec::new(),
+            names: Vec::new(),
+            value: Vec::new(),
+        };
+        let long = vec![b'x'; MAX_PATH];
+        assert!(copy.is_linked(&stat, &other, c"a", &long).is_err());
+        copy.links_size = 0;
+        assert!(!copy.is_linked(&stat, &other, c"a", b"a").unwrap());
+        File::create(to.join("a")).unwrap();
+        assert!(copy.is_linked(&stat, &other, c"b", b"b").unwrap());
+        assert!(copy.links.is_empty() && copy.links_size == 0);
+        copy.links_size = MAX_LINKS;
+        assert!(copy.is_linked(&stat, &other, c"a", b"a").is_err());
+    }
+
+    /// A copy that was to be of one moment and is given up on the way.
+    #[test]
+    fn a_copy_that_does_not_last_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::create_dir(&to).unwrap();
+        File::create(from.join("a")).unwrap();
+        let given_up = copy(&from, &to, &|| false).unwrap_err();
+        assert_eq!(given_up.kind(), io::ErrorKind::Interrupted);
+    }
+
+    /// Only the source may lose names while it is copied.
+    #[test]
+    fn a_copy_whose_own_folder_goes_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("deep")).unwrap();
+        fs::create_dir(&to).unwrap();
+        File::create(from.join("deep/a")).unwrap();
+        let lasts = || {
+            if to.exists() && fs::remove_dir_all(&to).is_err() {
+                return false;
+            }
+            true
+        };
+        assert_eq!(
+            copy(&from, &to, &lasts).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -16,7 +16,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dyno_api::name::{DynoId, DynoName};
 use dyno_api::volume::VolumeSource;
@@ -24,8 +23,9 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::quota;
 use crate::durable::{self, DurableError};
-use crate::trash;
+use crate::{identity, trash};
 
 /// The version of [`VolumeRecord`] and [`SnapshotRecord`].
 pub(super) const VERSION: u32 = 1;
@@ -66,10 +66,12 @@ pub(super) struct SnapshotRecord {
 #[derive(Debug, Clone)]
 pub(super) struct Folders(PathBuf);
 
-/// A folder that is being made; removed where it is not put in its place.
+/// A folder that is being made; removed, and its limits with it, where it is not put in
+/// its place.
 #[derive(Debug)]
 pub(super) struct Making {
     pub(super) path: PathBuf,
+    pub(super) quota: Option<Quota>,
     trash: PathBuf,
 }
 
@@ -136,16 +138,15 @@ impl Folders {
 
     /// A new empty folder, to be filled and then put in its place.
     pub(super) fn make(&self) -> io::Result<Making> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         make_folder(&self.being_made())?;
         make_folder(&self.trash())?;
-        let path = self
-            .being_made()
-            .join(format!("{}-{number}", std::process::id()));
-        make_folder(&path)?;
+        // By chance: what an earlier hostd left is still being removed by its name.
+        let (one, other) = (identity::random_u32()?, identity::random_u32()?);
+        let path = self.being_made().join(format!("{one:08x}{other:08x}"));
+        DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Making {
             path,
+            quota: None,
             trash: self.trash(),
         })
     }
@@ -174,6 +175,9 @@ impl Folders {
 
 impl Drop for Making {
     fn drop(&mut self) {
+        if let (Some(given), true) = (self.quota, self.path.exists()) {
+            quota::forget(&self.path, given);
+        }
         if let Err(error) = trash::throw(&self.path, &self.trash) {
             tracing::warn!(%error, folder = %self.path.display(), "half a volume stays until the next start");
         }

@@ -21,32 +21,37 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dyno_api::dyno::{Dyno, DynoSpec, Mount};
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_api::name::DynoName;
+use dyno_api::name::{DynoId, DynoName};
 use dyno_api::volume::{
     Snapshot, SnapshotRequest, Volume, VolumeQuota, VolumeSource, VolumeSpec, VolumeUsage,
 };
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tokio::time::timeout;
 
 use crate::durable::{self, Survives, from_io};
 use crate::host::{Host, blocking};
 use copy::Copied;
 use folders::{Folders, Making, SnapshotRecord, VERSION, VolumeRecord};
-use still::Still;
+use still::{Holds, Moment, Still};
 
 pub(crate) use transfer::{export, import};
 
 /// P15: snapshots of one volume.
 const MAX_SNAPSHOTS: usize = 1000;
+/// How long dynos may take to go on when hostd ends.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// The volumes of one host.
 #[derive(Debug)]
 pub struct Volumes {
     folders: Folders,
     busy: Arc<Mutex<BTreeSet<DynoName>>>,
+    holds: Holds,
 }
 
 /// A volume that nothing else is done to as long as this is kept.
@@ -71,6 +76,7 @@ impl Volumes {
         Self {
             folders,
             busy: Arc::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -101,18 +107,26 @@ impl Volumes {
         }
     }
 
-    /// Makes the volumes of a dyno that are missing.
+    /// Makes the volumes of a dyno that are missing. They survive what its record does.
     ///
     /// # Errors
-    /// What the file system says.
-    pub(crate) fn make_missing(&self, spec: &DynoSpec) -> Result<(), ApiError> {
+    /// Conflict where one is being made by somebody else; what the file system says.
+    pub(crate) fn make_missing(&self, spec: &DynoSpec, survives: Survives) -> Result<(), ApiError> {
+        // Two dynos make one after the other, and nobody claims it in between.
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         for name in mounted(spec) {
             let data = self.folders.data(name);
             if data.exists() {
                 continue;
             }
-            self.write_record(name, &VolumeRecord::new(None, None), Survives::Crash)?;
+            if busy.contains(name) {
+                return Err(in_work(name));
+            }
+            self.write_record(name, &VolumeRecord::new(None, None), survives)?;
             open_folder(&data).map_err(failed("make", &data))?;
+            if survives == Survives::PowerCut {
+                folders::sync(self.folders.root()).map_err(failed("sync", &data))?;
+            }
         }
         Ok(())
     }
@@ -131,9 +145,22 @@ impl Volumes {
 
     fn record(&self, name: &DynoName) -> Result<Option<VolumeRecord>, ApiError> {
         let path = self.folders.record(name);
+        // A power cut does this to those alone that it may: they have no quota.
+        if fs::read(&path).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+            return Ok(None);
+        }
         Ok(folders::read(&path, |record: &VolumeRecord| {
             record.version
         })?)
+    }
+
+    /// What is known of a volume that is only shown or removed: nothing, where its record
+    /// cannot be read.
+    fn known(&self, name: &DynoName) -> Option<VolumeRecord> {
+        self.record(name).unwrap_or_else(|error| {
+            tracing::warn!(volume = %name, %error, "the record of a volume cannot be read");
+            None
+        })
     }
 
     fn must_exist(&self, name: &DynoName) -> Result<(), ApiError> {
@@ -146,10 +173,7 @@ impl Volumes {
     fn must_not_exist(&self, name: &DynoName) -> Result<(), ApiError> {
         match self.folders.data(name).exists() {
             false => Ok(()),
-            true => Err(ApiError::new(
-                ErrorKind::Conflict,
-                format!("there is a volume {name} already"),
-            )),
+            true => Err(taken(name)),
         }
     }
 
@@ -182,18 +206,17 @@ impl Volumes {
     }
 
     /// A folder for a new volume, with its quota.
-    fn begin(&self, wanted: VolumeQuota) -> Result<(Making, Option<folders::Quota>), ApiError> {
-        let making = self
+    fn begin(&self, wanted: VolumeQuota) -> Result<Making, ApiError> {
+        let mut making = self
             .folders
             .make()
             .map_err(failed("make", self.folders.root()))?;
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&making.path, mode).map_err(failed("make", &making.path))?;
-        let quota = match wanted.is_unset() {
-            true => None,
-            false => Some(quota::give(&making.path, wanted)?),
-        };
-        Ok((making, quota))
+        if !wanted.is_unset() {
+            making.quota = Some(quota::give(&making.path, wanted)?);
+        }
+        Ok(making)
     }
 
     /// Gives what was made its name; it survives a power cut when this returns.
@@ -208,16 +231,51 @@ impl Volumes {
         }
         self.write_record(name, record, Survives::PowerCut)?;
         let data = self.folders.data(name);
-        match renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE) {
-            Ok(()) => folders::sync(self.folders.root()).map_err(failed("sync", &data)),
-            Err(rustix::io::Errno::EXIST) => self.must_not_exist(name),
-            Err(error) => Err(failed("make", &data)(error.into())),
+        let named = renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE);
+        let Err(error) = named else {
+            return folders::sync(self.folders.root()).map_err(failed("sync", &data));
+        };
+        // Whatever is there instead has not this quota.
+        let record = self.folders.record(name);
+        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))?;
+        Err(match error {
+            rustix::io::Errno::EXIST => taken(name),
+            error => failed("make", &data)(error.into()),
+        })
+    }
+
+    /// Puts what was made in the place of a volume's files, which go with `quota` once
+    /// the rest is done too.
+    ///
+    /// # Errors
+    /// What `rest` says; the files are where they were then.
+    fn exchange(
+        &self,
+        mut making: Making,
+        data: &Path,
+        quota: Option<folders::Quota>,
+        rest: impl FnOnce() -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let exchange = || renameat_with(CWD, &making.path, CWD, data, RenameFlags::EXCHANGE);
+        exchange().map_err(|error| failed("roll back", data)(error.into()))?;
+        let Err(error) = rest() else {
+            making.quota = quota;
+            return Ok(());
+        };
+        if let Err(stuck) = exchange() {
+            // Not to be thrown away: they are all there is.
+            let files = making.path.display();
+            tracing::error!(error = %stuck, %files, "the files of a volume from before a failed rollback are here; the next start removes them");
+            std::mem::forget(making);
+        } else if let Err(error) = folders::sync(self.folders.root()) {
+            tracing::warn!(%error, "a rollback that is undone may come back with a power cut");
         }
+        Err(error)
     }
 
     /// What is known of a volume; what it takes up is counted only where that is asked.
     fn shown(&self, dynos: &[Dyno], name: &DynoName) -> Result<Volume, ApiError> {
-        let record = self.record(name)?;
+        let record = self.known(name);
         let snapshots = self.folders.snapshots(name);
         let count = Folders::names(&snapshots).map_err(failed("read", &snapshots))?;
         let users = dynos.iter().filter(|dyno| mounts(&dyno.spec, name));
@@ -240,8 +298,8 @@ impl Volumes {
 
     fn usage(&self, name: &DynoName) -> Result<VolumeUsage, ApiError> {
         let data = self.folders.data(name);
-        let found = match self.record(name)?.and_then(|record| record.quota) {
-            Some(given) => quota::usage(&data, given),
+        let found = match self.known(name).and_then(|record| record.quota) {
+            Some(given) => quota::usage(&data, quota::of(&data, given)),
             None => usage::count(&data),
         };
         found.map_err(failed("look at", &data))
@@ -275,6 +333,11 @@ fn open_folder(path: &Path) -> io::Result<()> {
 fn missing(name: &DynoName) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("there is no volume {name}"))
         .hint("`dyno volume ls` lists them")
+}
+
+fn taken(name: &DynoName) -> ApiError {
+    let message = format!("there is a volume {name} already");
+    ApiError::new(ErrorKind::Conflict, message)
 }
 
 fn in_work(name: &DynoName) -> ApiError {
@@ -311,14 +374,26 @@ pub(crate) fn parse(name: &str) -> Result<DynoName, ApiError> {
 }
 
 /// Lets dynos go on that an earlier hostd has paused for a copy.
-pub(crate) async fn let_go(host: &Arc<Host>) {
-    still::end_earlier(host, &host.volumes.folders).await;
+pub(crate) async fn let_go(host: Arc<Host>) {
+    still::end_earlier(&host).await;
+}
+
+/// Lets dynos go on before hostd ends; what is being copied for them comes to nothing.
+pub(crate) async fn end(host: &Arc<Host>) {
+    if timeout(LAST_STEPS, still::end_all(host)).await.is_err() {
+        tracing::warn!("dynos that are paused for a copy go on when hostd starts again");
+    }
+}
+
+/// Has a copy that holds a dyno leave it paused, as its user wants it.
+pub(crate) async fn keep_paused(host: &Arc<Host>, dyno: &DynoId) {
+    still::keep_paused(host, dyno).await;
 }
 
 /// Every volume.
 ///
 /// # Errors
-/// When their folder or a record cannot be read.
+/// When their folder cannot be read.
 pub(crate) async fn list(host: Arc<Host>) -> Result<Vec<Volume>, ApiError> {
     blocking(move || {
         let root = host.volumes.folders.root();
@@ -360,14 +435,14 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
         source = Some(Source::open(&host, from, spec.live).await?);
     }
     let shared = host.clone();
-    let path = source.as_ref().map(|source| source.path.clone());
+    let from = source.as_ref().map(Source::files);
     let made = blocking(move || {
         let _claim = claim;
-        let (making, quota) = shared.volumes.begin(spec.quota)?;
-        if let Some(from) = path {
-            copied(&from, &making.path)?;
+        let making = shared.volumes.begin(spec.quota)?;
+        if let Some((from, moment)) = from {
+            copied(&from, &making.path, &moment)?;
         }
-        let record = VolumeRecord::new(quota, spec.from);
+        let record = VolumeRecord::new(making.quota, spec.from);
         shared.volumes.finish(&spec.name, &making, &record)?;
         shared.volumes.shown(&dynos(&shared), &spec.name)
     })
@@ -378,14 +453,18 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
     made
 }
 
-fn copied(from: &Path, to: &Path) -> Result<Copied, ApiError> {
-    copy::copy(from, to).map_err(|error| from_io("cannot copy the volume", &error))
+fn copied(from: &Path, to: &Path, moment: &Moment) -> Result<Copied, ApiError> {
+    let copied = copy::copy(from, to, &|| moment.lasts());
+    // Why a copy was given up, or is none of one moment.
+    moment.check()?;
+    copied.map_err(|error| from_io("cannot copy the volume", &error))
 }
 
 /// Files that stay as they are as long as this is open.
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
+    moment: Moment,
     _claim: Claim,
     still: Option<Still>,
 }
@@ -395,14 +474,22 @@ impl Source {
         let claim = host.volumes.claim(&from.volume)?;
         let path = host.volumes.source(from)?;
         let still = match from.snapshot.is_none() && !live {
-            true => Some(Still::begin(host, &host.volumes.folders, &from.volume).await?),
+            true => Some(Still::begin(host, &from.volume).await?),
             false => None,
         };
         Ok(Self {
             path,
+            moment: still
+                .as_ref()
+                .map_or_else(|| Moment::new(host), Still::moment),
             _claim: claim,
             still,
         })
+    }
+
+    /// What a copy needs to know of it.
+    fn files(&self) -> (PathBuf, Moment) {
+        (self.path.clone(), self.moment.clone())
     }
 
     async fn close(self) {
@@ -435,12 +522,8 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
                 .hint("remove them first, or force it: they go with it"));
         }
         let data = volumes.folders.data(&name);
-        if let Ok(Some(VolumeRecord {
-            quota: Some(given), ..
-        })) = volumes.record(&name)
-        {
-            quota::forget(&data, given);
-        }
+        let given = volumes.known(&name).and_then(|record| record.quota);
+        let given = given.map(|given| quota::of(&data, given));
         let snapshots = volumes.folders.snapshots(&name);
         for folder in [&snapshots, &data] {
             if folder.exists() {
@@ -449,6 +532,9 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
                     .throw(folder)
                     .map_err(failed("remove", folder))?;
             }
+        }
+        if let Some(given) = given {
+            quota::forget(volumes.folders.root(), given);
         }
         let record = volumes.folders.record(&name);
         durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))
@@ -508,7 +594,7 @@ pub(crate) async fn snapshot(
         snapshot: None,
     };
     let source = Source::open(&host, &from, request.live).await?;
-    let path = source.path.clone();
+    let (path, moment) = source.files();
     let taken = blocking(move || {
         let folders = &host.volumes.folders;
         let all = folders.snapshots(&volume);
@@ -524,7 +610,7 @@ pub(crate) async fn snapshot(
         let making = folders.make().map_err(failed("make", folders.root()))?;
         let files = making.path.join("files");
         folders::make_folder(&files).map_err(failed("make", &files))?;
-        let Copied { bytes, reflinked } = copied(&path, &files)?;
+        let Copied { bytes, reflinked } = copied(&path, &files, &moment)?;
         let record = SnapshotRecord {
             version: VERSION,
             created,
@@ -604,23 +690,126 @@ pub(crate) async fn roll_back(
             bytes: quota.bytes,
             inodes: quota.inodes,
         });
-        let (making, given) = volumes.begin(wanted)?;
-        copied(&from, &making.path)?;
-        if let Some(given) = given {
+        let making = volumes.begin(wanted)?;
+        copied(&from, &making.path, &Moment::new(&host))?;
+        if let Some(given) = making.quota {
             quota::check(&making.path, given)?;
         }
         let mut record = before.unwrap_or_else(|| VolumeRecord::new(None, None));
-        record.quota = given;
+        record.quota = making.quota;
         let data = volumes.folders.data(&name);
-        renameat_with(CWD, &making.path, CWD, &data, RenameFlags::EXCHANGE)
-            .map_err(io::Error::from)
-            .and_then(|()| folders::sync(volumes.folders.root()))
-            .map_err(failed("roll back", &data))?;
-        volumes.write_record(&name, &record, Survives::PowerCut)?;
-        if let Some(quota) = quota {
-            quota::forget(&data, quota);
-        }
+        let quota = quota.map(|quota| quota::of(&data, quota));
+        volumes.exchange(making, &data, quota, || {
+            folders::sync(volumes.folders.root()).map_err(failed("sync", &data))?;
+            volumes.write_record(&name, &record, Survives::PowerCut)
+        })?;
         volumes.shown(&all, &name)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes(top: &tempfile::TempDir) -> Volumes {
+        let folders = Folders::new(top.path().join("volumes"));
+        folders::make_folder(folders.root()).unwrap();
+        Volumes {
+            folders,
+            busy: Arc::default(),
+            holds: Holds::default(),
+        }
+    }
+
+    fn mounting(volume: &str) -> DynoSpec {
+        let mount = Mount::Volume {
+            name: parse(volume).unwrap(),
+            target: "/data".to_owned(),
+            read_only: false,
+        };
+        DynoSpec {
+            mounts: vec![mount],
+            ..DynoSpec::default()
+        }
+    }
+
+    #[test]
+    fn dynos_make_a_volume_that_nobody_else_is_making() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        let claim = volumes.claim(&name).unwrap();
+        let refused = volumes.make_missing(&mounting("db"), Survives::PowerCut);
+        assert_eq!(refused.unwrap_err().kind, ErrorKind::Conflict);
+        assert!(!volumes.folders.data(&name).exists() && volumes.known(&name).is_none());
+        drop(claim);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let make = || volumes.make_missing(&mounting("db"), Survives::Crash);
+                scope.spawn(move || make().unwrap());
+            }
+        });
+        assert!(volumes.known(&name).is_some());
+        // What exists is mounted, whoever reads it meanwhile.
+        let _claim = volumes.claim(&name).unwrap();
+        volumes
+            .make_missing(&mounting("db"), Survives::Crash)
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_taken_meanwhile_gets_no_record_of_another_volume() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        open_folder(&volumes.folders.data(&name)).unwrap();
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        let record = VolumeRecord::new(None, None);
+        let refused = volumes.finish(&name, &making, &record).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Conflict);
+        assert_eq!(volumes.record(&name).unwrap(), None);
+    }
+
+    #[test]
+    fn a_volume_is_shown_without_what_a_power_cut_has_left_of_its_record() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let name = parse("db").unwrap();
+        volumes
+            .make_missing(&mounting("db"), Survives::Crash)
+            .unwrap();
+        for (left, is_lost) in [("", true), ("\0\0\0", true), ("{", false)] {
+            durable::write(
+                &volumes.folders.record(&name),
+                left.as_bytes(),
+                Survives::Crash,
+            )
+            .unwrap();
+            assert_eq!(volumes.shown(&[], &name).unwrap().created, None);
+            volumes.usage(&name).unwrap();
+            assert_eq!(volumes.record(&name).is_ok(), is_lost, "{left:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rollback_that_fails_halfway_leaves_the_files_of_before() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let data = volumes.folders.data(&parse("db").unwrap());
+        open_folder(&data).unwrap();
+        fs::create_dir(data.join("before")).unwrap();
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        fs::create_dir(making.path.join("after")).unwrap();
+        let full = || ApiError::new(ErrorKind::Exhausted, "no space left");
+        let failed = volumes.exchange(making, &data, None, || {
+            assert!(data.join("after").exists());
+            Err(full())
+        });
+        assert_eq!(failed.unwrap_err().kind, ErrorKind::Exhausted);
+        assert!(data.join("before").exists() && !data.join("after").exists());
+        let making = volumes.begin(VolumeQuota::default()).unwrap();
+        volumes.exchange(making, &data, None, || Ok(())).unwrap();
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    }
 }

@@ -60,7 +60,20 @@ fn free_project(file: &File) -> io::Result<u32> {
     Err(io::Error::other("no project is free"))
 }
 
-/// Takes the limits of a volume that goes away again.
+/// A quota as it is recorded, with the project that the folder has: a crash in the middle
+/// of a rollback leaves it another one of the same limits.
+pub(super) fn of(folder: &Path, recorded: Quota) -> Quota {
+    let project = File::open(folder).and_then(|file| Ok(quota::project(file.as_fd())?));
+    Quota {
+        project: match project {
+            Ok(0) | Err(_) => recorded.project,
+            Ok(project) => project,
+        },
+        ..recorded
+    }
+}
+
+/// Takes the limits of a volume that went away; the folder is any of its file system.
 pub(super) fn forget(folder: &Path, given: Quota) {
     let forgotten = File::open(folder).and_then(|file| {
         quota::limit(file.as_fd(), given.project, None, None).map_err(io::Error::from)

@@ -68,11 +68,11 @@ pub(crate) async fn export(
 
 async fn copy(host: &Arc<Host>, from: &VolumeSource) -> Result<Making, ApiError> {
     let source = Source::open(host, from, false).await?;
-    let (shared, path) = (host.clone(), source.path.clone());
+    let (shared, (path, moment)) = (host.clone(), source.files());
     let made = blocking(move || {
         let folders = &shared.volumes.folders;
         let making = folders.make().map_err(failed("make", folders.root()))?;
-        copied(&path, &making.path)?;
+        copied(&path, &making.path, &moment)?;
         Ok(making)
     })
     .await;
@@ -99,13 +99,13 @@ pub(crate) async fn import(
         inodes: query.quota_inodes,
     };
     let shared = host.clone();
-    let (making, quota) = blocking(move || shared.volumes.begin(wanted)).await?;
+    let making = blocking(move || shared.volumes.begin(wanted)).await?;
     fill(&host, &making.path, archive).await?;
     blocking(move || {
         let file = std::fs::File::open(&making.path).map_err(failed("open", &making.path))?;
         rustix::fs::syncfs(file)
             .map_err(|error| from_io("cannot sync the volume", &error.into()))?;
-        let record = VolumeRecord::new(quota, None);
+        let record = VolumeRecord::new(making.quota, None);
         host.volumes.finish(&name, &making, &record)?;
         host.volumes.shown(&dynos(&host), &name)
     })

@@ -1,15 +1,18 @@
 //! Volumes by themselves: made, counted, copied, packed, limited, removed.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use dyno_tests::host::Host;
 use dyno_tests::{skip, until, write_file};
-use serde_json::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
-fn json(text: &str) -> Value {
+fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
@@ -37,7 +40,7 @@ fn a_volume_is_made_shown_and_removed_by_name() {
     host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
     host.kill_and_restart();
     assert_eq!(host.ok(&["volume", "ls", "-q"]), "made\nused");
-    let info = json(&host.ok(&["volume", "info", "used"]));
+    let info = parsed(&host.ok(&["volume", "info", "used"]));
     assert_eq!(info["used_by"][0], "app");
     assert_eq!(info["usage"]["inodes"], 2);
     assert!(
@@ -112,7 +115,7 @@ fn a_dyno_is_paused_for_a_copy_and_goes_on() {
         }
         assert_ne!(host.inspect("app")["status"]["paused"], true);
     }
-    let list = json(&host.ok(&["volume", "snapshots", "data", "--json"]));
+    let list = parsed(&host.ok(&["volume", "snapshots", "data", "--json"]));
     assert_eq!(
         (&list[0]["name"], &list[1]["live"]),
         (&"one".into(), &false.into())
@@ -130,12 +133,101 @@ fn a_dyno_is_paused_for_a_copy_and_goes_on() {
     fs::create_dir_all(&half).unwrap();
     host.spawn_again();
     host.until_it_answers();
-    assert_ne!(host.inspect("app")["status"]["paused"], true);
+    until("it goes on", || !is_paused(&host, "app"));
     let before = count(&host);
-    until("it goes on", || count(&host) != before);
-    assert!(!held.join(&id).exists());
+    until("it writes on", || count(&host) != before);
+    until("the note goes", || !held.join(&id).exists());
     until("half a copy goes", || !half.exists());
     assert_eq!(host.ok(&["volume", "ls", "-q"]), "data");
+}
+
+fn is_paused(host: &Host, dyno: &str) -> bool {
+    host.inspect(dyno)["status"]["paused"] == true
+}
+
+/// Takes a snapshot in the background; its dyno is paused when this returns.
+fn begin_snapshot(host: &Host, volume: &str, name: &str, dyno: &str) -> Child {
+    let mut command = host.dyno(&["volume", "snapshot", volume, name]);
+    let piped = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap();
+    until("the dyno is paused", || is_paused(host, dyno));
+    child
+}
+
+/// Makes a dyno with a volume at /data that waits to be started.
+fn prepare(host: &Host, name: &str, volume: &str) {
+    let mount = json!({"type": "volume", "name": volume, "target": "/data"});
+    let spec = json!({"name": name, "image": "busybox", "mounts": [mount]}).to_string();
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    let request = format!(
+        "POST /v1/dynos HTTP/1.1\r\nHost: hostd\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{spec}",
+        spec.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+/// Copies side by side, their user's wishes, and the end of hostd.
+#[test]
+fn a_dyno_stays_still_for_all_copies_unless_its_user_or_hostd_ends_them() {
+    let mut host = Host::with_busybox();
+    // What takes a while to copy.
+    let fill = "i=0; while [ $i -lt 30000 ]; do : > /data/$i; i=$((i+1)); done";
+    within(&host, "big", fill);
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "app",
+        "-v",
+        "big:/big",
+        "-v",
+        "small:/small",
+    ];
+    host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+    // One copy ends while the other one goes on.
+    let mut long = begin_snapshot(&host, "big", "one", "app");
+    host.ok(&["volume", "snapshot", "small", "one"]);
+    let was_paused = is_paused(&host, "app");
+    assert!(was_paused || long.try_wait().unwrap().is_some());
+    assert!(long.wait().unwrap().success());
+    assert!(!is_paused(&host, "app"));
+    // Its user has it go on: it is no copy of one moment.
+    let long = begin_snapshot(&host, "big", "two", "app");
+    host.ok(&["resume", "app"]);
+    let output = long.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(!is_paused(&host, "app"));
+    // Its user pauses it: it stays so.
+    let long = begin_snapshot(&host, "big", "three", "app");
+    host.ok(&["pause", "app"]);
+    assert!(long.wait_with_output().unwrap().status.success());
+    assert!(is_paused(&host, "app"));
+    host.ok(&["resume", "app"]);
+    // One that is prepared could begin in the middle of it.
+    prepare(&host, "next", "big");
+    let (error, code) = host.fails(&["volume", "snapshot", "big", "four"]);
+    assert!(error.contains("next") && code == 4, "{error}");
+    host.ok(&["rm", "-f", "next"]);
+    // hostd is told to end.
+    let mut long = begin_snapshot(&host, "big", "four", "app");
+    let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(!long.wait().unwrap().success());
+    let held = host.path().join("state/volumes/.held");
+    until("the note goes", || {
+        fs::read_dir(&held).unwrap().count() == 0
+    });
+    host.kill();
+    host.spawn_again();
+    host.until_it_answers();
+    assert!(!is_paused(&host, "app"));
+    let list = parsed(&host.ok(&["volume", "snapshots", "big", "--json"]));
+    let names = list.as_array().unwrap().iter().map(|one| &one["name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["one", "three"]);
 }
 
 #[test]
@@ -272,7 +364,7 @@ fn a_quota_holds_or_is_refused() {
     let numbers: Vec<u64> = said.lines().map(|line| line.parse().unwrap()).collect();
     assert!((4 << 20..=8 << 20).contains(&numbers[0]), "{said}");
     assert!((10..20).contains(&numbers[1]), "{said}");
-    let info = json(&host.ok(&["volume", "info", "small"]));
+    let info = parsed(&host.ok(&["volume", "info", "small"]));
     assert_eq!(info["quota"]["bytes"], 8 << 20);
     assert!(info["usage"]["inodes"].as_u64().unwrap() <= 20, "{info}");
     // The dyno's root does not lift it, and another volume is not limited by it.
@@ -300,7 +392,7 @@ fn where_there_are_reflinks_a_snapshot_takes_no_room() {
     };
     within(&host, "data", "head -c 100000000 /dev/urandom > /data/big");
     host.ok(&["volume", "snapshot", "data", "one"]);
-    let list = json(&host.ok(&["volume", "snapshots", "data", "--json"]));
+    let list = parsed(&host.ok(&["volume", "snapshots", "data", "--json"]));
     assert_eq!(list[0]["reflinked"], true, "{list}");
     let free = rustix::fs::statvfs(&disk.0).unwrap();
     let free = free.f_bavail * free.f_frsize;

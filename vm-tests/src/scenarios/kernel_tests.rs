@@ -49,6 +49,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "most refusals come before the kernel is asked",
     ),
     (
+        "dyno-tests::host volumes::a_dyno_stays_still",
+        "copies of 30,000 files take minutes without KVM",
+    ),
+    (
         "dyno-tests::host cycles::",
         "a thousand lives take half an hour without KVM",
     ),
