@@ -15,7 +15,7 @@ mod still;
 mod transfer;
 mod usage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -50,21 +50,48 @@ const LAST_STEPS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Volumes {
     folders: Folders,
-    busy: Arc<Mutex<BTreeSet<DynoName>>>,
+    busy: Arc<Mutex<Busy>>,
     holds: Holds,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    volumes: BTreeSet<DynoName>,
+    /// Snapshots by volume and name, and how many read them.
+    read: BTreeMap<(DynoName, DynoName), usize>,
 }
 
 /// A volume that nothing else is done to as long as this is kept.
 #[derive(Debug)]
 struct Claim {
     name: DynoName,
-    busy: Arc<Mutex<BTreeSet<DynoName>>>,
+    busy: Arc<Mutex<Busy>>,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.remove(&self.name);
+        busy.volumes.remove(&self.name);
+    }
+}
+
+/// A snapshot that is not removed as long as this is kept. Its volume is not claimed:
+/// whoever reads may take his time.
+#[derive(Debug)]
+struct Reading {
+    snapshot: (DynoName, DynoName),
+    busy: Arc<Mutex<Busy>>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(readers) = busy.read.get_mut(&self.snapshot) {
+            *readers -= 1;
+            if *readers == 0 {
+                busy.read.remove(&self.snapshot);
+            }
+        }
     }
 }
 
@@ -90,7 +117,7 @@ impl Volumes {
         work: impl FnOnce() -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        match mounted(spec).find(|name| busy.contains(name)) {
+        match mounted(spec).find(|name| busy.volumes.contains(*name)) {
             Some(name) => Err(in_work(name)),
             None => work(),
         }
@@ -98,12 +125,44 @@ impl Volumes {
 
     fn claim(&self, name: &DynoName) -> Result<Claim, ApiError> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        match busy.insert(name.clone()) {
+        match busy.volumes.insert(name.clone()) {
             false => Err(in_work(name)),
             true => Ok(Claim {
                 name: name.clone(),
                 busy: self.busy.clone(),
             }),
+        }
+    }
+
+    fn read(&self, volume: &DynoName, snapshot: &DynoName) -> Result<Reading, ApiError> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.volumes.contains(volume) {
+            return Err(in_work(volume));
+        }
+        let snapshot = (volume.clone(), snapshot.clone());
+        *busy.read.entry(snapshot.clone()).or_default() += 1;
+        Ok(Reading {
+            snapshot,
+            busy: self.busy.clone(),
+        })
+    }
+
+    /// To be asked by who has claimed the volume: nobody begins to read then.
+    fn must_not_be_read(
+        &self,
+        volume: &DynoName,
+        wanted: Option<&DynoName>,
+    ) -> Result<(), ApiError> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant = |(of, snapshot): &&(DynoName, DynoName)| {
+            of == volume && wanted.is_none_or(|wanted| wanted == snapshot)
+        };
+        match busy.read.keys().find(meant) {
+            None => Ok(()),
+            Some((_, snapshot)) => {
+                let message = format!("snapshot {volume}@{snapshot} is being copied or exported");
+                Err(ApiError::new(ErrorKind::Conflict, message).hint("try again when that is done"))
+            }
         }
     }
 
@@ -119,7 +178,7 @@ impl Volumes {
             if data.exists() {
                 continue;
             }
-            if busy.contains(name) {
+            if busy.volumes.contains(name) {
                 return Err(in_work(name));
             }
             self.write_record(name, &VolumeRecord::new(None, None), survives)?;
@@ -465,13 +524,23 @@ fn copied(from: &Path, to: &Path, moment: &Moment) -> Result<Copied, ApiError> {
 struct Source {
     path: PathBuf,
     moment: Moment,
-    _claim: Claim,
+    _kept: Kept,
     still: Option<Still>,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is kept, not looked at")]
+enum Kept {
+    Volume(Claim),
+    Snapshot(Reading),
 }
 
 impl Source {
     async fn open(host: &Arc<Host>, from: &VolumeSource, live: bool) -> Result<Self, ApiError> {
-        let claim = host.volumes.claim(&from.volume)?;
+        let kept = match &from.snapshot {
+            None => Kept::Volume(host.volumes.claim(&from.volume)?),
+            Some(snapshot) => Kept::Snapshot(host.volumes.read(&from.volume, snapshot)?),
+        };
         let path = host.volumes.source(from)?;
         let still = match from.snapshot.is_none() && !live {
             true => Some(Still::begin(host, &from.volume).await?),
@@ -482,7 +551,7 @@ impl Source {
             moment: still
                 .as_ref()
                 .map_or_else(|| Moment::new(host), Still::moment),
-            _claim: claim,
+            _kept: kept,
             still,
         })
     }
@@ -510,6 +579,7 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
         let _claim = claim;
         let volumes = &host.volumes;
         volumes.must_exist(&name)?;
+        volumes.must_not_be_read(&name, None)?;
         let volume = volumes.shown(&dynos(&host), &name)?;
         if let Some(user) = volume.used_by.first() {
             let message = format!("dyno {user} mounts the volume {name}");
@@ -647,6 +717,7 @@ pub(crate) async fn remove_snapshot(
     blocking(move || {
         let _claim = claim;
         host.volumes.snapshot_record(&volume, &snapshot)?;
+        host.volumes.must_not_be_read(&volume, Some(&snapshot))?;
         let folder = host.volumes.folders.snapshot(&volume, &snapshot);
         let thrown = host.volumes.folders.throw(&folder);
         thrown.map_err(failed("remove", &folder))
@@ -756,6 +827,26 @@ mod tests {
         volumes
             .make_missing(&mounting("db"), Survives::Crash)
             .unwrap();
+    }
+
+    #[test]
+    fn who_reads_a_snapshot_keeps_nothing_but_its_removal_waiting() {
+        let top = tempfile::tempdir().unwrap();
+        let volumes = volumes(&top);
+        let [name, one, two] = ["db", "one", "two"].map(|name| parse(name).unwrap());
+        let readers = [&one, &one].map(|one| volumes.read(&name, one).unwrap());
+        volumes.unless_busy(&mounting("db"), || Ok(())).unwrap();
+        let claim = volumes.claim(&name).unwrap();
+        assert!(volumes.read(&name, &two).is_err());
+        for reader in readers {
+            assert!(volumes.must_not_be_read(&name, Some(&one)).is_err());
+            assert!(volumes.must_not_be_read(&name, None).is_err());
+            assert!(volumes.must_not_be_read(&name, Some(&two)).is_ok());
+            drop(reader);
+        }
+        volumes.must_not_be_read(&name, None).unwrap();
+        drop(claim);
+        volumes.read(&name, &two).unwrap();
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 
 use super::folders::{Making, VolumeRecord};
-use super::{Claim, Source, copied, dynos, failed, parse};
+use super::{Reading, Source, copied, dynos, failed, parse};
 use crate::durable::from_io;
 use crate::files::{self, Packing};
 use crate::host::{Host, blocking};
@@ -34,7 +34,7 @@ const LIMITS: Limits = Limits {
 #[expect(dead_code, reason = "it is kept, not looked at")]
 enum Kept {
     Copy(Making),
-    Snapshot(Claim),
+    Snapshot(Reading),
     Live,
 }
 
@@ -52,9 +52,9 @@ pub(crate) async fn export(
         volume: parse(volume)?,
         snapshot: query.snapshot,
     };
-    let (path, kept) = if from.snapshot.is_some() {
-        let claim = host.volumes.claim(&from.volume)?;
-        (host.volumes.source(&from)?, Kept::Snapshot(claim))
+    let (path, kept) = if let Some(snapshot) = &from.snapshot {
+        let reading = host.volumes.read(&from.volume, snapshot)?;
+        (host.volumes.source(&from)?, Kept::Snapshot(reading))
     } else if query.live {
         (host.volumes.source(&from)?, Kept::Live)
     } else {
