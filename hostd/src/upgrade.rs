@@ -12,10 +12,12 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use dyno_api::client::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::config::{ConfigError, Upgrade};
 use crate::durable::{self, Survives};
@@ -331,6 +333,14 @@ fn read_program(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether it has ended before that time is over, pidfd_open(2).
+fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
+    Ok(ended > 0)
+}
+
 /// The last word of the first line that it prints for `--version`.
 fn version_of(program: &Path, limit: Duration) -> Result<String, String> {
     let mut child = Command::new(program)
@@ -340,27 +350,14 @@ fn version_of(program: &Path, limit: Duration) -> Result<String, String> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| error.to_string())?;
-    let deadline = Instant::now() + limit;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Ok(status),
-            Ok(None) if Instant::now() > deadline => {
-                break Err(format!("it does not say its version within {limit:?}"));
-            }
-            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => break Err(error.to_string()),
-        }
-    };
-    let status = match status {
-        Ok(status) => status,
-        Err(why) => {
-            child
-                .kill()
-                .and_then(|()| child.wait())
-                .map_err(|error| error.to_string())?;
-            return Err(why);
-        }
-    };
+    let in_time = ends_within(&child, limit);
+    if !matches!(in_time, Ok(true)) {
+        child.kill().map_err(|error| error.to_string())?;
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    if !in_time.map_err(|error| error.to_string())? {
+        return Err(format!("it does not say its version within {limit:?}"));
+    }
     if !status.success() {
         return Err(format!("asked for its version it ended with {status}"));
     }

@@ -7,6 +7,8 @@
 //! ```
 //! What is made has its name by one rename when it is whole; what is removed goes by
 //! one. One thing is done to a volume at a time, and no dyno is started on it meanwhile.
+//! The operations stand in this one file because each is the same three steps, claim,
+//! work and rename, and is right only beside the others that claim the same.
 
 mod copy;
 mod folders;
