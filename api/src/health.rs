@@ -83,6 +83,8 @@ pub enum Probe {
     /// An HTTP GET is answered with a status in range. Redirects are not
     /// followed: they are answers.
     Http(HttpProbe),
+    /// A server of the gRPC health checking protocol says `SERVING`.
+    Grpc(GrpcProbe),
     /// A program inside the dyno ends with 0; it runs as `exec` runs one.
     Command {
         /// Program and arguments.
@@ -125,6 +127,24 @@ impl HttpProbe {
             self.status_max.unwrap_or(399),
         )
     }
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcProbe {
+    /// Port inside the dyno.
+    pub port: u16,
+    /// Over TLS. The certificate is not verified: it is the dyno's own address
+    /// that is asked.
+    #[serde(default)]
+    pub tls: bool,
+    /// The service that is asked about; the server as a whole when absent.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The `:authority` of the call; the dyno's address when absent.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// What the checks of a dyno that runs say.

@@ -4,11 +4,12 @@
 //! tcp://:5432
 //! interval=5s timeout=1s failures=3 http://:8080/health
 //! status=200-299 host=example.org contains=ok https://:8443/
+//! grpc://:50051/shop.Basket            a server, or one of its services
 //! exec:pg_isready -U postgres          words as they are
 //! sh:test -e /tmp/ready && echo well   a line for /bin/sh
 //! ```
 
-use dyno_api::health::{Check, HttpProbe, Probe};
+use dyno_api::health::{Check, GrpcProbe, HttpProbe, Probe};
 
 use super::duration;
 
@@ -16,7 +17,7 @@ use super::duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CheckError {
     #[error(
-        "accepted are tcp://:PORT, http://:PORT/PATH, https://:PORT/PATH, exec:PROGRAM and sh:LINE"
+        "accepted are tcp://:PORT, http://:PORT/PATH, https://:PORT/PATH, grpc://:PORT/SERVICE, grpcs://:PORT/SERVICE, exec:PROGRAM and sh:LINE"
     )]
     Kind,
     #[error("{0:?} is not a port; accepted are 1 to 65535")]
@@ -31,6 +32,8 @@ pub(crate) enum CheckError {
     Value { option: String, value: String },
     #[error("{0}= is for http and https only")]
     NotHttp(&'static str),
+    #[error("host= is for http, https, grpc and grpcs only")]
+    NoHost,
 }
 
 /// A check.
@@ -75,6 +78,8 @@ fn probe(text: &str) -> Result<Probe, CheckError> {
         },
         "http" => Ok(http(address("http", rest)?, false)),
         "https" => Ok(http(address("https", rest)?, true)),
+        "grpc" => Ok(grpc(address("grpc", rest)?, false)),
+        "grpcs" => Ok(grpc(address("grpcs", rest)?, true)),
         "exec" => Ok(Probe::Command {
             command: words(&mut rest.split_whitespace()),
         }),
@@ -105,6 +110,16 @@ fn http((port, path): (u16, &str), tls: bool) -> Probe {
     })
 }
 
+fn grpc((port, service): (u16, &str), tls: bool) -> Probe {
+    let service = service.trim_start_matches('/');
+    Probe::Grpc(GrpcProbe {
+        port,
+        tls,
+        service: (!service.is_empty()).then(|| service.to_owned()),
+        host: None,
+    })
+}
+
 fn set(check: &mut Check, option: &str, value: &str) -> Result<(), CheckError> {
     let bad = || CheckError::Value {
         option: option.to_owned(),
@@ -120,7 +135,13 @@ fn set(check: &mut Check, option: &str, value: &str) -> Result<(), CheckError> {
         "timeout" => check.timeout_ms = time()?,
         "failures" => check.failures = count()?,
         "successes" => check.successes = count()?,
-        "status" | "host" | "contains" => return set_http(&mut check.probe, option, value),
+        "host" => match &mut check.probe {
+            Probe::Http(HttpProbe { host, .. }) | Probe::Grpc(GrpcProbe { host, .. }) => {
+                *host = Some(value.to_owned());
+            }
+            Probe::Tcp { .. } | Probe::Command { .. } => return Err(CheckError::NoHost),
+        },
+        "status" | "contains" => return set_http(&mut check.probe, option, value),
         other => return Err(CheckError::Option(other.to_owned())),
     }
     Ok(())
@@ -128,12 +149,12 @@ fn set(check: &mut Check, option: &str, value: &str) -> Result<(), CheckError> {
 
 fn set_http(probe: &mut Probe, option: &str, value: &str) -> Result<(), CheckError> {
     let Probe::Http(probe) = probe else {
-        let options = ["status", "host", "contains"];
-        let named = options.into_iter().find(|&known| known == option);
-        return Err(CheckError::NotHttp(named.unwrap_or("host")));
+        return Err(CheckError::NotHttp(match option {
+            "status" => "status",
+            _ => "contains",
+        }));
     };
     match option {
-        "host" => probe.host = Some(value.to_owned()),
         "contains" => probe.contains = Some(value.to_owned()),
         _ => {
             let (least, most) = value.split_once('-').unwrap_or((value, value));
@@ -193,6 +214,20 @@ mod tests {
             contains: Some("ok".to_owned()),
         });
         assert_eq!(parse(full).unwrap().probe, expected);
+        let grpc = |text| parse(text).unwrap().probe;
+        let of = |tls, service: Option<&str>, host: Option<&str>| {
+            Probe::Grpc(GrpcProbe {
+                port: 50051,
+                tls,
+                service: service.map(str::to_owned),
+                host: host.map(str::to_owned),
+            })
+        };
+        assert_eq!(grpc("grpc://:50051"), of(false, None, None));
+        assert_eq!(
+            grpc("host=a grpcs://:50051/shop.Basket"),
+            of(true, Some("shop.Basket"), Some("a"))
+        );
         assert_eq!(
             command("exec:pg_isready -U  x=y"),
             ["pg_isready", "-U", "x=y"]
@@ -221,7 +256,7 @@ mod tests {
         }
         let unknown = Err(CheckError::Option("retries".to_owned()));
         assert_eq!(parse("retries=3 tcp://:1"), unknown);
-        assert_eq!(parse("host=a tcp://:1"), Err(CheckError::NotHttp("host")));
+        assert_eq!(parse("host=a tcp://:1"), Err(CheckError::NoHost));
         for bad in [
             "interval=soon tcp://:1",
             "status=2xx http://:1",

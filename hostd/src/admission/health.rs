@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use dyno_api::dyno::{DynoSpec, NetMode};
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_api::health::{Check, HttpProbe, Probe};
+use dyno_api::health::{Check, GrpcProbe, HttpProbe, Probe};
 
 use super::{MAX_STRING, invalid};
 
@@ -18,6 +18,8 @@ const STATUS: RangeInclusive<u64> = 101..=599;
 /// Bytes of a path, and of what a body contains.
 const MAX_PATH: usize = 2048;
 const MAX_CONTAINS: usize = 256;
+/// Bytes of the name of a host, and of a service of gRPC.
+const MAX_NAME: usize = 255;
 
 /// Whether the checks that are asked for can be made.
 ///
@@ -86,32 +88,56 @@ fn within(what: &str, value: Option<u64>, range: &RangeInclusive<u64>) -> Result
 fn probe(name: &str, probe: &Probe, net: NetMode) -> Result<(), ApiError> {
     match probe {
         Probe::Command { command } => self::command(name, command),
-        Probe::Tcp { .. } | Probe::Http(_) if net == NetMode::None => {
+        Probe::Tcp { .. } | Probe::Http(_) | Probe::Grpc(_) if net == NetMode::None => {
             let message = format!("the {name} check connects, and the dyno has no network");
             Err(ApiError::new(ErrorKind::Invalid, message)
                 .hint("use a command check, or give it a network"))
         }
-        Probe::Tcp { port: 0 } | Probe::Http(HttpProbe { port: 0, .. }) => {
+        Probe::Tcp { port: 0 }
+        | Probe::Http(HttpProbe { port: 0, .. })
+        | Probe::Grpc(GrpcProbe { port: 0, .. }) => {
             Err(invalid(format!("the {name} check's port is 0")))
         }
         Probe::Tcp { .. } => Ok(()),
         Probe::Http(probe) => http(name, probe),
+        Probe::Grpc(probe) => grpc(name, probe),
+    }
+}
+
+fn printable(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn host(name: &str, host: Option<&String>) -> Result<(), ApiError> {
+    match host {
+        Some(host) if host.is_empty() || host.len() > MAX_NAME || !printable(host) => {
+            Err(invalid(format!("the {name} check's host is {host:?}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn grpc(name: &str, probe: &GrpcProbe) -> Result<(), ApiError> {
+    host(name, probe.host.as_ref())?;
+    match &probe.service {
+        Some(service) if service.is_empty() || service.len() > MAX_NAME || !printable(service) => {
+            Err(
+                invalid(format!("the {name} check's service is {service:?}"))
+                    .hint("give a name as its .proto file has it, package.Service, or none at all"),
+            )
+        }
+        _ => Ok(()),
     }
 }
 
 fn http(name: &str, probe: &HttpProbe) -> Result<(), ApiError> {
-    let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if let Some(path) = &probe.path
         && !(path.starts_with('/') && path.len() <= MAX_PATH && printable(path))
     {
         return Err(invalid(format!("the {name} check's path is {path:?}"))
             .hint("a path begins with / and has no spaces: write them as %20"));
     }
-    if let Some(host) = &probe.host
-        && (host.is_empty() || host.len() > 255 || !printable(host))
-    {
-        return Err(invalid(format!("the {name} check's host is {host:?}")));
-    }
+    host(name, probe.host.as_ref())?;
     for status in [probe.status_min, probe.status_max] {
         let what = format!("the {name} check's status");
         within(&what, status.map(u64::from), &STATUS)?;

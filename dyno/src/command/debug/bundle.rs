@@ -13,7 +13,7 @@ use clap::Args;
 use dyno_api::client::Client;
 use dyno_api::dyno::{Dyno, DynoSpec};
 use dyno_api::event::What;
-use dyno_api::health::{Check, HttpProbe, Probe};
+use dyno_api::health::{Check, GrpcProbe, HttpProbe, Probe};
 use dyno_api::query::EventsQuery;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -172,6 +172,11 @@ fn redact_check(check: &mut Check) {
             ..
         }) => {
             for word in [path, host, contains].into_iter().flatten() {
+                REDACTED.clone_into(word);
+            }
+        }
+        Probe::Grpc(GrpcProbe { service, host, .. }) => {
+            for word in [service, host].into_iter().flatten() {
                 REDACTED.clone_into(word);
             }
         }

@@ -2,6 +2,7 @@
 //! time (P15), nothing is resolved, no redirect is followed.
 
 mod command;
+mod grpc;
 mod http;
 mod tls;
 
@@ -34,8 +35,24 @@ pub(super) async fn make(subject: &Subject, check: &Planned) -> Result<(), Strin
             let asked = async {
                 let (stream, address) = connect(subject, probe.port).await?;
                 match probe.tls {
-                    true => http::ask(tls::open(stream, probe).await?, probe, address).await,
+                    true => {
+                        let stream = tls::open(stream, probe.host.as_deref(), &tls::HTTP_1).await?;
+                        http::ask(stream, probe, address).await
+                    }
                     false => http::ask(stream, probe, address).await,
+                }
+            };
+            within(check.timeout, asked).await
+        }
+        Probe::Grpc(probe) => {
+            let asked = async {
+                let (stream, address) = connect(subject, probe.port).await?;
+                match probe.tls {
+                    true => {
+                        let stream = tls::open(stream, probe.host.as_deref(), &tls::HTTP_2).await?;
+                        grpc::ask(stream, probe, address).await
+                    }
+                    false => grpc::ask(stream, probe, address).await,
                 }
             };
             within(check.timeout, asked).await

@@ -5,7 +5,6 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use dyno_api::health::HttpProbe;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -16,26 +15,35 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(|| {
+/// What is spoken within, as ALPN names it (RFC 7301).
+pub(super) type Protocol = LazyLock<Result<Arc<ClientConfig>, Error>>;
+
+/// HTTP/1.1, which needs no name.
+pub(super) static HTTP_1: Protocol = LazyLock::new(|| config(&[]));
+/// HTTP/2, which servers of gRPC insist on being told.
+pub(super) static HTTP_2: Protocol = LazyLock::new(|| config(&[b"h2"]));
+
+fn config(protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
-});
+}
 
 /// Asks for the host that the check names, else for the address.
 pub(super) async fn open(
     stream: TcpStream,
-    probe: &HttpProbe,
+    host: Option<&str>,
+    protocol: &Protocol,
 ) -> Result<TlsStream<TcpStream>, String> {
     let failed = |error: io::Error| format!("TLS: {error}");
     let peer: IpAddr = stream.peer_addr().map_err(failed)?.ip();
-    let named = probe.host.clone();
-    let named = named.and_then(|host| ServerName::try_from(host).ok());
-    let config = CONFIG.as_ref().map_err(|error| format!("TLS: {error}"))?;
+    let named = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    let config = protocol.as_ref().map_err(|error| format!("TLS: {error}"))?;
     TlsConnector::from(config.clone())
         .connect(named.unwrap_or(ServerName::from(peer)), stream)
         .await
@@ -83,6 +91,7 @@ impl ServerCertVerifier for Anybody {
 
 #[cfg(test)]
 mod tests {
+    use dyno_api::health::HttpProbe;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -125,7 +134,7 @@ mod tests {
             ..HttpProbe::default()
         };
         let stream = TcpStream::connect(address).await.unwrap();
-        let stream = open(stream, &probe).await.unwrap();
+        let stream = open(stream, probe.host.as_deref(), &HTTP_1).await.unwrap();
         assert_eq!(http::ask(stream, &probe, address).await, Ok(()));
         let request = server.await.unwrap();
         assert!(request.starts_with("GET /x HTTP/1.1\r\nHost: web.example\r\n"));
