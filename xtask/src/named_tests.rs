@@ -56,7 +56,11 @@ mod tests {
                 .step_by(2)
                 .filter(|name| name.matches('_').count() > 1 && !name.contains(['/', '.', ' ']))
                 .collect();
-            assert!(named.len() > 30, "{document}: {} names are few", named.len());
+            assert!(
+                named.len() > 30,
+                "{document}: {} names are few",
+                named.len()
+            );
             let missing: Vec<_> = named
                 .iter()
                 .filter(|name| !there.contains(**name))
