@@ -601,7 +601,8 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
         let given = volumes.known(&name).and_then(|record| record.quota);
         let given = given.map(|given| quota::of(&data, given));
         let snapshots = volumes.folders.snapshots(&name);
-        for folder in [&snapshots, &data] {
+        // Without its data it is no volume: from there on a crash completes the removal.
+        for folder in [&data, &snapshots] {
             if folder.exists() {
                 volumes
                     .folders
