@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dyno_api::error::ApiError;
+use dyno_failpoint::failpoint;
 use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
@@ -137,12 +138,15 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     for trash in [paths.trash(), paths.run_trash()] {
         trash::empty(&trash).map_err(failed("empty", &trash))?;
     }
+    failpoint("recover.locked");
     let host = Arc::new(build(options, paths)?);
     // Before a dyno that ended meanwhile is removed with what it wrote last.
+    failpoint("recover.built");
     drains::open(&host);
     recovery::take_up(&host)
         .await
         .map_err(DaemonError::Recovery)?;
+    failpoint("recover.taken_up");
     tokio::spawn(volumes::let_go(host.clone()));
     let socket = options
         .socket
@@ -163,6 +167,7 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     let repairing = tokio::spawn(repair(host.clone()));
     let compressing = tokio::spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
+    failpoint("recover.ready");
     if let Err(error) = notify::ready() {
         tracing::warn!(%error, "systemd cannot be told that hostd is ready");
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_failpoint::failpoint;
 use dyno_runtime::replace;
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat,
@@ -145,6 +146,7 @@ pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> i
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension("new");
     let written = write_temporary(&temporary, bytes, mode, survives)
+        .inspect(|()| failpoint("record.written"))
         .and_then(|()| put_in_place(&temporary, path, survives));
     if let Err(error) = written {
         match fs::remove_file(&temporary) {
@@ -155,6 +157,7 @@ pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, survives: Survives) -> i
         }
         return Err(error);
     }
+    failpoint("record.named");
     if survives == Survives::PowerCut {
         File::open(folder)?.sync_all()?;
     }

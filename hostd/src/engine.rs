@@ -11,6 +11,7 @@ use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_api::name::{DynoId, DynoName};
 use dyno_api::query::StopQuery;
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::protocol::Request;
 use jiff::Timestamp;
 
@@ -65,6 +66,7 @@ pub async fn create(
     let handle = supervisor::supervise(host.clone(), record);
     host.registry().open(&dyno, handle.clone());
     host.events.emit(What::DynoCreated { dyno, name });
+    failpoint("create.supervised");
     let made = handle
         .ask(if start { Ask::Start } else { Ask::Prepare })
         .await;
@@ -153,9 +155,13 @@ fn reserve(
     };
     host.registry().reserve(&mut record)?;
     let written = address(host, &mut record)
+        .inspect(|()| failpoint("create.reserved"))
         .and_then(|()| launch::make_state(host, &record))
+        .inspect(|()| failpoint("create.folders"))
         .and_then(|()| keep(host, &record, once))
-        .and_then(|()| Ok(record.save(&host.paths)?));
+        .inspect(|()| failpoint("create.once"))
+        .and_then(|()| Ok(record.save(&host.paths)?))
+        .inspect(|()| failpoint("create.recorded"));
     match written {
         Ok(()) => Ok(record),
         Err(error) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dyno_api::dyno::ExecRequest;
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::DynoId;
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::protocol::Request;
 use oci_spec::runtime::{Process, Spec};
 
@@ -25,6 +26,7 @@ pub async fn begin(
     let (stdin, size) = (request.stdin, request.size);
     let (shared, id) = (host.clone(), dyno.clone());
     let process = blocking(move || process(&shared, &id, &request)).await?;
+    failpoint("exec.process");
     let socket = host.paths.dyno(dyno).monitor_socket();
     let request = Request::Exec {
         process: Box::new(process),
@@ -32,6 +34,7 @@ pub async fn begin(
         size,
     };
     let (_, connection) = monitor::open(&socket, &request).await?;
+    failpoint("exec.begun");
     Ok(connection)
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
 use dyno_api::image::{Image as ApiImage, Progress as ApiProgress, PullRequest};
+use dyno_failpoint::failpoint;
 use dyno_images::{
     Credentials, Image, LoadError, Phase, Platform, Progress, PullError, PullOptions, Reference,
     RegistryError, StoreError,
@@ -121,6 +122,7 @@ pub async fn remove(host: &std::sync::Arc<Host>, name: &str) -> Result<(), ApiEr
         {
             return Err(not_found(&gone));
         }
+        failpoint("image_remove.unrecorded");
         collect(&shared);
         Ok(())
     })

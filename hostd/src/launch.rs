@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use dyno_api::dyno::{DynoSpec, LogMode, LogOptions, Mount, NetMode, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_failpoint::failpoint;
 use dyno_images::identity::{Accounts, Identity, IdentityError};
 use dyno_runtime::cgroup::Layout;
 use dyno_runtime::monitor::protocol as monitor_protocol;
@@ -157,12 +158,18 @@ pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiEr
     let own = host.paths.dyno(&record.id);
     let (shared, wanted) = (host.clone(), record.clone());
     blocking(move || write_bundle(&shared, &wanted)).await?;
+    failpoint("start.bundle");
     let mut spawned = monitor::spawn(&host.spares, &own.run).await?;
+    failpoint("start.spawned");
     let pid = spawned.monitor.id().unwrap_or_default();
     let plumbed = match plumb(host, record, spawned.init).await {
-        Ok(()) => Running::open(&own, pid).await,
+        Ok(()) => {
+            failpoint("start.plumbed");
+            Running::open(&own, pid).await
+        }
         Err(error) => Err(error),
     };
+    failpoint("start.watched");
     if plumbed.is_err() {
         undo(host, record, &mut spawned.monitor).await;
     }
@@ -254,6 +261,7 @@ fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
         make_folder(&own.rootfs(), 0o711)
     })?;
     make_folder(&own.run.join("files"), 0o711)?;
+    failpoint("start.folders");
     make_state(host, record)?;
     let user = &record.spec.user;
     let user = user.as_ref().unwrap_or(&record.image.config.user);
@@ -261,6 +269,7 @@ fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     let config = build(host, record, &user)?;
     let monitor = monitor_config(host, record)?;
     secrets::give(host, record, &user)?;
+    failpoint("start.secrets");
     // Variables are often secrets: root's alone.
     let json = |bytes: serde_json::Result<Vec<u8>>| bytes.map_err(|error| internal(&error));
     write(&own.config(), &json(serde_json::to_vec(&config))?, 0o600)?;

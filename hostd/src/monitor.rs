@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::protocol::{Announcement, Failure, FailureKind, Reply, Request, Status};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -50,6 +51,7 @@ pub async fn spawn(spares: &Arc<Spares>, run: &Path) -> Result<Spawned, ApiError
     let complaints = run.join("monitor.log");
     let taken = spares.take(run).await;
     let mut monitor = taken.map_err(|error| from_io("cannot execute dyno-runtime", &error))?;
+    failpoint("start.begun");
     let announced = match monitor.stdout.take() {
         Some(stdout) => timeout(CREATE, read_line(BufReader::new(stdout))).await,
         None => Ok(Ok(String::new())),

@@ -16,6 +16,7 @@ use dyno_api::dyno::{PortMapping, Protocol};
 use dyno_api::edge::{NetworkTable, Tables};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
+use dyno_failpoint::failpoint;
 use dyno_netns::pool::{Pool, paired_ipv6};
 use dyno_netns::{Config, Counters, Desired, Endpoint, Network, Published, Repair, Shut};
 use tokio::sync::RwLock;
@@ -300,12 +301,14 @@ impl DefaultNetwork {
             shut.map_err(|error| api_error(&error))
         })
         .await?;
+        failpoint("end.shut");
         let (network, state) = (self.network.clone(), self.state.clone());
         let id = id.clone();
         let mut shared = self.state();
         let leaving = id.clone();
         let task = spawn_blocking(move || {
             let cleared = network.clear(&shut);
+            failpoint("end.cleared");
             let mut state = lock(&state);
             state.leaving.remove(&id);
             match cleared {

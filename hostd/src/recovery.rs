@@ -11,6 +11,7 @@ use std::time::Duration;
 use dyno_api::error::ApiError;
 use dyno_api::health::HealthState;
 use dyno_api::name::DynoId;
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::protocol::{Phase, State as MonitorState, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::timeout;
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
     let shared = host.clone();
     let (records, unread, same_boot) = blocking(move || read(&shared)).await?;
+    failpoint("recover.read");
     let mut looked_at = Vec::new();
     for record in records {
         let host = host.clone();
@@ -52,7 +54,9 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
             Err(error) => tracing::error!(%error, "a dyno could not be looked at"),
         }
     }
+    failpoint("recover.looked");
     give_back(host, found.iter_mut().map(|(record, ..)| record))?;
+    failpoint("recover.claimed");
     let mut resumed = Vec::new();
     for (record, evidence, running) in found {
         let how = decide(host, &record, evidence, running.as_ref());
@@ -68,6 +72,7 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
         Ok(())
     })
     .await?;
+    failpoint("recover.swept");
     resumed.sort_by_key(|(record, ..)| boot_order::rank(record));
     let mut turns = Turns::new();
     for (record, running, how) in resumed {
@@ -76,6 +81,7 @@ pub async fn take_up(host: &Arc<Host>) -> Result<(), ApiError> {
         let turn = (how == Recovery::Start).then(|| turns.wait());
         let handle = supervisor::resume(host.clone(), record, running, how, turn);
         host.registry().open(&id, handle);
+        failpoint("recover.first");
     }
     turns.begin(usize::try_from(host.facts.cpus).unwrap_or(1));
     host.publish_names();

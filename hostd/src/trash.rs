@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dyno_failpoint::failpoint;
 use tokio::task::spawn_blocking;
 
 use crate::durable;
@@ -47,10 +48,12 @@ pub fn empty(trash: &Path) -> io::Result<()> {
 
 fn remove(thrown: PathBuf) {
     spawn_blocking(move || {
+        failpoint("remove.renamed");
         if let Err(error) = durable::remove_tree(&thrown) {
             let folder = thrown.display();
             tracing::warn!(%error, %folder, "what is thrown away stays until the next start");
         }
+        failpoint("remove.emptied");
     });
 }
 

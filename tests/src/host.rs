@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::{DEADLINE, Folder, programs, root, until};
 
+/// Has the name of the place where hostd is killed.
+const FAILPOINT: &str = "failpoint";
+
 /// A hostd with its folders. What its dynos and it leave behind goes with it.
 #[derive(Debug)]
 pub struct Host {
@@ -94,6 +97,25 @@ impl Host {
     pub fn kill(&mut self) {
         self.hostd.kill().expect("kill hostd");
         self.hostd.wait().expect("reap hostd");
+    }
+
+    /// Has hostd be killed by itself when it comes to this place, now or when it is started
+    /// next, and once.
+    pub fn arm(&self, failpoint: &str) {
+        let file = self.folder.path().join(FAILPOINT);
+        let new = file.with_extension("new");
+        crate::write_file(&new, failpoint);
+        std::fs::rename(new, file).expect("arm a failpoint");
+    }
+
+    /// Waits until hostd was killed there.
+    pub fn until_killed_at(&mut self, failpoint: &str) {
+        let hostd = &mut self.hostd;
+        until(&format!("hostd comes to {failpoint}"), || {
+            matches!(hostd.try_wait(), Ok(Some(_)))
+        });
+        let armed = self.folder.path().join(FAILPOINT).exists();
+        assert!(!armed, "hostd ended before it came to {failpoint}");
     }
 
     /// Starts hostd again and returns at once.
@@ -231,6 +253,7 @@ fn spawn(folder: &Path, options: &[String]) -> Child {
         .open(folder.join("hostd.log"));
     let mut serve = hostd("serve", folder);
     let serve = serve
+        .env("DYNO_FAILPOINT", folder.join(FAILPOINT))
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null());

@@ -61,6 +61,18 @@ impl Machine {
         self
     }
 
+    /// The same without what is not to be compared.
+    #[must_use]
+    pub fn without(mut self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        self.things.retain(|thing| !is_left_out(thing));
+        self
+    }
+
+    /// Whether anything there has this in its name.
+    pub fn contains(&self, part: &str) -> bool {
+        self.things.iter().any(|thing| thing.contains(part))
+    }
+
     fn add(&mut self, kind: &str, thing: &str) {
         self.things.insert(format!("{kind} {thing}"));
     }

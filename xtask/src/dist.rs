@@ -77,6 +77,7 @@ impl Dist {
                 .with_context(|| format!("is there a release build in {}?", built.display()))?;
             fs::set_permissions(&to, Permissions::from_mode(0o755))?;
             static_only(&to)?;
+            without_failpoints(&to)?;
         }
         let program = |name: &str| usr.join("bin").join(name);
         let share = usr.join("share");
@@ -180,6 +181,19 @@ fn static_only(program: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a test can have end by a variable is no release. In the program as it was built,
+/// that would be the variable's name.
+fn without_failpoints(program: &Path) -> Result<()> {
+    let bytes = fs::read(program)?;
+    let variable = b"DYNO_FAILPOINT";
+    ensure!(
+        !bytes.windows(variable.len()).any(|part| part == variable),
+        "{} has crash points: it was built with debug assertions",
+        program.display()
+    );
+    Ok(())
+}
+
 /// Unpacks the tarball into an empty folder and runs what is in it as if that were all
 /// there is.
 fn runs_alone(tarball: &Path, version: &str) -> Result<()> {
@@ -258,4 +272,18 @@ fn output(command: &mut Command) -> Result<Output> {
         bail!("{command:?}: {}\n{said}", output.status);
     }
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This one has the variable's name in it, as a program with crash points has.
+    #[test]
+    fn a_program_with_crash_points_is_refused() {
+        let own = std::env::current_exe().unwrap();
+        let refused = without_failpoints(&own).unwrap_err().to_string();
+        assert!(refused.contains("crash points"), "{refused}");
+        without_failpoints(Path::new("/bin/true")).unwrap();
+    }
 }

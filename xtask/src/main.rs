@@ -12,9 +12,9 @@ mod count;
 mod dist;
 mod fuzz;
 mod hot;
+mod named_tests;
 mod nested;
 mod setup;
-mod threats;
 
 use std::process::ExitCode;
 

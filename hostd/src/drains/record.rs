@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dyno_api::name::{DynoId, DynoName};
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -82,8 +83,11 @@ pub(super) fn create(folder: &Path, drain: &Record, state: &Progress) -> Result<
         source,
     };
     fs::create_dir_all(folder).map_err(failed)?;
+    failpoint("drain.folder");
     durable::write_json(&progress(folder), state, Survives::PowerCut)?;
+    failpoint("drain.progress");
     durable::write_json(&record(folder), drain, Survives::PowerCut)?;
+    failpoint("drain.recorded");
     let parent = folder.parent().unwrap_or(folder);
     fs::File::open(parent)
         .and_then(|parent| parent.sync_all())
@@ -98,6 +102,7 @@ pub(super) fn save(folder: &Path, state: &Progress) -> Result<(), DurableError> 
 /// Takes a drain away: without its record it is none.
 pub(super) fn remove(folder: &Path) -> io::Result<()> {
     durable::remove(&record(folder), Survives::PowerCut)?;
+    failpoint("drain_remove.unrecorded");
     durable::remove_tree(folder)
 }
 

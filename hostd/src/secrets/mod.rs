@@ -25,6 +25,7 @@ use dyno_api::dyno::DynoSpec;
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::DynoName;
 use dyno_api::secret::{Rotation, SECRET_MAX_BYTES, Secret, SecretName};
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 
 use crate::durable::{self, DurableError, Survives, from_io};
@@ -230,6 +231,7 @@ impl Secrets {
             source,
         })?;
         durable::write_json(&self.record(name), &sealed, Survives::PowerCut)?;
+        failpoint("secret.saved");
         Ok(sealed)
     }
 
@@ -240,6 +242,7 @@ impl Secrets {
         }
         let path = self.record(name);
         durable::remove(&path, Survives::PowerCut)
+            .inspect(|()| failpoint("secret_remove.unrecorded"))
             .map_err(|source| SecretError::Io { path, source })
     }
 
@@ -263,11 +266,14 @@ impl Secrets {
             reread(name, &old)?;
         }
         let both = self.place.replace(old.with_another()?)?;
+        failpoint("rotate.both");
         for name in &names {
             let (about, value) = reread(name, &both)?;
             self.save(name, &both, about, &value)?;
+            failpoint("rotate.sealed");
         }
         let one = self.place.replace(both.only_current())?;
+        failpoint("rotate.one");
         Ok(Rotation {
             key: one.current().id.clone(),
             secrets: names.len() as u64,

@@ -14,6 +14,7 @@ use crate::bundle::limit_resources;
 use crate::cgroups;
 use crate::durable::internal;
 use crate::host::blocking;
+use dyno_failpoint::failpoint;
 
 impl Supervisor {
     /// Records other limits, and applies them where the dyno runs. What cannot be
@@ -30,11 +31,13 @@ impl Supervisor {
             self.record.spec.limits = before;
             return Err(error);
         }
+        failpoint("limit.recorded");
         if let Err(error) = self.apply_limits().await {
             self.record.spec.limits = before;
             self.save().await?;
             return Err(error);
         }
+        failpoint("limit.applied");
         self.view.send_modify(|dyno| dyno.spec.limits = wanted);
         Ok(())
     }
@@ -82,6 +85,7 @@ impl Supervisor {
         self.hold_checks();
         let set = blocking(move || cgroups::set_paused(&host, &id, paused)).await;
         if set.is_ok() {
+            failpoint("pause.set");
             self.paused = paused;
         }
         if !self.paused {

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Dyno, LimitRequest, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::policy::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -365,6 +366,7 @@ impl Supervisor {
         let Some(running) = self.running.take() else {
             return;
         };
+        failpoint("end.heard");
         let is_final = running.last.phase.is_final();
         let last_word = is_final.then(|| running.last.clone());
         let id = self.record.id.clone();
@@ -389,6 +391,7 @@ impl Supervisor {
                 if again { Input::Lost } else { Input::Ended }
             }
             None => {
+                failpoint("lost.noticed");
                 self.lost();
                 Input::Lost
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dyno_api::dyno::{Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::event::What;
+use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
 use tokio::task::JoinHandle;
 
@@ -30,7 +31,11 @@ impl Supervisor {
         match action {
             Action::Want(wanted) => self.want(wanted, ask.is_some()).await,
             Action::Prepare => self.prepare().await,
-            Action::Start => self.tell(&Request::Start {}).await,
+            Action::Start => {
+                self.tell(&Request::Start {}).await?;
+                failpoint("start.told");
+                Ok(())
+            }
             Action::Stop => {
                 // What is held still does not heed a signal.
                 // Where it stays so, the end of its grace ends it all the same.
@@ -113,7 +118,14 @@ impl Supervisor {
                 self.record.wanted = before;
                 Err(error)
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                match wanted {
+                    Wanted::Running => failpoint("start.wanted"),
+                    Wanted::Stopped => failpoint("stop.wanted"),
+                    Wanted::Created => {}
+                }
+                Ok(())
+            }
         }
     }
 
@@ -149,6 +161,7 @@ impl Supervisor {
             if let Err(error) = monitor::ask_within(&socket, &request, limit).await {
                 tracing::debug!(dyno = %id, %error, "the monitor did not answer a stop");
             }
+            failpoint("stop.answered");
         });
     }
 
@@ -159,8 +172,10 @@ impl Supervisor {
                 .map_err(|error| durable::internal(&error))
         })
         .await;
+        failpoint("remove.killed");
         if let Some(running) = self.running.take() {
             running.kill();
+            failpoint("remove.monitor");
             if !running.ends_within(DYING).await {
                 return Err(ApiError::new(
                     ErrorKind::Internal,
@@ -196,15 +211,18 @@ impl Supervisor {
         let trash = self.host.paths.run_trash();
         let removed = blocking(move || {
             secrets::take_back(&own)?;
+            failpoint("end.secrets");
             let run = own.run;
             trash::throw(&run, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
         })
         .await;
+        failpoint("end.bundle");
         let recorded = match self.record.spec.rm || self.unrecorded {
             true => Ok(()),
             false => self.save().await,
         };
+        failpoint("end.saved");
         self.show_resting();
         let detached = match self.unrecorded {
             true => Ok(()),
@@ -226,6 +244,7 @@ impl Supervisor {
                 return Ok(());
             }
             let detached = host.network.detach(&id).await;
+            failpoint("end.detached");
             host.publish_names();
             if let Err(error) = &detached {
                 tracing::warn!(dyno = %id, %error, "a link stays until the next repair");
@@ -246,12 +265,14 @@ impl Supervisor {
         })
         .await?;
         self.unrecorded = true;
+        failpoint("remove.unrecorded");
         Ok(())
     }
 
     async fn forget(&mut self) -> Result<(), ApiError> {
         self.forgotten = true;
         self.host.drains.leaving(&self.view).await;
+        failpoint("remove.drained");
         let state = self.host.paths.dyno(&self.record.id).state;
         let trash = self.host.paths.trash();
         // Without its record what stays is rubbish, which a start sweeps.
@@ -260,10 +281,12 @@ impl Supervisor {
                 .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
         })
         .await;
+        failpoint("remove.thrown");
         if let Some(ipv4) = self.record.ipv4 {
             self.host.network.release(ipv4);
         }
         self.host.registry().forget(&self.record.id);
+        failpoint("remove.forgotten");
         let (dyno, name) = (self.record.id.clone(), self.record.name.clone());
         self.host.events.emit(What::DynoRemoved { dyno, name });
         if let Err(error) = removed {
@@ -306,6 +329,9 @@ impl Supervisor {
         let has_ended = self.record.rest != rest && !self.record.spec.rm;
         if has_ended && let Err(error) = self.save().await {
             tracing::warn!(dyno = %self.record.id, %error, "how it ended is not on disk yet");
+        }
+        if has_ended {
+            failpoint("end.recorded");
         }
         self.show(&status);
     }

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::quota;
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, Survives};
 use crate::{identity, trash};
 
 /// The version of [`VolumeRecord`] and [`SnapshotRecord`].
@@ -170,6 +170,43 @@ impl Folders {
                 tracing::warn!(%error, folder = %folder.display(), "what is left of a volume stays");
             }
         }
+        if let Err(error) = self.sweep_of_none() {
+            tracing::warn!(%error, "what is left of a volume stays");
+        }
+    }
+
+    /// Removes records and snapshots of no volume: it was cut short in being made, before
+    /// it had its name, or in being removed. Another of that name gets nothing of it.
+    fn sweep_of_none(&self) -> io::Result<()> {
+        let of_none = |folder: &Path, ending: &str| {
+            let names = match fs::read_dir(folder) {
+                Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let left = |entry: &fs::DirEntry| {
+                let name = entry.file_name();
+                let name = name.to_str()?.strip_suffix(ending)?;
+                let volume = name.parse::<DynoName>().ok()?;
+                (!self.data(&volume).exists()).then(|| entry.path())
+            };
+            Ok(names.iter().filter_map(left).collect::<Vec<PathBuf>>())
+        };
+        for snapshots in of_none(&self.0.join(".snapshots"), "")? {
+            self.throw(&snapshots)?;
+        }
+        let records = self.0.join(".records");
+        for record in of_none(&records, ".json")? {
+            let of_it = read(&record, |record: &VolumeRecord| record.version);
+            if let Some(given) = of_it.ok().flatten().and_then(|record| record.quota) {
+                quota::forget(&self.0, given);
+            }
+            durable::remove(&record, Survives::PowerCut)?;
+        }
+        for half in of_none(&records, ".new")? {
+            durable::remove(&half, Survives::Crash)?;
+        }
+        Ok(())
     }
 }
 

@@ -31,6 +31,7 @@ use dyno_api::name::{DynoId, DynoName};
 use dyno_api::volume::{
     Snapshot, SnapshotRequest, Volume, VolumeQuota, VolumeSource, VolumeSpec, VolumeUsage,
 };
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::time::timeout;
@@ -291,8 +292,10 @@ impl Volumes {
             quota::check(&making.path, given)?;
         }
         self.write_record(name, record, Survives::PowerCut)?;
+        failpoint("volume.recorded");
         let data = self.folders.data(name);
         let named = renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE);
+        failpoint("volume.named");
         let Err(error) = named else {
             return folders::sync(self.folders.root()).map_err(failed("sync", &data));
         };
@@ -500,6 +503,7 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
     let made = blocking(move || {
         let _claim = claim;
         let making = shared.volumes.begin(spec.quota)?;
+        failpoint("volume.begun");
         if let Some((from, moment)) = from {
             copied(&from, &making.path, &moment)?;
         }
@@ -597,19 +601,24 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
         let given = volumes.known(&name).and_then(|record| record.quota);
         let given = given.map(|given| quota::of(&data, given));
         let snapshots = volumes.folders.snapshots(&name);
-        for folder in [&snapshots, &data] {
+        // Without its data it is no volume: from there on a crash completes the removal.
+        for folder in [&data, &snapshots] {
             if folder.exists() {
                 volumes
                     .folders
                     .throw(folder)
                     .map_err(failed("remove", folder))?;
+                failpoint("volume_remove.part");
             }
         }
+        failpoint("volume_remove.thrown");
         if let Some(given) = given {
             quota::forget(volumes.folders.root(), given);
         }
         let record = volumes.folders.record(&name);
-        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))
+        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))?;
+        failpoint("volume_remove.unrecorded");
+        Ok(())
     })
     .await
 }
@@ -666,6 +675,7 @@ pub(crate) async fn snapshot(
         snapshot: None,
     };
     let source = Source::open(&host, &from, request.live).await?;
+    failpoint("snapshot.held");
     let (path, moment) = source.files();
     let taken = blocking(move || {
         let folders = &host.volumes.folders;
@@ -683,6 +693,7 @@ pub(crate) async fn snapshot(
         let files = making.path.join("files");
         folders::make_folder(&files).map_err(failed("make", &files))?;
         let Copied { bytes, reflinked } = copied(&path, &files, &moment)?;
+        failpoint("snapshot.copied");
         let record = SnapshotRecord {
             version: VERSION,
             created,
@@ -692,15 +703,18 @@ pub(crate) async fn snapshot(
         };
         let json = making.path.join("snapshot.json");
         durable::write_json(&json, &record, Survives::PowerCut)?;
+        failpoint("snapshot.recorded");
         folders::make_folder(&all).map_err(failed("make", &all))?;
         let to = folders.snapshot(&volume, &name);
         renameat_with(CWD, &making.path, CWD, &to, RenameFlags::NOREPLACE)
             .map_err(io::Error::from)
+            .inspect(|()| failpoint("snapshot.named"))
             .and_then(|()| folders::sync(&all))
             .map_err(failed("make", &to))?;
         Ok(snapshot_of(name, &record))
     })
     .await;
+    failpoint("snapshot.taken");
     source.close().await;
     taken
 }
@@ -722,6 +736,7 @@ pub(crate) async fn remove_snapshot(
         host.volumes.must_not_be_read(&volume, Some(&snapshot))?;
         let folder = host.volumes.folders.snapshot(&volume, &snapshot);
         let thrown = host.volumes.folders.throw(&folder);
+        failpoint("snapshot_remove.thrown");
         thrown.map_err(failed("remove", &folder))
     })
     .await
@@ -765,6 +780,7 @@ pub(crate) async fn roll_back(
         });
         let making = volumes.begin(wanted)?;
         copied(&from, &making.path, &Moment::new(&host))?;
+        failpoint("rollback.copied");
         if let Some(given) = making.quota {
             quota::check(&making.path, given)?;
         }
@@ -773,6 +789,7 @@ pub(crate) async fn roll_back(
         let data = volumes.folders.data(&name);
         let quota = quota.map(|quota| quota::of(&data, quota));
         volumes.exchange(making, &data, quota, || {
+            failpoint("rollback.exchanged");
             folders::sync(volumes.folders.root()).map_err(failed("sync", &data))?;
             volumes.write_record(&name, &record, Survives::PowerCut)
         })?;

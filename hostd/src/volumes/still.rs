@@ -14,6 +14,7 @@ use std::time::Duration;
 use dyno_api::dyno::{Dyno, Mount, Phase};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
+use dyno_failpoint::failpoint;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -139,6 +140,7 @@ impl Still {
         }
         if !dyno.status.paused || !held.contains_key(&dyno.id) {
             write_note(note).await?;
+            failpoint("snapshot.noted");
             held.entry(dyno.id.clone()).or_default().stays = false;
         }
         held.entry(dyno.id.clone()).or_default().copies += 1;

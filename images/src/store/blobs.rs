@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use dyno_failpoint::failpoint;
 use tokio::io::AsyncWriteExt;
 
 use super::{Inner, StoreError, failed};
@@ -211,10 +212,12 @@ impl BlobWriter {
         file.sync_all()
             .await
             .map_err(failed("sync", &self.temporary))?;
+        failpoint("image.received");
         let path = self.blobs.join(digest.hex());
         let temporary = self.temporary.clone();
         blocking(move || {
             std::fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
+            failpoint("image.blob");
             durable::sync_parent(&path).map_err(failed("sync folder of", &path))
         })
         .await

@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use super::{Inner, StoreError, failed, remove_tree};
 use crate::digest::{Digest, LayerId};
 use crate::durable;
+use dyno_failpoint::failpoint;
 
 /// What a collection freed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub struct Collected {
 impl Inner {
     pub(super) fn collect(&self, in_use: &HashSet<LayerId>) -> Result<Collected, StoreError> {
         let (collected, doomed) = self.detach(in_use)?;
+        failpoint("image_remove.detached");
         // Out of sight already; this may take long and needs no lock.
         for path in &doomed {
             remove_tree(path)?;
@@ -95,6 +97,7 @@ impl Inner {
     fn detach_one(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let aside = durable::unique(&self.scratch());
         fs::rename(path, &aside).map_err(failed("rename", path))?;
+        failpoint("image_remove.part");
         Ok(aside)
     }
 }

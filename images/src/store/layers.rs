@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dyno_failpoint::failpoint;
 use serde::{Deserialize, Serialize};
 
 use super::records::{VERSION, read_versioned, write_json};
@@ -78,6 +79,7 @@ impl Inner {
                 return Err(error);
             }
         };
+        failpoint("image.unpacked");
         let id = LayerId(summary.diff_id);
         let pin = self.pin(id.0);
         self.publish_layer(unfinished, id, &summary).await?;
@@ -164,6 +166,7 @@ fn publish(from: &Path, to: &Path, scratch: &Path, record: &LayerRecord) -> Resu
     write_json(scratch, &from.join("layer.json"), record)?;
     let folder = File::open(from).map_err(failed("open", from))?;
     rustix::fs::syncfs(&folder).map_err(|errno| failed("sync", from)(errno.into()))?;
+    failpoint("image.synced");
     match std::fs::rename(from, to) {
         // Someone made the same layer meanwhile; `from` goes with its guard.
         Err(error) if to.join("layer.json").exists() => {
@@ -171,7 +174,10 @@ fn publish(from: &Path, to: &Path, scratch: &Path, record: &LayerRecord) -> Resu
             Ok(())
         }
         Err(error) => Err(failed("rename", from)(error)),
-        Ok(()) => durable::sync_parent(to).map_err(failed("sync folder of", to)),
+        Ok(()) => {
+            failpoint("image.layer");
+            durable::sync_parent(to).map_err(failed("sync folder of", to))
+        }
     }
 }
 

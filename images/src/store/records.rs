@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,10 @@ impl Inner {
         let path = self
             .images_root()
             .join(Record::file_name(&record.reference, &record.platform));
-        write_json(&self.scratch(), &path, record)
+        failpoint("image.complete");
+        write_json(&self.scratch(), &path, record)?;
+        failpoint("image.recorded");
+        Ok(())
     }
 
     pub(super) fn remove_records(&self, reference: &Reference) -> Result<bool, StoreError> {

@@ -1,6 +1,7 @@
 //! hostd itself: many clients at once, streams, restarts, and its folders.
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
+mod crash_points;
 mod drains;
 mod folders;
 mod lives;
