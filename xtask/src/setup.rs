@@ -15,9 +15,14 @@ pub(crate) enum Purpose {
     Bench,
 }
 
-/// Programs that tests use, and the packages they are in. Their versions are
+/// Programs that tests use, or a file of what is no program, and the packages they are
+/// in. Their versions are
 /// those of the distribution's release.
 const FOR_TEST: &[(&str, &str)] = &[
+    (
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("criu", "criu"),

@@ -226,3 +226,48 @@ fn a_dyno_says_itself_when_it_is_ready_and_is_ended_where_its_watchdog_hears_not
     );
     assert!(is_refused());
 }
+
+/// A server of gRPC's own making. It is well while /tmp/well is there, and knows of
+/// itself and of one service.
+const GRPC_SERVER: &str = r#"
+import grpc, os
+from concurrent import futures
+
+def check(service, context):
+    if service not in (b"", b"\x0a\x04shop"):
+        context.abort(grpc.StatusCode.NOT_FOUND, "who?")
+    return b"\x08\x01" if os.path.exists("/tmp/well") else b"\x08\x02"
+
+check = grpc.unary_unary_rpc_method_handler(check)
+health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+server = grpc.server(futures.ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers((health,))
+server.add_insecure_port("0.0.0.0:50051")
+server.start()
+server.wait_for_termination()
+"#;
+
+#[test]
+fn a_server_of_grpc_is_asked_as_the_protocol_has_it() {
+    let host = Host::start();
+    let run = |name: &str, check: &str| {
+        let check = format!("interval=100ms timeout=1m failures=1 {check}");
+        let flags = ["run", "-d", "--name", name, "--readiness", &check, "host"];
+        host.ok(&[&flags[..], &["/usr/bin/python3", "-c", GRPC_SERVER]].concat());
+    };
+    let until_reason = |name: &str, reason: &str| {
+        until(&format!("{name}: {reason}"), || {
+            host.inspect(name)["status"]["failed_check"]["reason"] == reason
+        });
+    };
+    run("shop", "grpc://:50051/shop");
+    until_reason("shop", "the service says NOT_SERVING");
+    host.ok(&["exec", "shop", "touch", "/tmp/well"]);
+    until_health(&host, "shop", "ready");
+    host.ok(&["exec", "shop", "rm", "/tmp/well"]);
+    until_health(&host, "shop", "unready");
+
+    run("other", "grpc://:50051/other");
+    let unknown = "gRPC status 5 (the server knows no such service): who?";
+    until_reason("other", unknown);
+}

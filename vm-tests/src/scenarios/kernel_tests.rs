@@ -49,6 +49,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "most refusals come before the kernel is asked",
     ),
     (
+        "dyno-tests::host health::a_server_of_grpc",
+        "the guest has no Python",
+    ),
+    (
         "dyno-tests::host volumes::a_dyno_stays_still",
         "copies of 30,000 files take minutes without KVM",
     ),
