@@ -6,6 +6,7 @@
 //!          .snapshots/NAME/SNAP/files/  a snapshot's files
 //!                              snapshot.json
 //!          .new/                        what is being made; renamed when it is whole
+//!          .removing/NAME               a removal that a start completes
 //!          .trash/                      what is being removed
 //!          .held/ID                     dynos that are paused for a copy
 //! ```
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use dyno_api::name::{DynoId, DynoName};
 use dyno_api::volume::VolumeSource;
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -108,6 +110,14 @@ impl Folders {
         self.held().join(dyno.as_str())
     }
 
+    fn being_removed(&self) -> PathBuf {
+        self.0.join(".removing")
+    }
+
+    fn mark(&self, volume: &DynoName) -> PathBuf {
+        self.being_removed().join(volume.as_str())
+    }
+
     fn being_made(&self) -> PathBuf {
         self.0.join(".new")
     }
@@ -170,43 +180,100 @@ impl Folders {
                 tracing::warn!(%error, folder = %folder.display(), "what is left of a volume stays");
             }
         }
-        if let Err(error) = self.sweep_of_none() {
+        if let Err(error) = self.complete_all() {
             tracing::warn!(%error, "what is left of a volume stays");
         }
     }
 
-    /// Removes records and snapshots of no volume: it was cut short in being made, before
-    /// it had its name, or in being removed. Another of that name gets nothing of it.
-    fn sweep_of_none(&self) -> io::Result<()> {
-        let of_none = |folder: &Path, ending: &str| {
-            let names = match fs::read_dir(folder) {
-                Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            let left = |entry: &fs::DirEntry| {
-                let name = entry.file_name();
-                let name = name.to_str()?.strip_suffix(ending)?;
-                let volume = name.parse::<DynoName>().ok()?;
-                (!self.data(&volume).exists()).then(|| entry.path())
-            };
-            Ok(names.iter().filter_map(left).collect::<Vec<PathBuf>>())
-        };
-        for snapshots in of_none(&self.0.join(".snapshots"), "")? {
-            self.throw(&snapshots)?;
+    /// Removes a volume with its snapshots and its record. From its mark on a crash
+    /// completes that: what was lost by other means is never taken for a removal.
+    pub(super) fn remove(&self, volume: &DynoName, given: Option<Quota>) -> io::Result<()> {
+        make_folder(&self.being_removed())?;
+        sync(&self.0)?;
+        durable::write(&self.mark(volume), b"", Survives::PowerCut)?;
+        failpoint("volume_remove.marked");
+        self.remove_marked(volume, given)
+    }
+
+    /// Completes a removal that was cut short, so that another volume of that name gets
+    /// nothing of it.
+    pub(super) fn complete_removal(&self, volume: &DynoName) -> io::Result<()> {
+        match self.mark(volume).exists() && !self.data(volume).exists() {
+            true => self.remove_marked(volume, self.quota(volume)),
+            false => Ok(()),
         }
-        let records = self.0.join(".records");
-        for record in of_none(&records, ".json")? {
-            let of_it = read(&record, |record: &VolumeRecord| record.version);
-            if let Some(given) = of_it.ok().flatten().and_then(|record| record.quota) {
-                quota::forget(&self.0, given);
+    }
+
+    fn remove_marked(&self, volume: &DynoName, given: Option<Quota>) -> io::Result<()> {
+        let removed = self.remove_all(volume, given);
+        // Where its files are still there it is a volume, and nobody was told otherwise.
+        if removed.is_ok() || self.data(volume).exists() {
+            durable::remove(&self.mark(volume), Survives::PowerCut)?;
+        }
+        removed
+    }
+
+    fn remove_all(&self, volume: &DynoName, given: Option<Quota>) -> io::Result<()> {
+        for folder in [self.data(volume), self.snapshots(volume)] {
+            if folder.exists() {
+                self.throw(&folder)?;
+                failpoint("volume_remove.part");
             }
-            durable::remove(&record, Survives::PowerCut)?;
         }
-        for half in of_none(&records, ".new")? {
-            durable::remove(&half, Survives::Crash)?;
+        failpoint("volume_remove.thrown");
+        if let Some(given) = given {
+            quota::forget(&self.0, given);
+        }
+        durable::remove(&self.record(volume), Survives::PowerCut)?;
+        failpoint("volume_remove.unrecorded");
+        Ok(())
+    }
+
+    fn complete_all(&self) -> io::Result<()> {
+        for volume in Self::names(&self.being_removed())? {
+            self.remove_marked(&volume, self.quota(&volume))?;
+        }
+        // A record precedes its volume.
+        for volume in self.recorded()? {
+            let nothing = |path: &Path| {
+                let found = fs::symlink_metadata(path).map_err(|error| error.kind());
+                found.is_err_and(|kind| kind == io::ErrorKind::NotFound)
+            };
+            if nothing(&self.data(&volume)) && nothing(&self.snapshots(&volume)) {
+                if let Some(given) = self.quota(&volume) {
+                    quota::forget(&self.0, given);
+                }
+                durable::remove(&self.record(&volume), Survives::PowerCut)?;
+            }
         }
         Ok(())
+    }
+
+    /// The volumes that have a record, or half of one, which goes.
+    fn recorded(&self) -> io::Result<Vec<DynoName>> {
+        let entries = match fs::read_dir(self.0.join(".records")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut volumes = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path
+                .file_stem()
+                .and_then(|name| name.to_str()?.parse().ok());
+            match path.extension().and_then(|ending| ending.to_str()) {
+                Some("json") => volumes.extend(name),
+                Some("new") => durable::remove(&path, Survives::Crash)?,
+                _ => {}
+            }
+        }
+        Ok(volumes)
+    }
+
+    fn quota(&self, volume: &DynoName) -> Option<Quota> {
+        let record = read(&self.record(volume), |record: &VolumeRecord| record.version);
+        record.ok().flatten().and_then(|record| record.quota)
     }
 }
 
@@ -243,5 +310,44 @@ pub(super) fn read<T: DeserializeOwned>(
             known: VERSION,
         }),
         other => Ok(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_completes_what_was_asked_for_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = Folders::new(root.path().to_owned());
+        let has_snapshots = ["lost", "marked"];
+        for name in ["lost", "marked", "half", "kept"] {
+            let volume = name.parse().unwrap();
+            make_folder(&root.path().join(".records")).unwrap();
+            durable::write(&folders.record(&volume), b"{}", Survives::Crash).unwrap();
+            if has_snapshots.contains(&name) {
+                make_folder(&folders.snapshots(&volume).join("then")).unwrap();
+            }
+        }
+        make_folder(&folders.data(&"kept".parse().unwrap())).unwrap();
+        let marked = "marked".parse().unwrap();
+        make_folder(&folders.being_removed()).unwrap();
+        durable::write(&folders.mark(&marked), b"", Survives::Crash).unwrap();
+
+        folders.sweep();
+        let left = |name: &str| {
+            let volume = name.parse().unwrap();
+            (
+                folders.record(&volume).exists(),
+                folders.snapshots(&volume).exists(),
+            )
+        };
+        // Its files were lost by other means: the snapshots are all there is of them.
+        assert_eq!(left("lost"), (true, true));
+        assert_eq!(left("marked"), (false, false));
+        assert!(!folders.mark(&marked).exists());
+        assert_eq!(left("half"), (false, false));
+        assert_eq!(left("kept"), (true, false));
     }
 }

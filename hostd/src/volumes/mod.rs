@@ -291,9 +291,11 @@ impl Volumes {
         if let Some(given) = record.quota {
             quota::check(&making.path, given)?;
         }
+        let data = self.folders.data(name);
+        let removed = self.folders.complete_removal(name);
+        removed.map_err(failed("remove what is left of", &data))?;
         self.write_record(name, record, Survives::PowerCut)?;
         failpoint("volume.recorded");
-        let data = self.folders.data(name);
         let named = renameat_with(CWD, &making.path, CWD, &data, RenameFlags::NOREPLACE);
         failpoint("volume.named");
         let Err(error) = named else {
@@ -600,25 +602,8 @@ pub(crate) async fn remove(host: Arc<Host>, name: &str, force: bool) -> Result<(
         let data = volumes.folders.data(&name);
         let given = volumes.known(&name).and_then(|record| record.quota);
         let given = given.map(|given| quota::of(&data, given));
-        let snapshots = volumes.folders.snapshots(&name);
-        // Without its data it is no volume: from there on a crash completes the removal.
-        for folder in [&data, &snapshots] {
-            if folder.exists() {
-                volumes
-                    .folders
-                    .throw(folder)
-                    .map_err(failed("remove", folder))?;
-                failpoint("volume_remove.part");
-            }
-        }
-        failpoint("volume_remove.thrown");
-        if let Some(given) = given {
-            quota::forget(volumes.folders.root(), given);
-        }
-        let record = volumes.folders.record(&name);
-        durable::remove(&record, Survives::PowerCut).map_err(failed("remove", &record))?;
-        failpoint("volume_remove.unrecorded");
-        Ok(())
+        let removed = volumes.folders.remove(&name, given);
+        removed.map_err(failed("remove", &data))
     })
     .await
 }

@@ -81,11 +81,15 @@ fn question(service: &str) -> Bytes {
     if !service.is_empty() {
         message.push(0x0a);
         let mut length = service.len();
-        while length >= 0x80 {
-            message.push((length & 0x7f) as u8 | 0x80);
+        loop {
+            let [low, ..] = length.to_le_bytes();
             length >>= 7;
+            if length == 0 {
+                message.push(low & 0x7f);
+                break;
+            }
+            message.push(low | 0x80);
         }
-        message.push((length & 0x7f) as u8);
         message.extend_from_slice(service.as_bytes());
     }
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
