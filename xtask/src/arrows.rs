@@ -25,7 +25,7 @@ mod tests {
         ),
         ("dyno-images", &["dyno-failpoint"]),
         ("dyno-netns", &[]),
-        ("dyno-runtime", &["dyno-failpoint"]),
+        ("dyno-runtime", &[]),
         ("dyno-tests", &["dyno-api"]),
         ("dyno-vm-tests", &["dyno-api"]),
         ("xtask", &[]),
