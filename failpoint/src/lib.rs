@@ -8,8 +8,6 @@
 //! has neither the calls nor the names, and `cargo xtask dist` refuses one that has.
 //! A feature of cargo would do the same with a second build of everything.
 
-use std::ffi::OsString;
-
 /// The variable with the path of a file whose content is the name of one place. Whoever
 /// comes there first removes the file and is killed.
 #[cfg(debug_assertions)]
@@ -23,14 +21,6 @@ pub fn failpoint(name: &'static str) {
     armed::pass(name);
     #[cfg(not(debug_assertions))]
     let _: &str = name;
-}
-
-/// What of the environment a program that is started with none needs for its own places.
-pub fn environment() -> Option<(&'static str, OsString)> {
-    #[cfg(debug_assertions)]
-    return std::env::var_os(VARIABLE).map(|path| (VARIABLE, path));
-    #[cfg(not(debug_assertions))]
-    None
 }
 
 #[cfg(debug_assertions)]
