@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::printable;
+use crate::durable::chain;
 
 /// Bytes of an answer: its one field takes two, after a prefix of five.
 const MOST_BODY: usize = 4096;
@@ -38,7 +39,7 @@ pub(super) async fn ask<S>(stream: S, probe: &GrpcProbe, address: SocketAddr) ->
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let failed = |error: hyper::Error| format!("HTTP/2: {}", causes(&error));
+    let failed = |error: hyper::Error| format!("HTTP/2: {}", chain(&error));
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
@@ -110,7 +111,7 @@ async fn judge(answer: http::Response<Incoming>) -> Result<(), String> {
     let mut message = Vec::new();
     let mut status = head.headers.contains_key("grpc-status");
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| format!("HTTP/2: {}", causes(&error)))?;
+        let frame = frame.map_err(|error| format!("HTTP/2: {}", chain(&error)))?;
         match frame.into_data() {
             Ok(data) if message.len() + data.len() > MOST_BODY => {
                 return Err(format!("more than {MOST_BODY} bytes are no answer"));
@@ -210,18 +211,6 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
 fn skip(message: &mut &[u8], bytes: u64) -> Option<()> {
     *message = message.get(usize::try_from(bytes).ok()?..)?;
     Some(())
-}
-
-/// An error of hyper's says little, its cause more.
-fn causes(error: &hyper::Error) -> String {
-    use std::error::Error;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
