@@ -30,7 +30,7 @@ use anyhow::{Context, Result, ensure};
 
 use self::kernel::Kernel;
 
-pub use artifacts::{Artifacts, TestBinary};
+pub use artifacts::{Artifacts, Program, TestBinary};
 pub use disk::Disk;
 
 /// What virtual machines boot from.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -27,6 +27,9 @@ struct Arguments {
     /// Machines that run at the same time.
     #[arg(long, short, env = "DYNO_VM_JOBS", default_value_t = 2)]
     jobs: usize,
+    /// Begin no kernel-facing test later than this; those left count as skipped.
+    #[arg(long, value_name = "N", env = "DYNO_VM_MINUTES")]
+    minutes: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +90,9 @@ fn run(arguments: &Arguments, report: &Report) -> Result<()> {
                 test_filter: arguments.test_filter.clone(),
                 repeat: arguments.repeat,
                 jobs: arguments.jobs,
+                until: arguments
+                    .minutes
+                    .map(|minutes| started + Duration::from_secs(60 * minutes)),
             };
             scenarios::run(&kit, &selection, report)?;
         }

@@ -29,16 +29,8 @@ pub struct Scenario {
     run: fn(&Context<'_>) -> Result<()>,
 }
 
-/// Every scenario, the longest first.
+/// Every scenario, the longest first; last what may be cut short.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "kernel_facing_tests_hold_on_debians_kernel",
-        run: kernel_tests::hold,
-    },
-    Scenario {
-        name: "kernel_facing_tests_hold_on_a_second_machine_like_it",
-        run: kernel_tests::hold,
-    },
     Scenario {
         name: "a_power_cut_loses_nothing_acknowledged",
         run: power_cut::loses_nothing_acknowledged,
@@ -91,6 +83,14 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the_machine_is_pure_cgroup_v2_on_a_disk",
         run: machine::is_pure_cgroup_v2,
     },
+    Scenario {
+        name: "kernel_facing_tests_hold_on_debians_kernel",
+        run: kernel_tests::hold,
+    },
+    Scenario {
+        name: "kernel_facing_tests_hold_on_a_second_machine_like_it",
+        run: kernel_tests::hold,
+    },
 ];
 
 /// What a scenario works with.
@@ -106,6 +106,8 @@ pub struct Context<'a> {
     pub test_filter: Option<&'a str>,
     /// How many times each of the kernel-facing tests is run.
     pub repeat: usize,
+    /// When no more of them are begun.
+    pub until: Option<Instant>,
     queue: &'a kernel_tests::Queue,
 }
 
@@ -137,6 +139,8 @@ pub struct Selection {
     pub repeat: usize,
     /// Machines at the same time.
     pub jobs: usize,
+    /// When no more kernel-facing tests are begun.
+    pub until: Option<Instant>,
 }
 
 /// Runs scenarios and reports each.
@@ -177,6 +181,7 @@ pub fn run(kit: &Kit, selection: &Selection, report: &Report) -> Result<()> {
                             report,
                             test_filter,
                             repeat: selection.repeat,
+                            until: selection.until,
                             queue: &queue,
                         },
                         scenario,

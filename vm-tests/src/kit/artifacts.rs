@@ -18,6 +18,15 @@ pub struct TestBinary {
     pub path: PathBuf,
 }
 
+/// A program of ours.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The file that is run.
+    pub file: PathBuf,
+    /// Where tests look for it: the path that cargo compiled into them.
+    pub sought: PathBuf,
+}
+
 /// What cargo built.
 #[derive(Debug)]
 pub struct Artifacts {
@@ -26,7 +35,7 @@ pub struct Artifacts {
     /// Cargo's target folder.
     pub target_dir: PathBuf,
     /// Programs by name.
-    pub programs: BTreeMap<String, PathBuf>,
+    pub programs: BTreeMap<String, Program>,
     /// Test executables.
     pub tests: Vec<TestBinary>,
 }
@@ -59,9 +68,12 @@ struct Profile {
 }
 
 impl Artifacts {
-    /// Builds whatever is not up to date, with the same two commands as the
-    /// other checks: another choice of packages would mean other features of
-    /// their dependencies, and everything compiled twice.
+    /// Builds whatever is not up to date, with the same commands as the other
+    /// checks: another choice of packages would mean other features of their
+    /// dependencies, and everything compiled twice.
+    ///
+    /// What is shipped is tested as it is shipped: without KVM a program that
+    /// was not optimised takes several times as long, and a test with it.
     ///
     /// # Errors
     /// When cargo fails.
@@ -69,17 +81,15 @@ impl Artifacts {
         let metadata = cargo(&["metadata", "--format-version=1", "--no-deps"])?;
         let metadata: Metadata =
             serde_json::from_str(&metadata).context("reading cargo metadata")?;
-        let mut programs = BTreeMap::new();
-        for message in messages(&cargo(&["build", "--workspace", "--bins", MESSAGES])?)? {
-            if let Message {
-                executable: Some(path),
-                target: Some(target),
-                ..
-            } = message
-            {
-                programs.insert(target.name, path);
-            }
-        }
+        let sought = executables(&cargo(&["build", "--workspace", "--bins", MESSAGES])?)?;
+        let mut release = vec!["build", "--release", "--bins", MESSAGES];
+        release.extend(SHIPPED.iter().flat_map(|name| ["--package", name]));
+        let shipped = executables(&cargo(&release)?)?;
+        let programs = sought.into_iter().map(|(name, sought)| {
+            let file = shipped.get(&name).unwrap_or(&sought).clone();
+            (name, Program { file, sought })
+        });
+        let programs = programs.collect();
         let mut tests = Vec::new();
         for message in messages(&cargo(&["test", "--workspace", "--no-run", MESSAGES])?)? {
             if let Message {
@@ -106,6 +116,15 @@ impl Artifacts {
         })
     }
 }
+
+/// The packages of `make release`.
+const SHIPPED: [&str; 5] = [
+    "dyno",
+    "dyno-hostd",
+    "dyno-runtime",
+    "dyno-images",
+    "dyno-edge",
+];
 
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
@@ -145,6 +164,15 @@ fn cargo(arguments: &[&str]) -> Result<String> {
         output.status
     );
     String::from_utf8(output.stdout).context("reading what cargo printed")
+}
+
+/// The executables among cargo's messages, by name.
+fn executables(lines: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let found = messages(lines)?.into_iter().filter_map(|message| {
+        let (target, path) = (message.target?, message.executable?);
+        Some((target.name, path))
+    });
+    Ok(found.collect())
 }
 
 fn messages(lines: &str) -> Result<Vec<Message>> {

@@ -100,7 +100,7 @@ pub(super) fn build_image(
 
 fn program<'a>(artifacts: &'a Artifacts, name: &str) -> Result<&'a Path> {
     let path = artifacts.programs.get(name);
-    path.map(PathBuf::as_path)
+    path.map(|program| program.file.as_path())
         .with_context(|| format!("cargo built no program {name}"))
 }
 

@@ -232,15 +232,15 @@ fn merged(applet: &str) -> PathBuf {
 /// Our programs in `/usr/bin`, and, for tests that name them by the path that
 /// cargo compiled in, links at the same place as on the host.
 fn add_artifacts(tree: &Root<'_>, artifacts: &Artifacts) -> Result<()> {
-    for (name, path) in &artifacts.programs {
+    for (name, program) in &artifacts.programs {
         let folder = if name == "dyno-vm-guest" {
             "/usr/sbin"
         } else {
             "/usr/bin"
         };
         let installed = format!("{folder}/{name}");
-        tree.stripped(&installed, path)?;
-        tree.link(path, &installed)?;
+        tree.stripped(&installed, &program.file)?;
+        tree.link(&program.sought, &installed)?;
     }
     for test in &artifacts.tests {
         tree.stripped(&test.path.to_string_lossy(), &test.path)?;

@@ -103,9 +103,14 @@ impl<'a> Root<'a> {
 
     /// Puts a program of ours at `path`, without symbols: debug builds are large.
     pub(super) fn stripped(&self, path: &str, program: &Path) -> Result<()> {
+        // `release-hostd`: either build of a program may be older than the other's copy.
         let name = program.file_name().context("a program without a name")?;
-        self.used.borrow_mut().insert(name.to_owned());
-        let copy = self.stripped.join(name);
+        let profile = program.parent().and_then(Path::file_name);
+        let mut copy = profile.unwrap_or_default().to_owned();
+        copy.push("-");
+        copy.push(name);
+        self.used.borrow_mut().insert(copy.clone());
+        let copy = self.stripped.join(copy);
         if !is_newer(&copy, program) {
             let partial = copy.with_extension("partial");
             output_of("strip", &[Path::new("-o"), &partial, program])?;
