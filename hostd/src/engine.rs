@@ -288,17 +288,16 @@ pub async fn stop(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, 
         })
         .await?;
     let limit = Duration::from_millis(grace).saturating_add(STOP_MARGIN);
-    let mut view = handle.view();
     let still = |dyno: &Dyno| {
         matches!(
             dyno.status.phase,
             Phase::Running | Phase::Backoff | Phase::Stopping | Phase::Waiting
         )
     };
-    let ended = tokio::time::timeout(limit, view.wait_for(|dyno| !still(dyno))).await;
+    let ended = tokio::time::timeout(limit, handle.until(|dyno| !still(dyno))).await;
     match ended {
         // A dyno with `rm` may be gone altogether.
-        Ok(_) => Ok(handle.dyno()),
+        Ok(dyno) => Ok(dyno.unwrap_or_else(|| handle.dyno())),
         Err(_) => Err(ApiError::new(
             ErrorKind::Internal,
             format!(
@@ -351,12 +350,8 @@ pub async fn remove(host: &Host, wanted: &str, force: bool) -> Result<(), ApiErr
 /// NotFound when it is removed before; Internal when it ended without a status.
 pub async fn wait(host: &Host, wanted: &str, removed: bool) -> Result<ExitStatus, ApiError> {
     let handle = find(host, wanted)?;
-    let mut view = handle.view();
-    let ended = view
-        .wait_for(|dyno| is_over(dyno.status.phase))
-        .await
-        .map(|dyno| dyno.status.clone());
-    let status = ended.unwrap_or_else(|_| handle.dyno().status);
+    let ended = handle.until(|dyno| is_over(dyno.status.phase)).await;
+    let status = ended.unwrap_or_else(|| handle.dyno()).status;
     if removed && handle.dyno().spec.rm {
         handle.removed().await;
     }

@@ -160,9 +160,8 @@ pub(super) async fn logs(
 ) -> Answer<Response> {
     let handle = engine::find(&host, &dyno)?;
     let path = host.paths.dyno(&handle.dyno().id).log();
-    let view = handle.view();
     let mut rest = Rest::default();
-    let ended = move || view.has_changed().is_err() || rest.is_for_good(&view.borrow());
+    let ended = move || !handle.is_open() || handle.look(|dyno| rest.is_for_good(dyno));
     let (to, from) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     tokio::spawn(logs::stream(path, query, ended, to));
     Ok(bytes_stream(from))

@@ -125,9 +125,12 @@ impl Handle {
         !self.requests.is_closed()
     }
 
-    /// The dyno as it will be.
-    pub fn view(&self) -> watch::Receiver<Dyno> {
-        self.view.clone()
+    /// The dyno as soon as it is so; none where it is removed before. It is a copy:
+    /// what the channel lends is a lock, and whoever looks at the dyno once more while
+    /// it is held waits for ever as soon as the supervisor has something new to say.
+    pub async fn until(&self, is_so: impl FnMut(&Dyno) -> bool) -> Option<Dyno> {
+        let mut view = self.view.clone();
+        view.wait_for(is_so).await.ok().map(|dyno| dyno.clone())
     }
 
     /// Tells the dyno that somebody is there: it does not count as deserted.
@@ -414,5 +417,37 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::desired::tests::record;
+
+    /// It was not so once: a stop that was acknowledged while the dyno's next status came
+    /// held up hostd as a whole.
+    #[tokio::test]
+    async fn whoever_has_waited_for_a_dyno_holds_up_nobody() {
+        let (sender, view) = watch::channel(view::resting(&record(1)));
+        let handle = Handle {
+            requests: mpsc::channel(1).0,
+            view,
+            attached: Weak::new(),
+        };
+        let ended = handle.until(|_| true).await;
+        let next = sender.borrow().clone();
+        let (told, said) = std::sync::mpsc::channel();
+        let shows = thread::spawn(move || {
+            sender.send_replace(next);
+            told.send(()).unwrap();
+        });
+        said.recv_timeout(std::time::Duration::from_secs(20))
+            .expect("the supervisor can say what is new");
+        shows.join().unwrap();
+        assert_eq!(ended.unwrap().id, handle.dyno().id);
+        assert!(handle.until(|_| false).await.is_none());
     }
 }

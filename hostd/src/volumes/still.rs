@@ -158,10 +158,10 @@ impl Still {
 
     /// The moment is over once this one goes on: by its user's wish, or to end.
     fn watch(&mut self, handle: &Handle) {
-        let (mut view, is_over) = (handle.view(), self.moment.is_over.clone());
-        self.moment.paused.push(view.borrow().id.clone());
+        let (handle, is_over) = (handle.clone(), self.moment.is_over.clone());
+        self.moment.paused.push(handle.look(|dyno| dyno.id.clone()));
         self.watching.spawn(async move {
-            if view.wait_for(|dyno| !dyno.status.paused).await.is_err() {
+            if handle.until(|dyno| !dyno.status.paused).await.is_none() {
                 tracing::debug!("a dyno was removed while a volume of it was copied");
             }
             is_over.store(true, Ordering::Relaxed);
