@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{self, Context};
 use crate::failure::Failure;
+use crate::hostd::{Asked, ContextName, Destination};
 use crate::output::Output;
 
 /// Run supervised containers on this machine.
@@ -33,12 +34,28 @@ struct Global {
     #[arg(
         long,
         global = true,
-        env = "DYNO_SOCKET",
-        hide_env = true,
         value_name = "PATH",
+        conflicts_with_all = ["host", "ctx"],
         help_heading = "Global options"
     )]
     socket: Option<PathBuf>,
+    /// Another machine, over ssh: USER@HOST:PORT or as ssh calls it, also DYNO_HOST
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST",
+        conflicts_with = "ctx",
+        help_heading = "Global options"
+    )]
+    host: Option<Destination>,
+    /// One that `ctx add` has named, also DYNO_CTX; `local` is this machine
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
+    ctx: Option<ContextName>,
     /// Write JSON: lists as arrays, single things as objects, streams as lines
     #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
@@ -118,6 +135,8 @@ commands! {
     Volume(command::volume::Volume),
     /// Keep secrets, and give them to dynos
     Secret(command::secret::Secret),
+    /// Name machines, and choose one
+    Ctx(command::ctx::Ctx),
     /// Show what happens on the host
     Events(command::events::Events),
     /// Show the host
@@ -137,8 +156,19 @@ commands! {
 impl Cli {
     /// Runs the command; its exit code.
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let Global { socket, json } = self.global;
-        let context = Context::new(socket, Output { json });
+        let Global {
+            socket,
+            host,
+            ctx,
+            json,
+        } = self.global;
+        let asked = match (socket, host, ctx) {
+            (Some(socket), _, _) => Some(Asked::Socket(socket)),
+            (_, Some(host), _) => Some(Asked::Host(host)),
+            (_, _, Some(ctx)) => Some(Asked::Context(ctx)),
+            (None, None, None) => None,
+        };
+        let context = Context::new(asked, Output { json });
         self.command.run(&context).await
     }
 }

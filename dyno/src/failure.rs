@@ -218,6 +218,25 @@ impl From<client::Error> for Failure {
                     failure.hint("sudo hostd serve")
                 };
             }
+            // The other end has told why, in dyno's own words.
+            client::Error::Bridge {
+                status: Some(status @ 1..=9),
+                ..
+            } => return Self::silent(u8::try_from(status).unwrap_or(code::GENERAL)),
+            client::Error::Bridge { ref name, status } => {
+                let failure = Self::new(message).with_code(code::NO_HOSTD);
+                return failure.hint(match status {
+                    Some(126 | 127) => format!("install dyno on {name}, in the PATH of its ssh"),
+                    _ => format!("ssh {name} dyno version"),
+                });
+            }
+            client::Error::Program {
+                ref program,
+                ref source,
+            } => {
+                let failure = Self::new(format!("{message}: {source}")).with_code(code::NO_HOSTD);
+                return failure.hint(format!("install {}", program.display()));
+            }
             _ => {}
         }
         while let Some(cause) = source {

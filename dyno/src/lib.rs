@@ -7,7 +7,7 @@
 //! cli        global flags and the list of commands
 //! command    one file per command: its flags, and what it does
 //! value      notations of flags: sizes, ports, mounts, …
-//! hostd      finding hostd, starting it where none runs
+//! hostd      which hostd: here, started where none runs, or by ssh
 //! session    a dyno's streams, signals and terminal, while attached
 //! terminal   raw mode and size
 //! output     tables, JSON, colour, progress
@@ -40,6 +40,12 @@ pub fn main() -> ExitCode {
     if let Some(failure) = hostd::become_daemon(&arguments) {
         return report(&failure);
     }
+    if let Some(socket) = hostd::bridge::asked(&arguments) {
+        return match in_runtime(hostd::bridge::run(socket)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => report(&failure),
+        };
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(refusal) if is_wrong(&refusal) => {
@@ -47,18 +53,18 @@ pub fn main() -> ExitCode {
         }
         Err(help) => return show(&help),
     };
-    match run(cli) {
+    match in_runtime(cli.run()) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure),
     }
 }
 
-fn run(cli: Cli) -> Result<u8, Failure> {
+fn in_runtime<T>(run: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     // One thread: starting it is part of what `dyno run` costs.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(cli.run());
+    let outcome = runtime.block_on(run);
     // Nothing that still reads a pipe holds up the end.
     runtime.shutdown_background();
     outcome

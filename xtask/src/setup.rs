@@ -44,6 +44,8 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("strip", "binutils"),
     ("systemctl", "systemd"),
     ("unshare", "util-linux"),
@@ -99,6 +101,8 @@ fn apt_get(args: &[&str]) -> Result<()> {
         .arg("--quiet=2")
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // Programs are wanted, no services: systemctl(1) then asks nothing of systemd.
+        .env("SYSTEMD_OFFLINE", "1")
         .status()
         .context("run apt-get: the set-up is for Debian and Ubuntu")?;
     if !status.success() {

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::body::RequestBody;
 use super::path;
-use super::{Client, Download, Error, Lines, READY};
+use super::{Client, Download, Error, Lines, READY, Way};
 use crate::error::ApiError;
 
 /// The largest JSON document that a client reads (P15).
@@ -118,12 +118,16 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) async fn connect(&self) -> Result<UnixStream, Error> {
-        UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| Error::Connect {
-                socket: self.socket.clone(),
-                source,
-            })
+        match &self.way {
+            Way::Socket(socket) => {
+                let connected = UnixStream::connect(socket).await;
+                connected.map_err(|source| Error::Connect {
+                    socket: socket.clone(),
+                    source,
+                })
+            }
+            Way::Bridge(bridge) => bridge.connect().await,
+        }
     }
 
     /// Sends the call and waits for the head of its answer.

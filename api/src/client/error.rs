@@ -1,5 +1,6 @@
 //! How a call fails.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,6 +16,22 @@ pub enum Error {
         /// The socket that was tried.
         socket: PathBuf,
         /// What connect(2) said.
+        source: io::Error,
+    },
+    /// The program that was to speak for another machine's hostd does not.
+    #[error("no connection to hostd on {name}")]
+    Bridge {
+        /// The machine.
+        name: String,
+        /// The program's exit code, where it ended by itself.
+        status: Option<i32>,
+    },
+    /// That program cannot be run.
+    #[error("cannot run {}", program.display())]
+    Program {
+        /// The program.
+        program: OsString,
+        /// What the kernel said.
         source: io::Error,
     },
     /// hostd refused the request, and says why.

@@ -1,4 +1,5 @@
-//! Typed calls to hostd over its unix socket.
+//! Typed calls to hostd over its unix socket, or by way of a program that speaks
+//! for the hostd of another machine.
 //!
 //! Each call has a connection of its own: a connect on a unix socket costs
 //! microseconds, and a stream never holds up another call. The first one may be
@@ -6,6 +7,7 @@
 //!
 //! ```text
 //! Client ──▶ connection   connect, HTTP/1.1 handshake, send
+//!              ├─▶ bridge  a program whose streams are the connection
 //!              ├─▶ body    what travels to hostd
 //!              ├─▶ lines   JSON lines that hostd streams back
 //!              └─▶ attach  frames after an upgrade
@@ -15,6 +17,7 @@
 
 mod attach;
 mod body;
+mod bridge;
 mod connection;
 mod download;
 mod drains;
@@ -27,13 +30,14 @@ mod path;
 mod secrets;
 mod volumes;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
 
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
+pub use bridge::{Bridge, GREETING};
 pub use download::Download;
 pub use error::Error;
 pub use lines::Lines;
@@ -42,19 +46,35 @@ pub use lines::Lines;
 /// silent for ten seconds.
 const READY: Duration = Duration::from_secs(5);
 
-/// A client of the hostd that listens on one unix socket.
+/// A client of one hostd.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
     /// A connection for the next call and since when; shared by all clones.
     ready: Arc<Mutex<Option<(Instant, UnixStream)>>>,
+}
+
+/// How a connection comes about.
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Bridge(Arc<Bridge>),
 }
 
 impl Client {
     /// A client of the hostd behind `socket`; nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self::by(Way::Socket(socket.into()))
+    }
+
+    /// A client of the hostd that this program speaks for; it is not run yet.
+    pub fn through(bridge: Bridge) -> Self {
+        Self::by(Way::Bridge(Arc::new(bridge)))
+    }
+
+    fn by(way: Way) -> Self {
         Self {
-            socket: socket.into(),
+            way,
             ready: Arc::default(),
         }
     }
@@ -62,16 +82,12 @@ impl Client {
     /// The same, connected for its first call.
     ///
     /// # Errors
-    /// [`Error::Connect`] where no hostd listens.
+    /// [`Error::Connect`] where no hostd listens, [`Error::Bridge`] where the
+    /// program does not get that far.
     pub async fn connected(self) -> Result<Self, Error> {
         let stream = self.connect().await?;
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), stream));
         Ok(self)
-    }
-
-    /// The path of the socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 }
 

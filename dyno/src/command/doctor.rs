@@ -19,7 +19,7 @@ pub(crate) struct Doctor {}
 
 impl Doctor {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let checks = match context.place.running().await? {
+        let checks = match context.place()?.running().await? {
             Some(client) => {
                 let mut checks = vec![HostCheck::ok("hostd", "runs")];
                 checks.extend(client.doctor().await?);

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod completion;
 pub(crate) mod cp;
 mod credentials;
+pub(crate) mod ctx;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod doctor;
@@ -40,32 +41,34 @@ pub(crate) mod wait;
 pub(crate) mod why;
 
 use std::io;
-use std::path::PathBuf;
 
 use dyno_api::client::{self, Client};
 
 use crate::failure::Failure;
-use crate::hostd::Place;
+use crate::hostd::{Asked, Place};
 use crate::output::Output;
 
-/// What every command has: where hostd is, and how to write.
+/// What every command has: which hostd was asked for, and how to write.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) place: Place,
+    asked: Option<Asked>,
     pub(crate) output: Output,
 }
 
 impl Context {
-    pub(crate) fn new(socket: Option<PathBuf>, output: Output) -> Self {
-        Self {
-            place: Place::find(socket),
-            output,
-        }
+    pub(crate) fn new(asked: Option<Asked>, output: Output) -> Self {
+        Self { asked, output }
+    }
+
+    /// Where hostd is. Not every command asks: one that mends a broken list of
+    /// contexts must not fail because of it.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        Place::find(self.asked.clone())
     }
 
     /// A client of hostd, which is started where there is none.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        self.place.connect().await
+        self.place()?.connect().await
     }
 
     /// Does the same to several things at once and writes the names of those

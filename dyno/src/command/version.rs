@@ -1,7 +1,6 @@
 //! `dyno version`: versions of both sides.
 
 use clap::Args;
-use dyno_api::client::Client;
 use dyno_api::host::Version;
 use serde::Serialize;
 
@@ -21,10 +20,9 @@ struct Versions {
 
 impl VersionCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let hostd = match Client::new(&context.place.socket).version().await {
-            Ok(version) => Some(version),
-            Err(error) if error.is_absent() => None,
-            Err(error) => return Err(error.into()),
+        let hostd = match context.place()?.running().await? {
+            Some(client) => Some(client.version().await?),
+            None => None,
         };
         // Half an answer is written, and told by the exit code.
         let code = if hostd.is_some() { 0 } else { code::NO_HOSTD };

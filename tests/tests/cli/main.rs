@@ -9,6 +9,7 @@ mod alone;
 mod daily;
 mod doctor;
 mod refusals;
+mod remote;
 mod rig;
 mod streams;
 mod terminal;

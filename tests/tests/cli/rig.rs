@@ -14,6 +14,8 @@ pub(crate) fn bare() -> Command {
     let mut command = Command::new(programs().join("dyno"));
     for variable in [
         "DYNO_SOCKET",
+        "DYNO_HOST",
+        "DYNO_CTX",
         "DYNO_RUN_DIR",
         "DYNO_STATE_DIR",
         "DYNO_AUTOSTART",

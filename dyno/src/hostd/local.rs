@@ -1,4 +1,4 @@
-//! Finding hostd, and starting it where none runs and the user may.
+//! hostd of this machine: finding it, and starting it where none runs and the user may.
 //!
 //! A started hostd outlives us: it gets a session of its own, no terminal, and
 //! a log file. A program cannot leave its session between fork and exec without
@@ -39,9 +39,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where hostd is, and whether it may be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Local {
     /// Its socket.
-    pub(crate) socket: PathBuf,
+    pub(super) socket: PathBuf,
     /// The folder of its socket and of its log.
     run_dir: PathBuf,
     /// A hostd that is started would listen there, and the user may start one.
@@ -50,9 +50,9 @@ pub(crate) struct Place {
     has_unit: bool,
 }
 
-impl Place {
-    /// From the flag, the environment, and who asks.
-    pub(crate) fn find(socket: Option<PathBuf>) -> Self {
+impl Local {
+    /// From the socket that was asked for, the environment, and who asks.
+    pub(super) fn find(socket: Option<PathBuf>) -> Self {
         let root = rustix::process::geteuid().is_root();
         let place = Self::from(
             socket,
@@ -277,12 +277,12 @@ pub(crate) fn become_daemon(arguments: &[OsString]) -> Option<Failure> {
 mod tests {
     use super::*;
 
-    fn place(socket: Option<&str>, variables: &[(&str, &str)], root: bool) -> Place {
+    fn place(socket: Option<&str>, variables: &[(&str, &str)], root: bool) -> Local {
         let variable = |name: &str| {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        Place::from(socket.map(PathBuf::from), variable, root)
+        Local::from(socket.map(PathBuf::from), variable, root)
     }
 
     #[test]
