@@ -3,6 +3,7 @@
 mod change;
 mod limit;
 mod log;
+mod service;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 pub use change::{Change, ChangeKind};
 pub use limit::LimitRequest;
 pub use log::{LogMode, LogOptions};
+pub use service::Service;
 
 use crate::health::{FailedCheck, Health, HealthState};
 use crate::name::{DynoId, DynoName};
@@ -26,6 +28,9 @@ use crate::secret::{ConfigFile, SecretFile, SecretName};
 pub struct DynoSpec {
     /// The name; made from the image's when absent.
     pub name: Option<DynoName>,
+    /// The service of an app that it is a copy of; it is on its own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     /// Image reference, or `host` for the built-in image.
     pub image: String,
     /// `os/architecture[/variant]`; the host's own when absent.

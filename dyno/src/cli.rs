@@ -81,6 +81,12 @@ macro_rules! commands {
 commands! {
     /// Create a dyno and start it
     Run(Box<command::run::Run>),
+    /// Bring up the dynos of an app
+    Up(command::up::Up),
+    /// Show what up would do
+    Plan(command::plan::PlanCommand),
+    /// End and remove the dynos of an app
+    Down(command::down::Down),
     /// List dynos
     Ps(command::ps::Ps),
     /// Show what a dyno wrote

@@ -104,6 +104,13 @@ impl Failure {
         self
     }
 
+    /// The same as a failure of one of several dynos.
+    #[must_use]
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        self.message = format!("{name}: {}", self.message);
+        self
+    }
+
     /// The same with another exit code.
     #[must_use]
     pub(crate) fn with_code(mut self, code: u8) -> Self {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cli        global flags and the list of commands
+//! app        files that describe many dynos, and what follows from them
 //! command    one file per command: its flags, and what it does
 //! value      notations of flags: sizes, ports, mounts, …
 //! hostd      which hostd: here, started where none runs, or by ssh
@@ -14,6 +15,7 @@
 //! failure    what is printed and returned when something fails
 //! ```
 
+mod app;
 mod cli;
 mod command;
 mod failure;

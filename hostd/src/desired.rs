@@ -212,6 +212,7 @@ pub(crate) mod tests {
         // And the former one reads what it writes, should it have to come back.
         assert!(fields.get("restarts").is_none());
         for (place, field) in [
+            ("spec", "service"),
             ("spec", "health"),
             ("spec", "after"),
             ("spec", "priority"),

@@ -230,6 +230,7 @@ pub fn place(record: &Record) -> Option<Place> {
     Some(Place {
         id: record.id.clone(),
         name: record.name.clone(),
+        service: record.spec.service.clone(),
         ipv4: record.ipv4?,
         ipv6: record.ipv6,
         ports: record.ports.clone(),
@@ -374,7 +375,10 @@ fn write_small_files(host: &Host, record: &Record, hostname: &str) -> Result<(),
         .chain(record.ipv6.map(IpAddr::V6))
         .collect();
     let resolv_conf = match record.spec.net {
-        NetMode::Default => files::resolv_conf(&host.network.gateways(), Some(files::DOMAIN)),
+        NetMode::Default => {
+            let app = record.spec.service.as_ref().map(|service| &service.app);
+            files::resolv_conf(&host.network.gateways(), &files::search(app))
+        }
         NetMode::None => String::new(),
         NetMode::Host => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
     };

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dyno_api::dyno::{PortMapping, Protocol};
+use dyno_api::dyno::{PortMapping, Protocol, Service};
 use dyno_api::edge::{NetworkTable, Tables};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
@@ -34,12 +34,21 @@ pub struct Place {
     pub id: DynoId,
     /// The name that others find it by.
     pub name: DynoName,
+    /// The service that it is a copy of.
+    pub service: Option<Service>,
     /// Its address.
     pub ipv4: Ipv4Addr,
     /// Its IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
     /// Its ports, each with its host port.
     pub ports: Vec<PortMapping>,
+}
+
+impl Place {
+    /// Its own name, and the one that it shares with the copies of its service.
+    fn names(&self) -> impl Iterator<Item = String> {
+        std::iter::once(self.name.to_string()).chain(self.service.as_ref().map(Service::host))
+    }
 }
 
 /// The default network.
@@ -380,9 +389,11 @@ impl DefaultNetwork {
         let sources = std::iter::once(four).chain(config.subnet6.map(|subnet| subnet.to_string()));
         let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for Attached { place, .. } in self.state().attached.values() {
-            let addresses = names.entry(place.name.to_string()).or_default();
-            addresses.push(IpAddr::V4(place.ipv4));
-            addresses.extend(place.ipv6.map(IpAddr::V6));
+            for name in place.names() {
+                let addresses = names.entry(name).or_default();
+                addresses.push(IpAddr::V4(place.ipv4));
+                addresses.extend(place.ipv6.map(IpAddr::V6));
+            }
         }
         let table = NetworkTable {
             sources: sources.collect(),

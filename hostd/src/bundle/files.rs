@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use dyno_api::name::DynoName;
+
 /// The domain that a dyno's network is in.
 pub const DOMAIN: &str = "dyno.internal";
 
@@ -24,15 +26,19 @@ pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     text
 }
 
+/// The domains that a dyno looks a bare name up in: those of its app come before all others.
+pub fn search(app: Option<&DynoName>) -> Vec<String> {
+    let own = app.map(|app| format!("{app}.{DOMAIN}"));
+    own.into_iter().chain([DOMAIN.to_owned()]).collect()
+}
+
 /// resolv.conf(5) for a dyno whose names these servers resolve.
-pub fn resolv_conf(servers: &[IpAddr], search: Option<&str>) -> String {
+pub fn resolv_conf(servers: &[IpAddr], search: &[String]) -> String {
     let mut text = String::new();
     for server in servers.iter().take(3) {
         line(&mut text, &format!("nameserver {server}"));
     }
-    if let Some(domain) = search {
-        line(&mut text, &format!("search {domain}"));
-    }
+    line(&mut text, &format!("search {}", search.join(" ")));
     text
 }
 
@@ -55,8 +61,14 @@ mod tests {
     #[test]
     fn at_most_three_servers_as_resolvers_allow() {
         let servers: Vec<IpAddr> = (1..=4).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-        let text = resolv_conf(&servers, Some(DOMAIN));
+        let text = resolv_conf(&servers, &search(None));
         assert_eq!(text.matches("nameserver").count(), 3);
         assert!(text.ends_with("search dyno.internal\n"));
+    }
+
+    #[test]
+    fn a_dyno_of_an_app_looks_there_first() {
+        let text = resolv_conf(&[], &search(Some(&"shop".parse().unwrap())));
+        assert_eq!(text, "search shop.dyno.internal dyno.internal\n");
     }
 }

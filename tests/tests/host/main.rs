@@ -1,6 +1,7 @@
 //! One host, end to end: the programs as a person uses them, on the real kernel.
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
+mod apps;
 mod cycles;
 mod faults;
 mod files;

@@ -45,6 +45,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "refused before the kernel is asked",
     ),
     (
+        "dyno-tests::host apps::",
+        "what the command line makes of a file",
+    ),
+    (
         "dyno-tests::host refusals::",
         "most refusals come before the kernel is asked",
     ),

@@ -41,7 +41,7 @@ impl EnvArgs {
 
 /// Variables with their values; one that is to be inherited and is not set
 /// here is left out.
-fn resolve(
+pub(crate) fn resolve(
     variables: Vec<Variable>,
     own: impl Fn(&str) -> Option<String>,
 ) -> BTreeMap<String, String> {

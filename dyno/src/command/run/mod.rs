@@ -73,7 +73,7 @@ pub(crate) struct Run {
 
 /// When an image is pulled before a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum PullWhen {
+pub(crate) enum PullWhen {
     /// Where it is not here
     #[default]
     Missing,
@@ -140,7 +140,7 @@ impl Run {
 async fn create(client: &Client, spec: &DynoSpec, when: PullWhen) -> Result<Dyno, Failure> {
     let unstarted = CreateQuery { start: false };
     let built_in = spec.image == BUILT_IN_IMAGE;
-    if when == PullWhen::Always && !built_in {
+    if when == PullWhen::Always {
         pull_image(client, spec).await?;
     }
     let refusal = match client.create(spec, unstarted).await {
@@ -155,7 +155,11 @@ async fn create(client: &Client, spec: &DynoSpec, when: PullWhen) -> Result<Dyno
     Ok(client.create(spec, unstarted).await?)
 }
 
-async fn is_there(client: &Client, spec: &DynoSpec) -> Result<bool, Failure> {
+/// Whether the image is on the host.
+pub(crate) async fn is_there(client: &Client, spec: &DynoSpec) -> Result<bool, Failure> {
+    if spec.image == BUILT_IN_IMAGE {
+        return Ok(true);
+    }
     let wanted = reference::full(&spec.image);
     let here = client.images().await?;
     Ok(here.iter().any(|image| {
@@ -201,7 +205,11 @@ async fn remove(client: &Client, dyno: &Dyno) {
     }
 }
 
-async fn pull_image(client: &Client, spec: &DynoSpec) -> Result<(), Failure> {
+/// Pulls the image, which may be the built-in one.
+pub(crate) async fn pull_image(client: &Client, spec: &DynoSpec) -> Result<(), Failure> {
+    if spec.image == BUILT_IN_IMAGE {
+        return Ok(());
+    }
     let request = PullRequest {
         reference: spec.image.clone(),
         platform: spec.platform.clone(),
