@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listener  the unix socket: permissions, peer credentials, connections
+//! guard     who asks, and whether they may: caller, and scope, the table of operations
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
 //! dynos, drains, files, images, secrets, volumes, host   one handler per operation of the OpenAPI document
@@ -11,14 +12,17 @@
 //! ```
 
 mod answer;
+mod caller;
 mod drains;
 mod dynos;
 mod extract;
 mod files;
+mod guard;
 mod host;
 mod images;
 mod listener;
 mod observe;
+mod scope;
 mod secrets;
 mod upgrade;
 mod upload;
@@ -29,7 +33,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -122,8 +126,9 @@ pub fn router(host: Arc<Host>) -> Router {
             router.route(path, methods)
         });
     router
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(guard::guard))
         .layer(from_fn_with_state(host.clone(), counted))
         .with_state(host)
 }
@@ -138,23 +143,27 @@ async fn counted(State(host): State<Arc<Host>>, request: Request, next: Next) ->
     response
 }
 
-async fn unknown(uri: Uri) -> Failure {
-    Failure(
-        ApiError::new(
-            ErrorKind::NotFound,
-            format!("there is no {} in this API", uri.path()),
-        )
-        .hint("GET /v1/openapi.json describes what there is"),
-    )
+async fn nothing_there(uri: Uri) -> Failure {
+    unknown(&uri)
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Failure {
+async fn no_such_method(method: Method, uri: Uri) -> Failure {
+    not_allowed(&method, &uri)
+}
+
+fn unknown(uri: &Uri) -> Failure {
+    not_in_the_api(uri.path())
+}
+
+fn not_allowed(method: &Method, uri: &Uri) -> Failure {
+    not_in_the_api(&format!("{method} {}", uri.path()))
+}
+
+fn not_in_the_api(what: &str) -> Failure {
+    let message = format!("there is no {what} in this API");
     Failure(
-        ApiError::new(
-            ErrorKind::NotFound,
-            format!("there is no {method} {} in this API", uri.path()),
-        )
-        .hint("GET /v1/openapi.json describes what there is"),
+        ApiError::new(ErrorKind::NotFound, message)
+            .hint("GET /v1/openapi.json describes what there is"),
     )
 }
 
