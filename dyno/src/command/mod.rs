@@ -32,6 +32,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 mod status;
 pub(crate) mod stop;
+pub(crate) mod token;
 pub(crate) mod top;
 mod usage;
 pub(crate) mod version;

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use dyno_api::dyno::DynoSpec;
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::token::Scope;
+use jiff::Timestamp;
 
 use super::answer::Failure;
 use super::scope::{self, Operation};
 use crate::engine;
 use crate::host::Host;
+use crate::remote::Session;
+use crate::tokens::Live;
 
 /// Who is at the other end of a connection. The listener says so, and nothing in a
 /// request does.
@@ -25,35 +30,44 @@ pub(super) enum Peer {
         /// Its id, where the kernel knows it.
         pid: Option<i32>,
     },
+    /// Somebody elsewhere, who has a token or is nobody.
+    Remote(Arc<Session>),
 }
 
-/// Who asks for one operation, and what they may.
+/// Who asks for one operation.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
-    who: Peer,
-    scopes: BTreeSet<Scope>,
+pub(super) enum Caller {
+    /// A process of this machine. Whoever may use the socket may do everything: they can do
+    /// what root can (P14).
+    Local {
+        /// Its user.
+        uid: u32,
+        /// Its id, where the kernel knows it.
+        pid: Option<i32>,
+    },
+    /// Whoever has this token.
+    Remote {
+        /// The token.
+        token: Arc<Live>,
+        /// Where they are.
+        address: SocketAddr,
+    },
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Local { uid, pid } => {
-                write!(f, "user {uid}")?;
-                pid.map_or(Ok(()), |pid| write!(f, ", process {pid}"))
-            }
+            Self::Local { uid, pid: None } => write!(f, "user {uid}"),
+            Self::Local {
+                uid,
+                pid: Some(pid),
+            } => write!(f, "user {uid} (process {pid})"),
+            Self::Remote { token, address } => write!(f, "the token {} ({address})", token.name()),
         }
     }
 }
 
 impl Caller {
-    /// Whoever may use the socket may do everything: they can do what root can (P14).
-    pub(super) fn local(who: Peer) -> Self {
-        Self {
-            who,
-            scopes: Scope::ALL.into(),
-        }
-    }
-
     /// # Errors
     /// Forbidden, with the scope that is missing.
     pub(super) fn may(&self, operation: &Operation) -> Result<(), ApiError> {
@@ -86,11 +100,38 @@ impl Caller {
         allowed.map(|()| id)
     }
 
-    fn has(&self, scope: Scope, what: &str) -> Result<(), ApiError> {
-        if self.scopes.contains(&scope) {
-            return Ok(());
+    /// Nobody makes a token that is good for more than their own, or for longer.
+    ///
+    /// # Errors
+    /// Forbidden, with what is too much.
+    pub(super) fn may_grant(
+        &self,
+        scopes: &BTreeSet<Scope>,
+        expires: Option<Timestamp>,
+    ) -> Result<(), ApiError> {
+        let what = "a token with a scope that its maker has not";
+        scopes.iter().try_for_each(|scope| self.has(*scope, what))?;
+        let own = match self {
+            Self::Local { .. } => return Ok(()),
+            Self::Remote { token, .. } => token.expires(),
+        };
+        match (own, expires) {
+            (Some(own), expires) if expires.is_none_or(|expires| expires > own) => {
+                let message = format!("{self} expires at {own:.0} and makes none that ends later");
+                Err(ApiError::new(ErrorKind::Forbidden, message)
+                    .hint("ask for a shorter time (`--expires`)"))
+            }
+            _ => Ok(()),
         }
-        let message = format!("{} may not: {what} needs the scope `{scope}`", self.who);
+    }
+
+    fn has(&self, scope: Scope, what: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Local { .. } => return Ok(()),
+            Self::Remote { token, .. } if token.scopes().contains(&scope) => return Ok(()),
+            Self::Remote { .. } => {}
+        }
+        let message = format!("{self} may not: {what} needs the scope `{scope}`");
         Err(ApiError::new(ErrorKind::Forbidden, message).hint(format!(
             "on the host, make a token that has it: `dyno token create NAME --scope {scope}`"
         )))
@@ -119,11 +160,33 @@ mod tests {
     use super::*;
 
     fn with(scopes: &[Scope]) -> Caller {
-        let who = Peer::Local { uid: 7, pid: None };
-        Caller {
-            who,
-            scopes: scopes.iter().copied().collect(),
+        until(scopes, None)
+    }
+
+    fn until(scopes: &[Scope], expires: Option<Timestamp>) -> Caller {
+        Caller::Remote {
+            token: Arc::new(Live::with(1, scopes, expires)),
+            address: "192.0.2.1:9".parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn nobody_grants_more_than_they_have() {
+        let now = Timestamp::now();
+        let later = now + jiff::SignedDuration::from_secs(60);
+        let caller = until(&[Scope::Host, Scope::Read], Some(now));
+        let grant = |scope: Scope, expires| caller.may_grant(&[scope].into(), expires);
+        grant(Scope::Read, Some(now)).unwrap();
+        for (scope, expires) in [
+            (Scope::Run, Some(now)),
+            (Scope::Read, Some(later)),
+            (Scope::Read, None),
+        ] {
+            let error = grant(scope, expires).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Forbidden, "{scope} {expires:?}");
+        }
+        let local = Caller::Local { uid: 0, pid: None };
+        local.may_grant(&Scope::ALL.into(), None).unwrap();
     }
 
     #[test]

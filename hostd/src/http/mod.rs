@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! listener  the unix socket: permissions, peer credentials, connections
+//! remote    the TCP listener: TLS, and whoever has a token
 //! guard     who asks, and whether they may: caller, and scope, the table of operations
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, drains, files, images, secrets, volumes, host   one handler per operation of the OpenAPI document
+//! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
@@ -22,8 +23,10 @@ mod host;
 mod images;
 mod listener;
 mod observe;
+pub mod remote;
 mod scope;
 mod secrets;
+mod tokens;
 mod upgrade;
 mod upload;
 mod volumes;
@@ -33,7 +36,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -95,6 +98,8 @@ fn routes() -> Routes {
                 .delete(secrets::remove),
         ),
         ("/v1/secret-key/rotate", post(secrets::rotate)),
+        ("/v1/tokens", get(tokens::list).post(tokens::create)),
+        ("/v1/tokens/{token}", delete(tokens::remove)),
         ("/v1/volumes", get(volumes::list).post(volumes::create)),
         (
             "/v1/volumes/{volume}",
@@ -128,7 +133,7 @@ pub fn router(host: Arc<Host>) -> Router {
     router
         .fallback(nothing_there)
         .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn(guard::guard))
+        .layer(from_fn_with_state(host.clone(), guard::guard))
         .layer(from_fn_with_state(host.clone(), counted))
         .with_state(host)
 }
