@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 pub enum ErrorKind {
     /// The request itself is wrong (400).
     Invalid,
+    /// It is not known who asks: no token, or none that is good (401).
+    Unauthorized,
     /// The caller may not (403).
     Forbidden,
     /// No such dyno, image or volume (404).
@@ -31,6 +33,7 @@ impl ErrorKind {
     pub fn status(self) -> u16 {
         match self {
             Self::Invalid => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,

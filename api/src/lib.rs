@@ -5,7 +5,7 @@
 //! refused everywhere, so that a misspelt option is an error and not a no-op.
 //!
 //! ```text
-//! dyno, health, why, image, secret, volume, host, event, error, name   what travels
+//! dyno, health, why, image, secret, token, volume, host, event, error, name   what travels
 //! query                                            parameters after the `?`
 //! frame                                            attach and exec streams
 //! doctor                                           what a look at the machine found
@@ -29,5 +29,6 @@ pub mod name;
 pub mod openapi;
 pub mod query;
 pub mod secret;
+pub mod token;
 pub mod volume;
 pub mod why;

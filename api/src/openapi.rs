@@ -9,6 +9,7 @@ mod dynos;
 mod host;
 mod images;
 mod secrets;
+mod tokens;
 mod volumes;
 
 use utoipa::OpenApi;
@@ -26,7 +27,8 @@ pub const FRAMES: &str = "dyno-frames";
 #[openapi(
     info(
         title = "dyno host API",
-        description = "One host: dynos, images, events. Spoken over a unix socket. \
+        description = "One host: dynos, images, events. Spoken over a unix socket, and \
+                       with a token over TLS where hostd is told to listen. \
                        Unknown fields and parameters are refused. Every failure has the \
                        body `ApiError`."
     ),
@@ -36,6 +38,7 @@ pub const FRAMES: &str = "dyno-frames";
         (name = "drains", description = "Where output is sent"),
         (name = "images", description = "What dynos run on"),
         (name = "secrets", description = "What only dynos are told"),
+        (name = "tokens", description = "Who may ask from elsewhere"),
         (name = "volumes", description = "Data that outlives dynos")
     ),
     paths(
@@ -81,6 +84,9 @@ pub const FRAMES: &str = "dyno-frames";
         secrets::set,
         secrets::remove,
         secrets::rotate,
+        tokens::list,
+        tokens::create,
+        tokens::remove,
         volumes::list,
         volumes::create,
         volumes::inspect,

@@ -19,7 +19,7 @@ use crate::output::Output;
     after_help = "Exit codes: run and exec return the command's own, 125 where dyno failed, 126 \
                   where the command cannot be executed, 127 where there is none. All others: 0 \
                   done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 forbidden, 6 exhausted, \
-                  7 unsupported, 8 upstream, 9 no hostd."
+                  7 unsupported, 8 upstream, 9 no hostd, 10 no good token."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -143,6 +143,8 @@ commands! {
     Secret(command::secret::Secret),
     /// Name machines, and choose one
     Ctx(command::ctx::Ctx),
+    /// Let others use this host from elsewhere
+    Token(command::token::Token),
     /// Show what happens on the host
     Events(command::events::Events),
     /// Show the host

@@ -27,6 +27,7 @@ pub(crate) mod code {
     pub(crate) const UNSUPPORTED: u8 = 7;
     pub(crate) const UPSTREAM: u8 = 8;
     pub(crate) const NO_HOSTD: u8 = 9;
+    pub(crate) const UNAUTHORIZED: u8 = 10;
     /// `run` and `exec`: dyno itself failed, not the command.
     pub(crate) const NOT_RUN: u8 = 125;
     /// `run` and `exec`: the command cannot be executed.
@@ -180,6 +181,7 @@ fn help_for(arguments: &[OsString]) -> String {
 fn code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Invalid => code::USAGE,
+        ErrorKind::Unauthorized => code::UNAUTHORIZED,
         ErrorKind::Forbidden => code::FORBIDDEN,
         ErrorKind::NotFound => code::NOT_FOUND,
         ErrorKind::Conflict => code::CONFLICT,
@@ -337,6 +339,7 @@ mod tests {
         use ErrorKind::*;
         let kinds = [
             Invalid,
+            Unauthorized,
             Forbidden,
             NotFound,
             Conflict,

@@ -136,6 +136,14 @@ pub struct Serve {
     /// port sees the names and images of all dynos, without being asked who they are
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Where the API is served by TLS 1.3, too, for whoever has a token: 0.0.0.0:4410.
+    /// `dyno token create` makes one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// File of the key that the certificates of `--listen` are signed with; made when missing
+    /// [default: /etc/dyno/remote-HOST.key]
+    #[arg(long, value_name = "PATH", env = "DYNO_REMOTE_KEY_FILE")]
+    pub remote_key_file: Option<PathBuf>,
     /// Folder of dyno-runtime, dyno-unpack and dyno-edge [default: hostd's own]
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,

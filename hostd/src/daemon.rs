@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dyno_api::error::ApiError;
+use dyno_api::token::Endpoint;
 use dyno_failpoint::failpoint;
 use dyno_images::{Jail, Store, StoreError};
 use dyno_netns::{Config, choose_subnets};
@@ -17,8 +19,10 @@ use dyno_runtime::{cgroup, own_file};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::DumpableBehavior;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
+use tokio::task::JoinSet;
 
 use crate::bundle;
 use crate::config::{ConfigError, Serve};
@@ -39,9 +43,11 @@ use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::recovery;
 use crate::registry::Registry;
+use crate::remote::{Authority, AuthorityError, Remote, authority};
 use crate::secrets::Secrets;
 use crate::spare::Spares;
 use crate::systemd::{self, activation, notify};
+use crate::tokens::Tokens;
 use crate::trash;
 use crate::uids::{self, UidError, UidPool};
 use crate::volumes::{self, Volumes};
@@ -101,6 +107,9 @@ pub enum DaemonError {
     /// There is no socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The host cannot show who it is.
+    #[error("cannot listen for clients from elsewhere")]
+    Authority(#[from] AuthorityError),
 }
 
 pub(crate) fn failed<'a>(
@@ -160,12 +169,23 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
         Some(address) => Some(http::bind_metrics(address)?),
         None => None,
     };
+    let visited = match options.listen {
+        Some(address) => Some(open_to_others(&host, address)?),
+        None => None,
+    };
     tracing::info!(socket = %socket.display(), host = host.identity.id, "hostd listens");
-    let serving = tokio::spawn(http::serve(listener, http::router(host.clone()), access));
-    let serving_metrics =
-        scraped.map(|listener| tokio::spawn(http::serve_metrics(listener, host.clone())));
-    let repairing = tokio::spawn(repair(host.clone()));
-    let compressing = tokio::spawn(logs::compress::run(host.clone()));
+    let router = http::router(host.clone());
+    let mut serving = JoinSet::new();
+    serving.spawn(http::serve(listener, router.clone(), access));
+    if let Some((listener, authority)) = visited {
+        let gate = host.remote.gate.clone();
+        serving.spawn(http::remote::serve(listener, authority, gate, router));
+    }
+    if let Some(listener) = scraped {
+        serving.spawn(http::serve_metrics(listener, host.clone()));
+    }
+    serving.spawn(repair(host.clone()));
+    serving.spawn(logs::compress::run(host.clone()));
     host.ready.store(true, Ordering::Relaxed);
     failpoint("recover.ready");
     if let Err(error) = notify::ready() {
@@ -177,17 +197,41 @@ pub async fn serve(options: &Serve) -> Result<(), DaemonError> {
     if let Err(error) = notify::stopping() {
         tracing::warn!(%error, "systemd cannot be told that hostd ends");
     }
-    serving.abort();
-    if let Some(serving_metrics) = serving_metrics {
-        serving_metrics.abort();
-    }
-    repairing.abort();
-    compressing.abort();
+    serving.abort_all();
     volumes::end(&host).await;
     host.drains.save();
     ended.map_err(failed("listen for", Path::new("signals")))?;
     tracing::info!("hostd ends; dynos run on");
     Ok(())
+}
+
+/// The listener for clients from elsewhere, and what the host shows them.
+fn open_to_others(
+    host: &Host,
+    address: SocketAddr,
+) -> Result<(TcpListener, Arc<Authority>), DaemonError> {
+    let listener = http::remote::bind(address)?;
+    let address = http::remote::address(&listener)?;
+    let uname = rustix::system::uname();
+    let host_name = uname.nodename().to_string_lossy();
+    let key = host.options.remote_key_file.clone();
+    let id = &host.identity.id;
+    let place = authority::Place {
+        certificate: host.paths.authority(),
+        key: key.unwrap_or_else(|| format!("/etc/dyno/remote-{id}.key").into()),
+    };
+    let names = authority::names(&host_name, address);
+    let authority = Authority::open(&place, id, names)?;
+    let endpoint = Endpoint {
+        address: match address.ip().is_unspecified() {
+            true => format!("{host_name}:{}", address.port()),
+            false => address.to_string(),
+        },
+        ca: authority.pin(),
+    };
+    tracing::info!(%address, ca = endpoint.ca, "hostd listens for clients from elsewhere");
+    host.remote.listens(endpoint);
+    Ok((listener, Arc::new(authority)))
 }
 
 async fn repair(host: Arc<Host>) {
@@ -295,6 +339,8 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
         metrics: Metrics::default(),
         pulse: Pulse::default(),
         secrets: Secrets::new(&paths, &identity.id, options.secret_key_file.as_deref()),
+        tokens: Tokens::open(paths.tokens()).map_err(failed("read", &paths.tokens()))?,
+        remote: Remote::default(),
         volumes: Volumes::new(paths.volumes()),
         events: Events::open(&paths.sequence())?,
         layers: RwLock::new(()),

@@ -26,8 +26,10 @@ use crate::once::AtWork;
 use crate::paths::Paths;
 use crate::readiness::Pulse;
 use crate::registry::Registry;
+use crate::remote::Remote;
 use crate::secrets::Secrets;
 use crate::spare::Spares;
+use crate::tokens::Tokens;
 use crate::volumes::Volumes;
 
 /// The programs that hostd executes.
@@ -72,6 +74,10 @@ pub struct Host {
     pub images: Store,
     /// What only its dynos are told.
     pub secrets: Secrets,
+    /// Who may ask from elsewhere.
+    pub tokens: Tokens,
+    /// How they get in.
+    pub remote: Remote,
     /// Its volumes.
     pub volumes: Volumes,
     /// Read by who takes layers into use, written by who removes unused ones.

@@ -13,6 +13,7 @@
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
+//! tokens, remote                                 who may ask from elsewhere, and how they get in
 //! readiness                                      whether hostd itself does its work
 //! config, systemd, journal, upgrade, teardown    command line, units, own log, programs, leaving a machine
 //! ```
@@ -54,6 +55,7 @@ pub mod paths;
 pub mod readiness;
 pub mod recovery;
 pub mod registry;
+pub mod remote;
 pub mod secrets;
 pub mod signal;
 pub mod spare;
@@ -61,6 +63,7 @@ pub mod stats;
 pub mod supervisor;
 pub mod systemd;
 pub mod teardown;
+pub mod tokens;
 pub mod trash;
 pub mod uids;
 pub mod upgrade;

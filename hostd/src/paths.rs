@@ -12,6 +12,8 @@
 //!   drains/<name>/              where output is sent, and how much of it was
 //!   volumes/<name>/             see `volumes::folders`
 //!   secrets/<name>.json         encrypted
+//!   tokens/<id>.json            who may ask from elsewhere; no secrets
+//!   remote/ca.pem               what certificates of this host are signed by
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
 //!   hostd.sock hostd.lock boot
@@ -87,6 +89,16 @@ impl Paths {
     /// Encrypted secrets.
     pub fn secrets(&self) -> PathBuf {
         self.state_dir.join("secrets")
+    }
+
+    /// Tokens, one file each.
+    pub fn tokens(&self) -> PathBuf {
+        self.state_dir.join("tokens")
+    }
+
+    /// The certificate that those of the listener are signed by.
+    pub fn authority(&self) -> PathBuf {
+        self.state_dir.join("remote/ca.pem")
     }
 
     /// What dynos are given of them: a file system in memory, one folder per dyno.

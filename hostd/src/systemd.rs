@@ -295,6 +295,12 @@ fn hostd_unit(hostd: &Path, serve: &Serve, socket_activation: bool) -> String {
     if let Some(address) = &serve.metrics_listen {
         command.extend(["--metrics-listen".to_owned(), address.to_string()]);
     }
+    if let Some(address) = &serve.listen {
+        command.extend(["--listen".to_owned(), address.to_string()]);
+    }
+    if let Some(key) = &serve.remote_key_file {
+        command.extend(["--remote-key-file".to_owned(), text(key)]);
+    }
     if let Some(programs) = &serve.programs {
         command.extend(["--programs".to_owned(), text(programs)]);
     }
@@ -366,6 +372,8 @@ mod tests {
             socket: None,
             group: Some("dyno".into()),
             metrics_listen: Some("127.0.0.1:9100".parse().unwrap()),
+            listen: Some("[::]:4410".parse().unwrap()),
+            remote_key_file: None,
             programs: None,
             secret_key_file: None,
             cgroup: None,
@@ -377,7 +385,7 @@ mod tests {
         let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve(), false);
         assert!(unit.contains("KillMode=process\n"));
         assert!(unit.contains("Type=notify\n") && unit.contains("StartLimitIntervalSec=0\n"));
-        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --cgroup "), "{unit}");
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --listen \"[::]:4410\" --cgroup "), "{unit}");
         assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
         let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
         assert!(

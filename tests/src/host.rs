@@ -273,6 +273,8 @@ fn hostd(verb: &str, folder: &Path) -> Command {
     command
         .arg("--secret-key-file")
         .arg(folder.join("secret.key"));
+    // Former builds do not know the option.
+    command.env("DYNO_REMOTE_KEY_FILE", folder.join("remote.key"));
     command
 }
 

@@ -28,6 +28,7 @@ mod images;
 mod lines;
 mod path;
 mod secrets;
+mod tokens;
 mod volumes;
 
 use std::path::PathBuf;

@@ -35,6 +35,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 mod status;
 pub(crate) mod stop;
+pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod up;
 mod usage;

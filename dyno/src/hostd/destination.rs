@@ -53,7 +53,8 @@ impl FromStr for Destination {
         };
         // ssh reads options where a name is expected, and a shell is on its other end.
         let plain = |word: &str| {
-            let odd = |c: char| c.is_whitespace() || c.is_control() || "'\"\\$`;&|<>()[]/".contains(c);
+            let odd =
+                |c: char| c.is_whitespace() || c.is_control() || "'\"\\$`;&|<>()[]/".contains(c);
             !word.is_empty() && !word.starts_with('-') && !word.contains(odd)
         };
         if !plain(host) || user.as_deref().is_some_and(|user| !plain(user)) {

@@ -5,10 +5,10 @@ use std::io;
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use dyno_api::error::ApiError;
+use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::openapi::JSON_LINES;
 use futures_util::stream;
 use serde::Serialize;
@@ -28,8 +28,21 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.0)).into_response()
+        let is_known = self.0.kind != ErrorKind::Unauthorized;
+        let mut response = (status, Json(self.0)).into_response();
+        if !is_known {
+            close(&mut response);
+        }
+        response
     }
+}
+
+/// Who is not known is told how to say who they are (RFC 6750 section 3), and has no
+/// second attempt on this connection.
+fn close(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// What handlers return.

@@ -20,6 +20,7 @@ use dyno_api::why::Why;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Failure, bytes_stream, lines};
+use super::caller::Caller;
 use super::extract::{JsonBody, Nothing, Params};
 use super::upgrade::{self, Upgrade};
 use crate::durable::internal;
@@ -52,9 +53,11 @@ pub(super) async fn completed<T: Send + 'static>(
 pub(super) async fn create(
     State(host): Shared,
     Params(query): Params<CreateQuery>,
+    caller: Caller,
     headers: HeaderMap,
     JsonBody(spec): JsonBody<DynoSpec>,
 ) -> Answer<(StatusCode, Json<Dyno>)> {
+    caller.may_choose(&spec)?;
     let once = Once::asked(&headers, &spec, query.start)?;
     let dyno = completed(engine::create(host, spec, query.start, once)).await?;
     Ok((StatusCode::CREATED, Json(dyno)))
@@ -222,9 +225,11 @@ pub(super) async fn attach(
     State(host): Shared,
     Path(dyno): Path<String>,
     _: Params<Nothing>,
+    caller: Caller,
     upgrade: Upgrade,
     JsonBody(request): JsonBody<AttachRequest>,
 ) -> Answer<Response> {
+    let dyno = caller.may_enter(&host, &dyno)?;
     let (connection, presence) = engine::attach(&host, &dyno, request).await?;
     Ok(upgrade::frames(upgrade, connection, presence))
 }
@@ -233,9 +238,11 @@ pub(super) async fn exec(
     State(host): Shared,
     Path(dyno): Path<String>,
     _: Params<Nothing>,
+    caller: Caller,
     upgrade: Upgrade,
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Answer<Response> {
+    let dyno = caller.may_enter(&host, &dyno)?;
     let connection = engine::exec(&host, &dyno, request).await?;
     Ok(upgrade::frames(upgrade, connection, ()))
 }

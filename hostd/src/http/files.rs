@@ -13,6 +13,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, lines};
+use super::caller::Caller;
 use super::extract::{Nothing, Params};
 use super::upload::Upload;
 use crate::host::Host;
@@ -27,7 +28,9 @@ pub(super) async fn pack(
     State(host): Shared,
     Path(dyno): Path<String>,
     Params(query): Params<ArchiveQuery>,
+    caller: Caller,
 ) -> Answer<Response> {
+    let dyno = caller.may_enter(&host, &dyno)?;
     Ok(tar(files::pack(&host, &dyno, &query.path).await?))
 }
 
@@ -50,8 +53,10 @@ pub(super) async fn place(
     State(host): Shared,
     Path(dyno): Path<String>,
     Params(query): Params<ArchiveQuery>,
+    caller: Caller,
     body: Body,
 ) -> Answer<StatusCode> {
+    let dyno = caller.may_enter(&host, &dyno)?;
     files::place(&host, &dyno, &query.path, Upload::new(body)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,6 @@
 //! The unix socket: who may connect, and how connections are served.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,13 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::caller::Peer;
 
 /// P15: connections at a time; attach, exec and followed logs hold one each.
 const MAX_CONNECTIONS: usize = 4096;
@@ -108,10 +115,10 @@ pub async fn serve(listener: UnixListener, router: Router, access: Access) {
         };
         match listener.accept().await {
             Ok((stream, _)) => match allowed(&stream, access) {
-                Ok(true) => {
-                    tokio::spawn(connection(stream, router.clone(), permit));
+                Ok(Some(peer)) => {
+                    tokio::spawn(connection(stream, of(peer, router.clone()), permit));
                 }
-                Ok(false) => tracing::warn!("a connection of a user who may not was closed"),
+                Ok(None) => tracing::warn!("a connection of a user who may not was closed"),
                 Err(error) => tracing::warn!(%error, "a connection without credentials was closed"),
             },
             Err(error) => {
@@ -123,8 +130,32 @@ pub async fn serve(listener: UnixListener, router: Router, access: Access) {
     }
 }
 
+/// The API, for one who is known: every request says who sent it.
+pub(super) fn of(peer: Peer, router: Router) -> impl Api {
+    let service = TowerToHyperService::new(router);
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        service.call(request)
+    })
+}
+
+/// What answers the requests of one connection.
+pub(super) trait Api:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+    + Send
+    + 'static
+{
+}
+
+impl<S> Api for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+        + Send
+        + 'static
+{
+}
+
 /// Serves one connection to its end.
-pub(super) async fn connection<S>(stream: S, router: Router, _permit: OwnedSemaphorePermit)
+pub(super) async fn connection<S>(stream: S, api: impl Api, _permit: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -132,7 +163,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(64)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), api)
         .with_upgrades()
         .await;
     if let Err(error) = served {
@@ -140,23 +171,27 @@ where
     }
 }
 
-/// P14: the kernel's word for who is there, besides the socket's permissions.
-fn allowed(stream: &UnixStream, access: Access) -> io::Result<bool> {
+/// P14: the kernel's word for who is there, besides the socket's permissions; `None` where
+/// they may not.
+fn allowed(stream: &UnixStream, access: Access) -> io::Result<Option<Peer>> {
     let peer = stream.peer_cred()?;
-    if peer.uid() == 0 || peer.uid() == rustix::process::getuid().as_raw() {
-        return Ok(true);
+    let (uid, pid) = (peer.uid(), peer.pid());
+    let known = Some(Peer::Local { uid, pid });
+    if uid == 0 || uid == rustix::process::getuid().as_raw() {
+        return Ok(known);
     }
     let Some(group) = access.group else {
-        return Ok(false);
+        return Ok(None);
     };
     if peer.gid() == group {
-        return Ok(true);
+        return Ok(known);
     }
-    let Some(pid) = peer.pid() else {
-        return Ok(false);
+    let Some(pid) = pid else {
+        return Ok(None);
     };
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(supplementary_groups(&status).any(|member| member == group))
+    let is_member = supplementary_groups(&status).any(|member| member == group);
+    Ok(known.filter(|_| is_member))
 }
 
 fn supplementary_groups(status: &str) -> impl Iterator<Item = u32> {

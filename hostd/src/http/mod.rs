@@ -2,24 +2,31 @@
 //!
 //! ```text
 //! listener  the unix socket: permissions, peer credentials, connections
+//! remote    the TCP listener: TLS, and whoever has a token
+//! guard     who asks, and whether they may: caller, and scope, the table of operations
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, drains, files, images, secrets, volumes, host   one handler per operation of the OpenAPI document
+//! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
 
 mod answer;
+mod caller;
 mod drains;
 mod dynos;
 mod extract;
 mod files;
+mod guard;
 mod host;
 mod images;
 mod listener;
 mod observe;
+pub mod remote;
+mod scope;
 mod secrets;
+mod tokens;
 mod upgrade;
 mod upload;
 mod volumes;
@@ -91,6 +98,8 @@ fn routes() -> Routes {
                 .delete(secrets::remove),
         ),
         ("/v1/secret-key/rotate", post(secrets::rotate)),
+        ("/v1/tokens", get(tokens::list).post(tokens::create)),
+        ("/v1/tokens/{token}", delete(tokens::remove)),
         ("/v1/volumes", get(volumes::list).post(volumes::create)),
         (
             "/v1/volumes/{volume}",
@@ -122,8 +131,9 @@ pub fn router(host: Arc<Host>) -> Router {
             router.route(path, methods)
         });
     router
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(host.clone(), guard::guard))
         .layer(from_fn_with_state(host.clone(), counted))
         .with_state(host)
 }
@@ -138,23 +148,27 @@ async fn counted(State(host): State<Arc<Host>>, request: Request, next: Next) ->
     response
 }
 
-async fn unknown(uri: Uri) -> Failure {
-    Failure(
-        ApiError::new(
-            ErrorKind::NotFound,
-            format!("there is no {} in this API", uri.path()),
-        )
-        .hint("GET /v1/openapi.json describes what there is"),
-    )
+async fn nothing_there(uri: Uri) -> Failure {
+    unknown(&uri)
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Failure {
+async fn no_such_method(method: Method, uri: Uri) -> Failure {
+    not_allowed(&method, &uri)
+}
+
+fn unknown(uri: &Uri) -> Failure {
+    not_in_the_api(uri.path())
+}
+
+fn not_allowed(method: &Method, uri: &Uri) -> Failure {
+    not_in_the_api(&format!("{method} {}", uri.path()))
+}
+
+fn not_in_the_api(what: &str) -> Failure {
+    let message = format!("there is no {what} in this API");
     Failure(
-        ApiError::new(
-            ErrorKind::NotFound,
-            format!("there is no {method} {} in this API", uri.path()),
-        )
-        .hint("GET /v1/openapi.json describes what there is"),
+        ApiError::new(ErrorKind::NotFound, message)
+            .hint("GET /v1/openapi.json describes what there is"),
     )
 }
 

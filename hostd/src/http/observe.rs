@@ -12,6 +12,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::extract::{Nothing, Params};
 use super::listener::connection;
-use super::{ListenError, counted, unknown};
+use super::{ListenError, counted, nothing_there};
 use crate::host::Host;
 use crate::metrics::{self, Format};
 use crate::readiness;
@@ -85,7 +86,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .fallback(unknown)
+        .fallback(nothing_there)
         .layer(from_fn_with_state(host.clone(), counted))
         .with_state(host);
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -96,10 +97,8 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
         match listener.accept().await {
             Ok((stream, _)) => match sockopt::set_tcp_user_timeout(&stream, UNTAKEN) {
                 Ok(()) => {
-                    tokio::spawn(timeout(
-                        CONNECTION,
-                        connection(stream, router.clone(), permit),
-                    ));
+                    let service = TowerToHyperService::new(router.clone());
+                    tokio::spawn(timeout(CONNECTION, connection(stream, service, permit)));
                 }
                 Err(error) => tracing::warn!(%error, "a connection for metrics was closed"),
             },

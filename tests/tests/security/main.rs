@@ -10,5 +10,7 @@ mod floods;
 mod image_configs;
 mod image_roots;
 mod network;
+mod remote;
 mod rig;
 mod system_calls;
+mod tls;

@@ -41,6 +41,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "how hostd deals with its clients",
     ),
     (
+        "dyno-tests::security remote::",
+        "how hostd deals with its clients",
+    ),
+    (
         "dyno-tests::security image_configs::",
         "refused before the kernel is asked",
     ),

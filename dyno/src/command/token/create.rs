@@ -1,0 +1,66 @@
+//! `dyno token create`.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use dyno_api::name::DynoName;
+use dyno_api::token::{Endpoint, Scope, TokenSpec};
+
+use crate::command::Context;
+use crate::failure::Failure;
+use crate::value::duration;
+
+/// Make a token, and show its secret, once
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// What it is good for: read, logs, run, secrets, host; several with commas, or the
+    /// option again
+    #[arg(
+        long = "scope",
+        required = true,
+        value_name = "SCOPE",
+        value_delimiter = ','
+    )]
+    scopes: Vec<Scope>,
+    /// How long it is good, such as 12h or 30d [default: until it is taken away]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    expires: Option<Duration>,
+    /// Its name
+    name: DynoName,
+}
+
+impl Create {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let spec = TokenSpec {
+            name: self.name,
+            scopes: self.scopes.into_iter().collect(),
+            expires_in: self.expires.map(|expires| expires.as_secs()),
+        };
+        let new = context.client().await?.create_token(&spec).await?;
+        if context.output.json {
+            context.output.document(&new)?;
+            return Ok(0);
+        }
+        context.output.line(&new.secret)?;
+        tell(new.endpoint.as_ref())?;
+        Ok(0)
+    }
+}
+
+/// What it is used with, beside the secret, which is alone on the standard output.
+fn tell(endpoint: Option<&Endpoint>) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    match endpoint {
+        Some(Endpoint { address, ca }) => writeln!(
+            stderr,
+            "This secret is not shown again. It is used at https://{address}, which shows a \
+             certificate signed by {ca}."
+        ),
+        None => writeln!(
+            stderr,
+            "This secret is not shown again. hostd listens on its socket alone: `hostd serve \
+             --listen ADDRESS:PORT` has it be reached from elsewhere."
+        ),
+    }
+}

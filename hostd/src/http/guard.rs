@@ -1,0 +1,108 @@
+//! Lets a request through to its handler, or not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use dyno_api::error::{ApiError, ErrorKind};
+use jiff::Timestamp;
+use tokio::task::spawn_blocking;
+
+use super::answer::{Answer, Failure};
+use super::caller::{self, Caller, Peer};
+use super::{not_allowed, scope, unknown};
+use crate::host::Host;
+use crate::remote::Session;
+use crate::tokens::Live;
+
+/// Passes on what whoever asks may ask for, and says who that is.
+pub(super) async fn guard(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
+    match admit(&host, request) {
+        Ok(request) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Request> {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let caller = match peer.ok_or_else(caller::unknown)? {
+        Peer::Local { uid, pid } => Caller::Local { uid, pid },
+        Peer::Remote(session) => {
+            let token = recognise(host, &session, request.headers())?;
+            // Nobody further in has to know it.
+            request.headers_mut().remove(header::AUTHORIZATION);
+            Caller::Remote {
+                token,
+                address: session.address(),
+            }
+        }
+    };
+    let Some(route) = request.extensions().get::<MatchedPath>() else {
+        return Err(unknown(request.uri()));
+    };
+    let Some(operation) = scope::operation(request.method(), route.as_str()) else {
+        return Err(not_allowed(request.method(), request.uri()));
+    };
+    caller.may(operation)?;
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+/// The token of a request, which is that of its connection (RFC 6750 section 2.1).
+fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer<Arc<Live>> {
+    let now = Timestamp::now();
+    let found = bearer(headers).and_then(|secret| host.tokens.authenticate(secret, now));
+    let why = match found {
+        Some(token) if session.belongs_to(&token) => {
+            if token.used(now) {
+                let (host, used) = (host.clone(), token.clone());
+                // The disk is nobody's to wait for here.
+                drop(spawn_blocking(move || host.tokens.note_use(&used)));
+            }
+            return Ok(token);
+        }
+        Some(_) => "this connection belongs to another token",
+        None if bearer(headers).is_none() => "a request from elsewhere needs a token",
+        None => "there is no such token, or it was taken away, or it has expired",
+    };
+    host.remote
+        .gate
+        .failed(session.address().ip(), Instant::now());
+    tracing::warn!(address = %session.address(), why, "a request was refused");
+    Err(Failure(ApiError::new(ErrorKind::Unauthorized, why).hint(
+        "on the host, `dyno token create` makes one: `Authorization: Bearer SECRET`",
+    )))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else {
+        return None;
+    };
+    let (scheme, secret) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_what_stands_behind_bearer_and_once() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(of(&["Bearer x"]).as_deref(), Some("x"));
+        assert_eq!(of(&["bearer  x "]).as_deref(), Some("x"));
+        for wrong in [&[][..], &["x"], &["Basic x"], &["Bearer x", "Bearer y"]] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+    }
+}
