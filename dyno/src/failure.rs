@@ -229,7 +229,7 @@ impl From<client::Error> for Failure {
             }
             // The other end has told why, in dyno's own words.
             client::Error::Bridge {
-                status: Some(status @ 1..=9),
+                status: Some(status @ 1..=10),
                 ..
             } => return Self::silent(u8::try_from(status).unwrap_or(code::GENERAL)),
             client::Error::Bridge { ref name, status } => {
