@@ -1,13 +1,12 @@
 //! Apps: many dynos that one file describes and that are brought up together.
 //!
 //! ```text
-//!  dyno.toml ──▶ toml ────┐              ┌─▶ show        what a person reads
-//!                         ├─▶ App ─▶ plan ┤
-//!  compose.yaml ▶ compose ┘     ▲        └─▶ carry_out ─▶ arrival
-//!                               │
-//!            hostd: dynos, images, volumes
+//!  dyno.toml ─▶ toml ─▶ App ─▶ plan ─┬─▶ show        what a person reads
+//!                              ▲     └─▶ carry_out ─▶ arrival
+//!                              │
+//!           hostd: dynos, images, volumes
 //! ```
-//! Readers turn a text into an [`App`] and refuse all that they do not know, with
+//! The reader turns a text into an [`App`] and refuses all that it does not know, with
 //! its place. What is to be done follows from it and from what is there, as a pure
 //! function; only then is anything touched.
 

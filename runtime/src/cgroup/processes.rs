@@ -19,6 +19,11 @@ use super::{Cgroup, file};
 /// How often something is looked at that the kernel does not notify us of.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How often something is looked at that the kernel does notify us of. It puts off what
+/// follows upon another notification by 10 ms, and forgets it where the group is removed
+/// meanwhile (`cgroup_file_notify`, kernel/cgroup/cgroup.c).
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 impl Cgroup {
     /// Moves a process into every hierarchy of this cgroup.
     ///
@@ -360,7 +365,7 @@ fn wait_event(
         let mut fds = [PollFd::new(&events, PollFlags::PRI)];
         match poll(
             &mut fds,
-            Some(&Timespec::try_from(left).unwrap_or_default()),
+            Some(&Timespec::try_from(left.min(LOOK_AGAIN)).unwrap_or_default()),
         ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(failed("poll")(error.into())),

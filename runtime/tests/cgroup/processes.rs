@@ -42,6 +42,32 @@ fn a_frozen_group_stands_still_and_can_be_killed() {
     assert_eq!(busy.end().signal(), Some(9));
 }
 
+/// What is frozen says that it is not any more, and at once that it is empty: the
+/// kernel puts the second off by ten milliseconds, and forgets it where the group is
+/// removed meanwhile.
+#[test]
+fn whoever_waits_for_a_group_that_another_one_removes_is_not_forgotten() {
+    for _ in 0..10 {
+        let group = Group::new(json!({}));
+        let sleeper = group.run("sleep 60");
+        group.cgroup.freeze(LONG).unwrap();
+        let record = serde_json::to_string(group.cgroup.record()).unwrap();
+        let (told, hears) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            let again = Cgroup::open(serde_json::from_str(&record).unwrap()).unwrap();
+            told.send(()).unwrap();
+            again.wait_empty(Duration::from_secs(3600)).unwrap();
+            told.send(()).unwrap();
+        });
+        hears.recv().unwrap();
+        group.cgroup.kill().unwrap();
+        assert_eq!(sleeper.end().signal(), Some(9));
+        group.cgroup.remove(LONG).unwrap();
+        hears.recv_timeout(LONG).unwrap();
+        waits.join().unwrap();
+    }
+}
+
 #[test]
 fn a_signal_reaches_every_process_of_the_group() {
     let group = Group::new(json!({}));
