@@ -162,10 +162,12 @@ async fn connect(target: &Target) -> Result<TcpStream, ConnectError> {
     Err(failure)
 }
 
-/// A receiver that is gone is noticed, and what waits for one is bounded, tcp(7).
+/// A receiver that is gone is noticed, what waits for one is bounded, and a short entry
+/// does not wait until the one before it is acknowledged, tcp(7).
 fn bounded(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
     sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT)?;
+    sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
     Ok(())
