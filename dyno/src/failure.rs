@@ -227,9 +227,9 @@ impl From<client::Error> for Failure {
                     failure.hint("sudo hostd serve")
                 };
             }
-            // The other end has told why, in dyno's own words.
+            // The other end has told why, in dyno's own words; 1 may be any shell's.
             client::Error::Bridge {
-                status: Some(status @ 1..=10),
+                status: Some(status @ 2..=10),
                 ..
             } => return Self::silent(u8::try_from(status).unwrap_or(code::GENERAL)),
             client::Error::Bridge { ref name, status } => {

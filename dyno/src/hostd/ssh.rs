@@ -74,6 +74,13 @@ impl Ssh {
             .mode(0o700)
             .create(folder)
             .map_err(|error| Failure::io(format!("cannot make {}", folder.display()), &error))?;
+        // Somebody may have been faster: whose folder it is, his are the masters in it.
+        if is_private(folder) != Some(true) {
+            let failure = Failure::new(format!("{} is not ours alone", folder.display()));
+            return Err(failure
+                .hint("remove it, or set XDG_RUNTIME_DIR")
+                .with_code(code::NO_HOSTD));
+        }
         let check = [OsString::from("-O"), "check".into()];
         let there = [&check[..], &self.arguments("ControlMaster=no", "")].concat();
         if run(&there, Stdio::null()).await? == Some(0) {
@@ -153,13 +160,18 @@ fn control_folder() -> Option<PathBuf> {
     let text = folder.to_str()?;
     (text.len() + CONTROL_NAME <= SOCKET_PATH && !text.contains(['%', '"', ' ', '\\']))
         .then_some(())?;
-    match std::fs::symlink_metadata(&folder) {
+    is_private(&folder).unwrap_or(true).then_some(folder)
+}
+
+/// Whether this is a folder that only we can enter; none where nothing is there.
+fn is_private(folder: &Path) -> Option<bool> {
+    match std::fs::symlink_metadata(folder) {
         Ok(found) => {
-            let ours = found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0;
-            ours.then_some(folder)
+            let ours = found.uid() == rustix::process::geteuid().as_raw();
+            Some(found.is_dir() && ours && found.mode() & 0o077 == 0)
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(folder),
-        Err(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(_) => Some(false),
     }
 }
 
@@ -194,6 +206,22 @@ mod tests {
         let words = arguments("box", None);
         assert!(words.contains(&"ControlPath=none".to_owned()), "{words:?}");
         assert!(!words.iter().any(|word| word.starts_with("ControlMaster")));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_enter_or_lead_elsewhere_is_not_private() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("masters");
+        assert_eq!(is_private(&path), None);
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        assert_eq!(is_private(&path), Some(true));
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(is_private(&link), Some(false));
+        let open = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(&path, open).unwrap();
+        assert_eq!(is_private(&path), Some(false));
     }
 
     #[test]
