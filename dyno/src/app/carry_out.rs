@@ -11,6 +11,7 @@ use dyno_api::query::{CreateQuery, RemoveQuery, StopQuery};
 use dyno_api::volume::VolumeSpec;
 use tokio::time::Instant;
 
+use super::own_secret::OwnSecret;
 use super::plan::{self, Action, Plan, Step};
 use super::{App, arrival, order};
 use crate::command::run::{self, PullWhen};
@@ -36,6 +37,7 @@ impl CarryOut<'_> {
     pub(crate) async fn run(mut self) -> Result<(), Failure> {
         self.fetch().await?;
         self.make_volumes().await?;
+        self.set_secrets().await?;
         let going = self.steps(|action| action == Action::Remove);
         let names = going.map(|step| step.name.to_string()).collect();
         end_all(self.client, names).await?;
@@ -104,6 +106,15 @@ impl CarryOut<'_> {
                 live: false,
             };
             self.client.create_volume(&spec).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is told what a secret is, so also one that is there gets its value.
+    async fn set_secrets(&self) -> Result<(), Failure> {
+        for OwnSecret { name, value } in &self.app.secrets {
+            let value = value.clone().into();
+            self.client.set_secret(name.as_str(), value).await?;
         }
         Ok(())
     }

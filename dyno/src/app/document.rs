@@ -1,7 +1,7 @@
 //! What a file says, whatever its format: values with their places, and what is
 //! wrong with them. All that is wrong is told at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -10,6 +10,8 @@ use crate::failure::Failure;
 
 /// So many things that are wrong are told.
 const MAX_TOLD: usize = 50;
+/// So many are kept to choose from: each has the names of all tables that it is in.
+const MAX_KEPT: usize = 1000;
 
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +55,8 @@ pub(super) struct Problems {
     /// The file's name, as it was given.
     file: String,
     found: RefCell<Vec<(Place, String)>>,
+    /// Those that were not kept.
+    more: Cell<usize>,
 }
 
 impl Problems {
@@ -60,12 +64,17 @@ impl Problems {
         Self {
             file,
             found: RefCell::default(),
+            more: Cell::default(),
         }
     }
 
     /// Notes that something is wrong there.
     pub(super) fn note(&self, place: Place, what: impl Display) {
-        self.found.borrow_mut().push((place, what.to_string()));
+        let mut found = self.found.borrow_mut();
+        match found.len() < MAX_KEPT {
+            true => found.push((place, what.to_string())),
+            false => self.more.set(self.more.get() + 1),
+        }
     }
 
     /// What was made of the file, if nothing is wrong with it.
@@ -83,8 +92,9 @@ impl Problems {
             clean(&format!("{what} ({file}:{line}:{column})"))
         };
         let mut lines: Vec<String> = found.iter().take(MAX_TOLD).map(tell).collect();
-        if found.len() > MAX_TOLD {
-            lines.push(format!("and {} more", found.len() - MAX_TOLD));
+        let more = found.len() - lines.len() + self.more.get();
+        if more > 0 {
+            lines.push(format!("and {more} more"));
         }
         let message = match &lines[..] {
             [only] => only.clone(),
@@ -267,6 +277,11 @@ impl<'a> Fields<'a> {
     ) -> Vec<T> {
         let items = self.take(key).map(|item| item.items());
         items.iter().flatten().filter_map(read).collect()
+    }
+
+    /// Takes every key of which nothing is made.
+    pub(super) fn ignore(&mut self, which: impl Fn(&str) -> bool) {
+        self.left.retain(|key, _| !which(key));
     }
 
     /// Notes every key that was not taken.

@@ -83,7 +83,8 @@ pub(super) fn variables(
     environment::resolve(variables, |name| std::env::var(name).ok())
 }
 
-fn of_file(path: &Path) -> Result<Vec<Variable>, FileError> {
+/// What a file of `NAME=value` lines says.
+pub(super) fn of_file(path: &Path) -> Result<Vec<Variable>, FileError> {
     let text = read_text(path, MAX_BYTES)?;
     env::parse_file(&text).map_err(|source| FileError::Variables {
         path: path.display().to_string(),

@@ -1,26 +1,30 @@
 //! Apps: many dynos that one file describes and that are brought up together.
 //!
 //! ```text
-//!  dyno.toml ─▶ toml ─▶ App ─▶ plan ─┬─▶ show        what a person reads
-//!                              ▲     └─▶ carry_out ─▶ arrival
-//!                              │
-//!           hostd: dynos, images, volumes
+//!  dyno.toml ────▶ toml ───┬─▶ App ─▶ plan ─┬─▶ show        what a person reads
+//!  compose.yaml ─▶ compose ─┘            ▲   └─▶ carry_out ─▶ arrival
+//!                                        │
+//!            hostd: dynos, images, volumes, secrets
 //! ```
-//! The reader turns a text into an [`App`] and refuses all that it does not know, with
+//! A reader turns a text into an [`App`] and refuses all that it does not know, with
 //! its place. What is to be done follows from it and from what is there, as a pure
 //! function; only then is anything touched.
 
 mod arrival;
 mod carry_out;
+mod compose;
+mod count;
 mod document;
 mod file;
 mod files;
 mod order;
+mod own_secret;
 mod plan;
 mod show;
 mod toml;
 mod volumes;
 mod words;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,6 +33,7 @@ use dyno_api::dyno::{Dependency, DynoSpec, Until};
 use dyno_api::name::DynoName;
 
 use self::document::{Item, Place, Problems, clean};
+use self::own_secret::OwnSecret;
 use self::volumes::Volumes;
 use crate::failure::Failure;
 
@@ -37,8 +42,6 @@ pub(crate) use self::file::load;
 pub(crate) use self::plan::{Plan, There, plan};
 use self::volumes::Volume;
 
-/// Copies of one service.
-const MAX_COUNT: u32 = 100;
 /// Dynos of one app.
 const MAX_DYNOS: u32 = 1000;
 
@@ -51,6 +54,8 @@ pub(crate) struct App {
     services: Vec<Service>,
     /// Its volumes.
     pub(crate) volumes: Vec<Volume>,
+    /// Secrets that its file brings along.
+    pub(crate) secrets: Vec<OwnSecret>,
 }
 
 /// A process type of an app.
@@ -203,6 +208,7 @@ struct Draft {
     name: Option<DynoName>,
     services: Vec<Service>,
     volumes: Volumes,
+    secrets: Vec<OwnSecret>,
 }
 
 impl Draft {
@@ -271,6 +277,7 @@ impl Draft {
                 .filter_map(|index| services[index].take())
                 .collect(),
             volumes: self.volumes.into_list(),
+            secrets: self.secrets,
         })
     }
 }

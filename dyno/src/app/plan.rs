@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dyno_api::dyno::{Dyno, DynoSpec, Phase};
 use dyno_api::image::Image;
 use dyno_api::name::DynoName;
+use dyno_api::secret::SecretName;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub(crate) struct There {
     pub(crate) volumes: BTreeSet<DynoName>,
     /// Images.
     pub(crate) images: Vec<Image>,
+    /// Names of secrets, where the app brings any along.
+    pub(crate) secrets: BTreeSet<SecretName>,
 }
 
 /// What is to be done, in order.
@@ -31,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) app: DynoName,
     /// Volumes that are made.
     pub(crate) volumes: Vec<DynoName>,
+    /// Secrets that the app brings along and that are not there yet.
+    pub(crate) secrets: Vec<SecretName>,
     /// What becomes of each dyno: those that go, then the others in the order in which
     /// they are started.
     pub(crate) dynos: Vec<Step>,
@@ -140,9 +145,13 @@ pub(crate) fn plan(
         let used = all || mounted.contains(&volume.name);
         used && !volume.external && !there.volumes.contains(&volume.name)
     });
+    let secrets = app.secrets.iter().map(|secret| secret.name.clone());
     Ok(Plan {
         app: app.name.clone(),
         volumes: volumes.map(|volume| volume.name.clone()).collect(),
+        secrets: secrets
+            .filter(|name| !there.secrets.contains(name))
+            .collect(),
         dynos,
     })
 }

@@ -16,6 +16,9 @@ impl fmt::Display for Plan {
         for volume in &self.volumes {
             writeln!(f, "+ volume {volume}   create")?;
         }
+        for secret in &self.secrets {
+            writeln!(f, "+ secret {secret}   set")?;
+        }
         let names = self.dynos.iter().map(|step| step.name.as_str().len());
         let width = names.max().unwrap_or(0);
         for step in &self.dynos {

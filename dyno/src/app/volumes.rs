@@ -25,13 +25,15 @@ pub(crate) struct Volume {
 pub(super) struct Volumes {
     app: Option<DynoName>,
     declared: BTreeMap<String, Volume>,
+    /// Keys of those that were added, by their names on the host.
+    keys: BTreeMap<DynoName, String>,
 }
 
 impl Volumes {
     pub(super) fn new(app: DynoName) -> Self {
         Self {
             app: Some(app),
-            declared: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -64,9 +66,18 @@ impl Volumes {
         self.declared.insert(key.to_owned(), volume);
     }
 
-    /// Whether the file describes it.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.declared.contains_key(key)
+    /// One that a file describes in another way, whose key is not its name.
+    pub(super) fn add(&mut self, key: &str, volume: Volume, item: &Item<'_>) {
+        let name = volume.name.clone();
+        if let Some(other) = self.keys.insert(name.clone(), key.to_owned()) {
+            item.wrong(format_args!("it is {name} on the host, as {other} is"));
+        }
+        self.declared.insert(key.to_owned(), volume);
+    }
+
+    /// The one that the file describes, or names, by this key.
+    pub(super) fn get(&self, key: &str) -> Option<&Volume> {
+        self.declared.get(key)
     }
 
     /// The mount with the volume's name on the host.
@@ -80,7 +91,7 @@ impl Volumes {
             return Some(mount);
         };
         let key = name.as_str();
-        if !self.has(key) {
+        if self.get(key).is_none() {
             let volume = self.usual(key, item)?;
             self.declared.insert(key.to_owned(), volume);
         }
@@ -96,7 +107,8 @@ impl Volumes {
         self.declared.into_values().collect()
     }
 
-    fn usual(&self, key: &str, item: &Item<'_>) -> Option<Volume> {
+    /// What a name alone says: a volume of the app.
+    pub(super) fn usual(&self, key: &str, item: &Item<'_>) -> Option<Volume> {
         let name = format!("{}-{key}", self.app.as_ref()?);
         Some(Volume {
             name: item.take(name.parse())?,

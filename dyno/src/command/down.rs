@@ -11,7 +11,8 @@ use crate::failure::Failure;
 
 /// End and remove the dynos of an app; volumes stay
 ///
-/// Each is asked to end before those that it comes after.
+/// Each is asked to end before those that it comes after. Secrets whose values are in
+/// files beside a compose file go, too.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
     #[command(flatten)]
@@ -28,13 +29,23 @@ impl Down {
         let mut gone = app::bring_down(&client, &app.name).await?;
         let volumes = app.volumes.iter().filter(|volume| !volume.external);
         for volume in volumes.filter(|_| self.volumes) {
-            match client.remove_volume(volume.name.as_str(), false).await {
-                Ok(()) => gone.push(volume.name.to_string()),
-                Err(client::Error::Api(error)) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
+            let name = volume.name.as_str();
+            gone.extend(if_there(client.remove_volume(name, false).await, name)?);
+        }
+        for secret in &app.secrets {
+            let name = secret.name.as_str();
+            gone.extend(if_there(client.remove_secret(name, false).await, name)?);
         }
         context.output.names(&gone)?;
         Ok(0)
+    }
+}
+
+/// The name of what was removed, where it was there.
+fn if_there(removed: Result<(), client::Error>, name: &str) -> Result<Option<String>, Failure> {
+    match removed {
+        Ok(()) => Ok(Some(name.to_owned())),
+        Err(client::Error::Api(error)) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,5 +1,6 @@
 //! `dyno up`: bring up the dynos of an app.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,14 +37,18 @@ pub(crate) struct Up {
 /// Which app.
 #[derive(Debug, Args)]
 pub(super) struct FileArgs {
-    /// File that describes the app [default: dyno.toml here]
+    /// File that describes the app [default: dyno.toml or compose.yaml here]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 impl FileArgs {
     pub(super) fn load(&self) -> Result<App, Failure> {
-        app::load(self.file.as_deref())
+        let loaded = app::load(self.file.as_deref())?;
+        for note in loaded.notes {
+            eprintln!("note: {note}");
+        }
+        Ok(loaded.app)
     }
 }
 
@@ -83,7 +88,12 @@ pub(super) async fn look(client: &Client, app: &App) -> Result<There, Failure> {
             .map(|volume| volume.name)
             .collect(),
         images: client.images().await?,
+        secrets: BTreeSet::new(),
     };
+    if !app.secrets.is_empty() {
+        let secrets = client.secrets().await?.into_iter();
+        there.secrets = secrets.map(|secret| secret.name).collect();
+    }
     for dyno in &mut there.dynos {
         // Lists do not tell what files hold.
         let of_app = dyno

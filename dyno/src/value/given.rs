@@ -86,7 +86,8 @@ pub(crate) fn parse_config_file(text: &str) -> Result<ConfigFileFlag, GivenError
     })
 }
 
-fn parse_mode(text: &str) -> Result<u32, GivenError> {
+/// Permission bits, in octal.
+pub(crate) fn parse_mode(text: &str) -> Result<u32, GivenError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match u32::from_str_radix(text, 8) {
         Ok(mode) if digits && mode <= 0o777 => Ok(mode),
@@ -94,7 +95,8 @@ fn parse_mode(text: &str) -> Result<u32, GivenError> {
     }
 }
 
-fn parse_id(text: &str) -> Result<u32, GivenError> {
+/// A user's or a group's number inside.
+pub(crate) fn parse_id(text: &str) -> Result<u32, GivenError> {
     match text.parse::<u16>() {
         Ok(id) if !text.starts_with('+') => Ok(id.into()),
         _ => Err(GivenError::Id(text.to_owned())),

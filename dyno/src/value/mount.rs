@@ -73,7 +73,8 @@ pub(crate) fn parse_tmpfs(text: &str) -> Result<Mount, MountError> {
     Ok(Mount::Tmpfs { target, size_bytes })
 }
 
-fn target_path(target: &str) -> Result<String, MountError> {
+/// An absolute path inside a dyno.
+pub(crate) fn target_path(target: &str) -> Result<String, MountError> {
     let climbs = Path::new(target)
         .components()
         .any(|part| part == Component::ParentDir);

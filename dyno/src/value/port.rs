@@ -76,7 +76,8 @@ fn split_address(text: &str) -> Result<(Option<IpAddr>, &str), PortError> {
     }
 }
 
-fn port(text: &str) -> Result<u16, PortError> {
+/// The number of a port.
+pub(crate) fn port(text: &str) -> Result<u16, PortError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if port > 0 && digits => Ok(port),

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::app::toml;
+use crate::app::{compose, toml};
 
 fn app(text: &str) -> App {
     toml::read(text, "dyno.toml".to_owned(), std::path::Path::new("/w")).unwrap()
@@ -70,6 +70,28 @@ fn nothing_there_is_all_to_make_in_order_and_then_nothing_is_to_do() {
         (steps(&plan), plan.volumes),
         (expected.map(str::to_owned).to_vec(), vec![])
     );
+}
+
+#[test]
+fn a_secret_that_the_app_brings_along_is_set_where_it_is_not_there() {
+    let text = "name: shop\nsecrets: {db: {environment: DB}, old: {external: true}}\n\
+                services: {web: {image: host, secrets: [db, old]}}";
+    let own = |name: &str| (name == "DB").then(|| "s3cret".to_owned());
+    let folder = std::path::Path::new("/none");
+    let app = compose::read(text, "compose.yaml".to_owned(), folder, &own);
+    let app = app.unwrap().app;
+    let plan = planned(&app, &There::default());
+    assert_eq!(plan.secrets, ["shop-db".parse().unwrap()]);
+    let told = plan.to_string();
+    assert!(
+        told.starts_with("+ secret shop-db   set\n+ shop-web-1"),
+        "{told}"
+    );
+    let there = There {
+        secrets: ["shop-db".parse().unwrap()].into(),
+        ..There::default()
+    };
+    assert!(planned(&app, &there).secrets.is_empty());
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::path::Path;
 use dyno_api::dyno::{Limits, LogMode, LogOptions, Mount, NetMode, Security};
 use dyno_api::health::Health;
 
+use super::super::count::{self, positive};
 use super::super::document::{Expected, Fields, Item};
 use super::super::files;
 use super::super::volumes::Volumes;
 use super::super::words;
-use super::super::{MAX_COUNT, Service, ServiceAfter};
+use super::super::{Service, ServiceAfter};
 use crate::value::{
     after, check, device, duration, given, limit, mount, platform, port, restart, size, ulimit,
 };
@@ -79,7 +80,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
             until: dependency.until,
         })
     });
-    if let Some(count) = fields.read("count", |item| item.parsed(count)) {
+    if let Some(count) = fields.read("count", |item| item.parsed(count::copies)) {
         service.count = count;
     }
     fields.finish();
@@ -159,23 +160,3 @@ fn log_mode(item: &Item<'_>) -> Option<LogMode> {
         _ => Err(Expected("block or drop")),
     })
 }
-
-fn positive(text: &str) -> Result<u32, Expected> {
-    match text.parse() {
-        Ok(number @ 1..) => Ok(number),
-        _ => Err(Expected("a number from 1 on")),
-    }
-}
-
-/// How many copies of a service run.
-pub(in super::super) fn count(text: &str) -> Result<u32, CountError> {
-    match text.parse() {
-        Ok(count) if count <= MAX_COUNT => Ok(count),
-        _ => Err(CountError),
-    }
-}
-
-/// Why a text is no number of copies.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("a number of copies is expected, from 0 to {MAX_COUNT}")]
-pub(in super::super) struct CountError;
