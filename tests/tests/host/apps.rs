@@ -1,5 +1,7 @@
 //! Apps: dynos that one file describes and that are brought up together.
 
+mod compose;
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -15,10 +17,14 @@ struct App<'a> {
 
 impl<'a> App<'a> {
     fn new(host: &'a Host, text: &str) -> Self {
+        Self::of_file(host, "dyno.toml", text)
+    }
+
+    fn of_file(host: &'a Host, name: &str, text: &str) -> Self {
         let folder = host.path().join("app");
         std::fs::create_dir(&folder).unwrap();
         let app = Self { host, folder };
-        app.write("dyno.toml", text);
+        app.write(name, text);
         app
     }
 
