@@ -6,7 +6,7 @@ use oci_spec::runtime::{
 
 use super::Error;
 use super::abi::{Abi, MULTIPLEXERS, Multiplexer};
-use super::syscalls::{SYSCALLS, is_foreign, numbers, row};
+use super::syscalls::{SYSCALLS, is_foreign, last, numbers, row};
 
 /// What happens to a system call. Actions are `SECCOMP_RET_*` with their data.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,7 +59,7 @@ pub(super) struct Table {
     /// From 0 to the last number that it has.
     pub(super) verdicts: Vec<Verdict>,
     /// For every number above.
-    pub(super) newer: u32,
+    pub(super) newer: Verdict,
 }
 
 /// What the rules say of one name.
@@ -99,7 +99,7 @@ impl Policy {
                 .into_iter()
                 .map(|verdict| verdict.map(&change))
                 .collect(),
-            newer: change(table.newer),
+            newer: table.newer.map(&change),
         });
         Self {
             tables: tables.collect(),
@@ -172,8 +172,8 @@ impl Rules {
         } else {
             self.default
         };
-        let last = numbers(abi).map(|(number, _)| number).max().unwrap_or(0);
-        let mut verdicts = vec![Verdict::Always(newer); last + 1];
+        let newer = Verdict::Always(newer);
+        let mut verdicts = vec![newer.clone(); last(abi) + 1];
         for (number, row) in numbers(abi) {
             verdicts[number] = self.verdict(row, abi);
         }

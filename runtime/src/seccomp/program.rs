@@ -6,7 +6,8 @@
 //!                  i386   ▸ tree of i386, or kill the process
 //!                  else   ▸ kill the process
 //!  tree            number ≥ pivot ? right : left, over runs of equal verdicts
-//!  leaf            ret action, or the cases with their conditions
+//!  leaf            ret action, or the cases with their conditions; shared by
+//!                  those within reach
 //! ```
 //!
 //! A call costs about eight instructions to find, and nothing at all where its
@@ -57,36 +58,23 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 
 /// The whole program.
 pub(super) fn assemble(policy: &Policy) -> Result<Vec<sock_filter>, Error> {
-    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
-    let open = |abi, closed, out: &mut Reversed| {
-        let table = policy.tables.iter().find(|table| table.abi == abi);
-        match table {
-            Some(table) => search(table, out),
-            None => out.push(statement(RETURN, closed)),
-        }
+    let kill = &Verdict::Always(libc::SECCOMP_RET_KILL_PROCESS);
+    let no_such_call = &Verdict::Always(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned());
+    let mut out = Reversed {
+        program: Vec::with_capacity(USUAL),
+        leaves: Vec::new(),
     };
-    let mut out = Reversed(Vec::with_capacity(USUAL));
-    out.either(
-        (JUMP_EQ, ARCH_X86_64),
-        |out| {
-            let x32 = |out: &mut Reversed| open(Abi::X32, no_such_call, out);
-            let native =
-                |out: &mut Reversed| open(Abi::X86_64, libc::SECCOMP_RET_KILL_PROCESS, out);
-            out.either((JUMP_GE, X32_BIT), x32, native);
-            out.push(statement(LOAD, NUMBER));
-        },
-        |out| {
-            let i386 = |out: &mut Reversed| {
-                open(Abi::I386, libc::SECCOMP_RET_KILL_PROCESS, out);
-                out.push(statement(LOAD, NUMBER));
-            };
-            let stranger =
-                |out: &mut Reversed| out.push(statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
-            out.either((JUMP_EQ, ARCH_I386), i386, stranger);
-        },
-    );
-    out.push(statement(LOAD, ARCHITECTURE));
-    let Reversed(mut program) = out;
+    let i386 = out.table(policy, Abi::I386, kill);
+    let i386 = out.then(statement(LOAD, NUMBER), i386);
+    let stranger = out.leaf(kill);
+    let others = out.either((JUMP_EQ, ARCH_I386), i386, stranger);
+    let x32 = out.table(policy, Abi::X32, no_such_call);
+    let native = out.table(policy, Abi::X86_64, kill);
+    let ours = out.either((JUMP_GE, X32_BIT), x32, native);
+    let ours = out.then(statement(LOAD, NUMBER), ours);
+    let begin = out.either((JUMP_EQ, ARCH_X86_64), ours, others);
+    out.then(statement(LOAD, ARCHITECTURE), begin);
+    let mut program = out.program;
     if program.len() > LONGEST {
         return Err(Error::TooLong {
             instructions: program.len(),
@@ -96,73 +84,114 @@ pub(super) fn assemble(policy: &Policy) -> Result<Vec<sock_filter>, Error> {
     Ok(program)
 }
 
+/// A place in a reversed program.
+type Place = usize;
+
 /// A program from its end to its beginning: jumps lead forward, so where they lead
 /// is there before they are.
-struct Reversed(Vec<sock_filter>);
+struct Reversed<'a> {
+    program: Vec<sock_filter>,
+    /// Where each verdict was last given. The kernel checks, translates and compiles
+    /// every instruction at every start: one that is there already is taken again.
+    leaves: Vec<(&'a Verdict, Place)>,
+}
 
-impl Reversed {
-    fn push(&mut self, instruction: sock_filter) {
-        self.0.push(instruction);
+impl<'a> Reversed<'a> {
+    fn push(&mut self, instruction: sock_filter) -> Place {
+        self.program.push(instruction);
+        self.program.len() - 1
+    }
+
+    /// How many instructions the next one would have to jump over.
+    fn over(&self, target: Place) -> usize {
+        self.program.len() - 1 - target
+    }
+
+    /// An instruction that `next` comes after.
+    fn then(&mut self, instruction: sock_filter, next: Place) -> Place {
+        if self.over(next) > 0 {
+            self.jump(next);
+        }
+        self.push(instruction)
+    }
+
+    fn jump(&mut self, target: Place) -> Place {
+        let over = u32::try_from(self.over(target)).unwrap_or(u32::MAX);
+        self.push(statement(JUMP, over))
     }
 
     /// One of two ways on.
-    fn either(
-        &mut self,
-        (code, k): (u16, u32),
-        holds: impl FnOnce(&mut Self),
-        fails: impl FnOnce(&mut Self),
-    ) {
-        holds(self);
-        let before = self.0.len();
-        fails(self);
-        let over = self.0.len() - before;
-        match u8::try_from(over) {
-            Ok(over) => self.push(branch(code, k, over, 0)),
-            // Too far for a conditional jump.
-            Err(_) => {
-                let over = u32::try_from(over).unwrap_or(u32::MAX);
-                self.push(statement(JUMP, over));
-                self.push(branch(code, k, 0, 1));
+    fn either(&mut self, (code, k): (u16, u32), mut holds: Place, mut fails: Place) -> Place {
+        // A conditional jump reaches this far; the other may yet need one more.
+        const REACH: usize = u8::MAX as usize - 1;
+        for target in [&mut holds, &mut fails] {
+            if self.over(*target) > REACH {
+                *target = self.jump(*target);
             }
         }
+        let over = |target| u8::try_from(self.over(target)).unwrap_or(u8::MAX);
+        let instruction = branch(code, k, over(holds), over(fails));
+        self.push(instruction)
+    }
+
+    /// The verdicts of an ABI, or `closed` for all of it.
+    fn table(&mut self, policy: &'a Policy, abi: Abi, closed: &'a Verdict) -> Place {
+        match policy.tables.iter().find(|table| table.abi == abi) {
+            Some(table) => search(table, self),
+            None => self.leaf(closed),
+        }
+    }
+
+    /// Gives a verdict.
+    fn leaf(&mut self, verdict: &'a Verdict) -> Place {
+        // So far that there is room for what jumps to it from a little above.
+        const NEAR: usize = 192;
+        let known = self.leaves.iter().position(|(known, _)| *known == verdict);
+        if let Some(index) = known {
+            let (_, place) = self.leaves[index];
+            if self.over(place) <= NEAR {
+                return place;
+            }
+            self.leaves.swap_remove(index);
+        }
+        let place = match verdict {
+            Verdict::Always(action) => self.push(statement(RETURN, *action)),
+            Verdict::ByArguments(cases, otherwise) => {
+                self.push(statement(RETURN, *otherwise));
+                for cases in cases.iter().rev() {
+                    self.program.extend(case(cases).into_iter().rev());
+                }
+                self.program.len() - 1
+            }
+        };
+        self.leaves.push((verdict, place));
+        place
     }
 }
 
 /// Finds the verdict for the number that is loaded.
-fn search(table: &Table, out: &mut Reversed) {
-    let newer = Verdict::Always(table.newer);
+fn search<'a>(table: &'a Table, out: &mut Reversed<'a>) -> Place {
     let base = if table.abi == Abi::X32 { X32_BIT } else { 0 };
     // The first numbers of runs with the same verdict.
     let mut runs: Vec<(u32, &Verdict)> = Vec::new();
     let numbers = base..;
-    for (number, verdict) in numbers.zip(table.verdicts.iter().chain([&newer])) {
+    for (number, verdict) in numbers.zip(table.verdicts.iter().chain([&table.newer])) {
         if runs.last().is_none_or(|(_, last)| *last != verdict) {
             runs.push((number, verdict));
         }
     }
-    tree(&runs, out);
+    tree(&runs, out)
 }
 
-fn tree(runs: &[(u32, &Verdict)], out: &mut Reversed) {
+fn tree<'a>(runs: &[(u32, &'a Verdict)], out: &mut Reversed<'a>) -> Place {
     let [(_, verdict)] = runs else {
         let (left, right) = runs.split_at(runs.len() / 2);
         let pivot = right.first().map_or(0, |(number, _)| *number);
-        out.either(
-            (JUMP_GE, pivot),
-            |out| tree(right, out),
-            |out| tree(left, out),
-        );
-        return;
+        let holds = tree(right, out);
+        let fails = tree(left, out);
+        return out.either((JUMP_GE, pivot), holds, fails);
     };
-    match verdict {
-        Verdict::Always(action) => out.push(statement(RETURN, *action)),
-        Verdict::ByArguments(cases, otherwise) => {
-            out.push(statement(RETURN, *otherwise));
-            for cases in cases.iter().rev() {
-                out.0.extend(case(cases).into_iter().rev());
-            }
-        }
-    }
+    out.leaf(verdict)
 }
 
 /// Where a conditional jump goes.

@@ -206,7 +206,8 @@ struct Oci {
 impl Oci {
     fn new(program: String, options: &[&str], root: &Root) -> Result<Self> {
         let name = Path::new(&program).file_name().context("no program")?;
-        let state = text(&root.folder().join(name))?;
+        // Below /run, as by everybody's default: in memory.
+        let state = text(&Path::new("/run/bench").join(name))?;
         let mut words = vec![program, "--root".into(), state];
         words.extend(options.iter().map(ToString::to_string));
         let bundle = text(&root.bundle_folder())?;
@@ -241,7 +242,7 @@ struct Podman {
 impl Podman {
     fn new(root: &Root) -> Result<Self> {
         let store = text(&root.folder().join("podman"))?;
-        let own = ["podman", "--root", &store, "--runroot", "/run/podman-bench"];
+        let own = ["podman", "--root", &store, "--runroot", "/run/bench/podman"];
         let rest = [
             "--tmpdir=/run/podman-tmp",
             "--storage-driver=overlay",
