@@ -10,26 +10,13 @@ use dyno_tests::until;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use crate::rig::{assert_nothing_left, get, stderr};
+use crate::rig::{Ends, assert_nothing_left, processes, stderr};
 
 const SERVE: &str = "echo page > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
 const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done";
 
 fn pid(value: &Value) -> Pid {
     Pid::from_raw(i32::try_from(value.as_i64().unwrap()).unwrap()).unwrap()
-}
-
-/// Each dyno's own process and its monitor.
-fn processes(host: &Host) -> BTreeMap<String, (Value, Value)> {
-    let dynos = get(host, "/v1/dynos").remove(0);
-    let dynos = dynos.as_array().unwrap().iter();
-    dynos
-        .map(|dyno| {
-            let status = &dyno["status"];
-            let both = (status["pid"].clone(), status["monitor_pid"].clone());
-            (dyno["name"].as_str().unwrap().to_owned(), both)
-        })
-        .collect()
 }
 
 #[test]
@@ -69,15 +56,6 @@ fn an_upgrade_of_hostd_fails_no_request_to_a_dyno() {
     let logs = host.ok(&["logs", "counter"]);
     let lines: Vec<usize> = logs.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(lines, (1..=lines.len()).collect::<Vec<_>>());
-}
-
-/// Ends the load also where the test fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Ends hostd as systemd does, in the middle of a followed log and an exec,

@@ -1,9 +1,10 @@
 //! What these tests ask of a host besides `dyno`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dyno_tests::host::Host;
 use serde_json::Value;
@@ -94,4 +95,26 @@ pub(crate) fn assert_nothing_left(host: &Host) {
 /// Standard error, for messages of assertions.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Each dyno's own process and its monitor.
+pub(crate) fn processes(host: &Host) -> BTreeMap<String, (Value, Value)> {
+    let dynos = get(host, "/v1/dynos").remove(0);
+    let dynos = dynos.as_array().unwrap().iter();
+    dynos
+        .map(|dyno| {
+            let status = &dyno["status"];
+            let both = (status["pid"].clone(), status["monitor_pid"].clone());
+            (dyno["name"].as_str().unwrap().to_owned(), both)
+        })
+        .collect()
+}
+
+/// Ends the load also where the test fails.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
