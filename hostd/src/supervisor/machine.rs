@@ -277,6 +277,9 @@ pub fn recover(evidence: Evidence, traits: Traits) -> Recovery {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -91,6 +91,13 @@ impl Supervisor {
         if let Err(left) = self.clean_up().await {
             tracing::error!(dyno = %self.record.id, error = %left, "not everything of a failed dyno was taken down");
         }
+        // What is cleaned up with its end is not recorded then; this one is still there,
+        // and would be started by the next hostd, long after its client was told no.
+        if self.record.spec.rm
+            && let Err(error) = self.save().await
+        {
+            tracing::warn!(dyno = %self.record.id, %error, "the failure is not recorded");
+        }
         if again {
             tracing::warn!(dyno = %self.record.id, %error, "it could not be started and is tried again");
             self.state = State::Waiting;
