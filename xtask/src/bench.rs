@@ -11,14 +11,17 @@
 //! round, each timed from spawn to wait by the same code. What is compared with
 //! what, and why, is in docs/benchmarks.md.
 
+mod api;
+mod containerd;
 mod contest;
 mod crowd;
+mod daemon;
 mod floor;
 mod host;
-mod latency;
 mod leftovers;
 mod peak;
 mod peers;
+mod processes;
 mod root;
 mod runner;
 mod stage;
@@ -45,7 +48,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Leave this contestant out: dyno, dyno-runtime, runc, crun or podman
+    /// Leave this contestant out: dyno, dyno-runtime, runc, crun, podman or containerd
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
 

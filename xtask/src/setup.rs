@@ -56,6 +56,7 @@ const FOR_TEST: &[(&str, &str)] = &[
 const FOR_BENCH: &[(&str, &str)] = &[
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("conmon", "conmon"),
+    ("containerd", "containerd"),
     ("iptables", "iptables"),
     ("podman", "podman"),
     ("wrk", "wrk"),

@@ -1,5 +1,7 @@
 //! A hostd for the bench, with the image imported and unpacked.
 
+use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::latency::call;
+use super::api::call;
 use super::root::Root;
 use super::runner::Commands;
 use super::stage::done;
@@ -22,26 +24,17 @@ pub(super) const IMAGE: &str = "localhost/bench";
 /// A running hostd, killed at the end; its namespace's end takes the rest.
 pub(super) struct Host {
     child: Child,
+    hostd: PathBuf,
     dyno: String,
     socket: PathBuf,
+    folder: PathBuf,
 }
 
 impl Host {
     /// Starts hostd with its state under the bench's folder and imports the image.
     pub(super) fn start(programs: &Path, root: &Root) -> Result<Self> {
-        let run_dir = Path::new(RUN_DIR);
-        let log = std::fs::File::create(root.folder().join("hostd.log"))?;
-        let child = Command::new(programs.join("hostd"))
-            .arg("serve")
-            .arg("--run-dir")
-            .arg(run_dir)
-            .arg("--state-dir")
-            .arg(root.folder().join("dyno"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot start hostd")?;
+        let (hostd, folder) = (programs.join("hostd"), root.folder().to_owned());
+        let child = serve(&hostd, &folder)?;
         let dyno = programs
             .join("dyno")
             .to_str()
@@ -49,10 +42,14 @@ impl Host {
             .to_owned();
         let mut host = Self {
             child,
+            hostd,
             dyno,
-            socket: run_dir.join("hostd.sock"),
+            socket: Path::new(RUN_DIR).join("hostd.sock"),
+            folder,
         };
-        host.await_socket(&root.folder().join("hostd.log"))?;
+        host.until("it listens", |host| {
+            UnixStream::connect(&host.socket).is_ok()
+        })?;
         let import = host.command(&["import", &root.archive().to_string_lossy(), IMAGE]);
         let (program, arguments) = import.split_first().context("an empty command")?;
         done(Command::new(program).args(arguments))?;
@@ -78,7 +75,7 @@ impl Host {
             .join("dynos")
             .join(id)
             .join("config.json");
-        let config: Value = serde_json::from_reader(std::fs::File::open(config)?)?;
+        let config: Value = serde_json::from_reader(File::open(config)?)?;
         let path = format!("/v1/dynos/{id}?force=true");
         call(&self.socket, "DELETE", &path, &Value::Null)?;
         Ok(config["linux"]["seccomp"].clone())
@@ -113,19 +110,49 @@ impl Host {
             .collect()
     }
 
-    fn await_socket(&mut self, log: &Path) -> Result<()> {
+    /// Kills hostd, starts it again, and waits until it can be given work; how long
+    /// all of that took.
+    pub(super) fn kill_and_restart(&mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = serve(&self.hostd, &self.folder)?;
+        self.until("it is ready", |host| {
+            call(&host.socket, "GET", "/readyz", &Value::Null).is_ok()
+        })?;
+        Ok(begin.elapsed())
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
+        let log = || std::fs::read_to_string(self.folder.join("hostd.log"));
         let deadline = Instant::now() + DEADLINE;
-        while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+        while !is_so(self) {
             if let Some(status) = self.child.try_wait()? {
-                bail!("hostd ended: {status}: {}", std::fs::read_to_string(log)?);
+                bail!("hostd ended: {status}: {}", log()?);
             }
             if Instant::now() > deadline {
-                bail!("hostd does not listen: {}", std::fs::read_to_string(log)?);
+                bail!("hostd, until {what}: {}", log()?);
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
+}
+
+/// Executes hostd with its state below `folder`.
+fn serve(hostd: &Path, folder: &Path) -> Result<Child> {
+    let log = folder.join("hostd.log");
+    let log = File::options().append(true).create(true).open(log)?;
+    Command::new(hostd)
+        .arg("serve")
+        .args(["--run-dir", RUN_DIR])
+        .arg("--state-dir")
+        .arg(folder.join("dyno"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start hostd")
 }
 
 impl Drop for Host {

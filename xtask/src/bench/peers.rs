@@ -15,6 +15,8 @@ use super::runner::Commands;
 const NAME: &str = "bench";
 /// Podman's name of the image.
 const IMAGE: &str = "localhost/bench";
+/// Given because Podman's defaults may be above a machine's.
+const LIMITS: [&str; 2] = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
 /// Podman's name of the large image.
 const TREE: &str = "localhost/bench-tree";
 
@@ -52,6 +54,11 @@ impl<'a> Peers<'a> {
         all.extend([self.bundle(), self.without_network(), self.with_network()]);
         all.push(self.import()?);
         Ok(all)
+    }
+
+    /// Podman's container in the background.
+    pub(super) fn background(&self) -> Background {
+        self.podman.background()
     }
 
     /// Our runtime's `run`, to be completed by a container's name.
@@ -189,6 +196,16 @@ impl<'a> Peers<'a> {
     }
 }
 
+/// A container in the background, as somebody else makes one.
+pub(super) struct Background {
+    pub(super) shown: &'static str,
+    pub(super) start: Vec<String>,
+    /// What is done after it was timed.
+    pub(super) remove: Commands,
+    /// So much faster ours shall be.
+    pub(super) faster_by: Option<f64>,
+}
+
 /// Debian's crun refuses a hybrid hierarchy.
 fn over_v2(contestant: Contestant) -> Contestant {
     Contestant {
@@ -256,14 +273,27 @@ impl Podman {
         })
     }
 
-    /// The limits are given because Podman's defaults may be above a machine's.
     fn run(&self, shown: &'static str, network: &[&str]) -> Contestant {
-        let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
-        let arguments = [&["run", "--rm"], network, &limits, &[IMAGE, "/bin/true"]].concat();
+        let arguments = [&["run", "--rm"], network, &LIMITS, &[IMAGE, "/bin/true"]].concat();
         let import = with(&self.words, &["import", "--quiet", &self.archive, IMAGE]);
         Contestant {
             set_up: vec![import],
             ..Contestant::new("podman", shown, vec![with(&self.words, &arguments)])
+        }
+    }
+
+    /// Its image is there once [`Self::run`] was set up.
+    fn background(&self) -> Background {
+        let run = [
+            &["run", "-d", "--name", NAME],
+            &LIMITS[..],
+            &[IMAGE, "/bin/sleep", "60"],
+        ];
+        Background {
+            shown: "podman run -d, with its bridge",
+            start: with(&self.words, &run.concat()),
+            remove: vec![with(&self.words, &["rm", "--force", "--time", "0", NAME])],
+            faster_by: Some(12.0),
         }
     }
 

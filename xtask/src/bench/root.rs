@@ -161,7 +161,8 @@ impl Drop for Root {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file that everybody may read.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path)?;
     std::io::Write::write_all(&mut file, bytes)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o644))?;

@@ -6,13 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::containerd::Containerd;
 use super::contest::Contestant;
 use super::host::Host;
 use super::leftovers::Leftovers;
 use super::peers::Peers;
 use super::root::Root;
 use super::runner::Runner;
-use super::{Bench, crowd, latency, peak, table};
+use super::{Bench, crowd, daemon, peak, table};
 use crate::nested;
 
 /// The packages of our programs.
@@ -98,7 +99,7 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
     done(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     let root = Root::make()?;
     let takes_part = |name: &str| !bench.without.iter().any(|out| out == name);
-    let host = if takes_part("dyno") {
+    let mut host = if takes_part("dyno") {
         let host = Host::start(programs, &root)?;
         let file = bench
             .host_file
@@ -147,9 +148,15 @@ pub(super) fn perform(bench: &Bench) -> Result<()> {
     if takes_part("dyno-runtime") {
         table::print_starts(&crowd::starts(&peers.run_unnamed())?);
     }
-    if let Some(host) = &host {
-        table::print_memory(crowd::memory(host)?);
-        table::print_latency(&latency::measure(host, bench.rounds)?);
+    let mut background = Vec::new();
+    if takes_part("podman") {
+        background.push(peers.background());
+    }
+    let containerd = takes_part("containerd").then(|| Containerd::start(&root));
+    let containerd = containerd.transpose()?;
+    background.extend(containerd.as_ref().map(Containerd::background));
+    if let Some(host) = &mut host {
+        daemon::measure(host, &background, bench.rounds)?;
     }
     if let Some(file) = &bench.json {
         table::write_json(file, &results)?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::contest::{Comparison, Contestant, Limit};
 use super::crowd::{CROWD, Starts};
+use super::daemon::Figure;
 use super::statistics::Samples;
 
 /// One table: each contestant's times, and ours as a share of each peer's.
@@ -94,33 +95,22 @@ pub(super) fn print_starts(starts: &Starts) {
     );
 }
 
-/// What a dyno's monitor takes while it waits.
-pub(super) fn print_memory(share: u64) {
-    println!("\na monitor's share of the memory, with {CROWD} dynos");
-    println!(
-        "  {:<44} {:>5} KiB  target 512 KiB {}",
-        "proportional set size",
-        share / 1024,
-        met(share <= 512 * 1024)
-    );
-}
-
 fn met(is_met: bool) -> &'static str {
     if is_met { "met" } else { "missed" }
 }
 
-/// Our own figures that no peer has.
-pub(super) fn print_latency(latency: &[(&'static str, Samples)]) {
-    println!("\nfrom the API's request to the running dyno");
-    for (net, samples) in latency {
-        println!(
-            "  {:<44} {:>9} {:>9} {:>9}",
-            format!("POST /v1/dynos?start=true, net {net}"),
-            milliseconds(samples.median()),
-            milliseconds(samples.percentile(10)),
-            milliseconds(samples.percentile(90)),
-        );
-    }
+/// One figure, with its target.
+pub(super) fn print_figure(figure: &Figure) {
+    let Figure {
+        what,
+        value,
+        target,
+    } = figure;
+    let target = target.as_ref().map(|(target, is_met)| {
+        let met = met(*is_met);
+        format!("  target {target} {met}")
+    });
+    println!("  {what:<60} {value}{}", target.unwrap_or_default());
 }
 
 /// Every sample, in seconds.
