@@ -256,6 +256,28 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Processes and threads (`pids.max`); 4096 when absent.
     pub pids: Option<u32>,
+    /// Reading and writing of the disk that the host's state is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoLimits>,
+}
+
+/// What a dyno may have of a disk each second (`io.max`); without limit what is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IoLimits {
+    /// Bytes read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
+    /// Bytes written. Where the kernel limits by cgroup v1, of what is written past
+    /// the page cache only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bytes: Option<u64>,
+    /// Reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_ops: Option<u64>,
+    /// Writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_ops: Option<u64>,
 }
 
 /// Soft and hard value of one resource limit; `u64::MAX` is unlimited.

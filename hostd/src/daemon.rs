@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_api::error::ApiError;
 use dyno_api::token::Endpoint;
@@ -18,6 +18,7 @@ use dyno_netns::{Config, choose_subnets};
 use dyno_runtime::{cgroup, own_file};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -297,17 +298,27 @@ fn make_folders(paths: &Paths) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// How long a process that a killed hostd was just starting may keep its locks: it has
+/// them until it executes its program.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
 /// One hostd for each of the two folders, whatever the other one is; the
-/// locks go with the process.
+/// locks go with the process, and with those that it was about to start.
 pub(crate) fn lock(paths: &Paths) -> Result<[File; 2], DaemonError> {
     let state = File::open(&paths.state_dir).map_err(failed("open", &paths.state_dir))?;
     let path = paths.lock();
     let run = File::create(&path).map_err(failed("make", &path))?;
+    let deadline = Instant::now() + AFTERMATH;
     for (file, folder) in [(&state, &paths.state_dir), (&run, &paths.run_dir)] {
-        flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => DaemonError::Locked(folder.clone()),
-            other => failed("lock", folder)(other.into()),
-        })?;
+        while let Err(error) = flock(file, FlockOperation::NonBlockingLockExclusive) {
+            match error {
+                Errno::WOULDBLOCK if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Errno::WOULDBLOCK => return Err(DaemonError::Locked(folder.clone())),
+                other => return Err(failed("lock", folder)(other.into())),
+            }
+        }
     }
     Ok([state, run])
 }
@@ -318,7 +329,7 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let runtime = runtime.map_err(failed("open", &binaries.runtime))?;
     let mut identity = identity::load_or_create(&paths)?;
     let boot = identity::boot_id().map_err(failed("read", Path::new("boot_id")))?;
-    let facts = HostFacts::read().map_err(failed("read", Path::new("/proc")))?;
+    let facts = HostFacts::read(&paths.state_dir).map_err(failed("read", Path::new("/proc")))?;
     let pool = UidPool::claim(Path::new(uids::CLAIMS), &identity, &paths.state_dir, &boot)?;
     let layout = cgroup::detect()?;
     // Monitors inherit it. To move each of them would cost 12 ms per start:
@@ -398,4 +409,31 @@ pub(crate) fn network_config(
         subnet6,
         name: network::DEFAULT.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a process holds it that a killed hostd was about to start.
+    #[test]
+    fn a_lock_that_is_given_up_in_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            state_dir: folder.path().join("state"),
+            run_dir: folder.path().join("run"),
+        };
+        make_folders(&paths).unwrap();
+        let held = lock(&paths).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                drop(held);
+            });
+            let held = lock(&paths).unwrap();
+            let refused = lock(&paths).unwrap_err();
+            assert!(matches!(refused, DaemonError::Locked(state) if state == paths.state_dir));
+            drop(held);
+        });
+    }
 }

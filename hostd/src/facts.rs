@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -24,14 +25,59 @@ pub struct HostFacts {
     pub kernel: String,
     /// Whether the kernel speaks IPv6.
     pub ipv6: bool,
+    /// The disk that the state is on, where it is on one.
+    pub disk: Option<Disk>,
+}
+
+/// A block device as a whole, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Its driver.
+    pub major: u32,
+    /// Which of the driver's.
+    pub minor: u32,
+}
+
+impl Disk {
+    /// The disk that a file is on: of a partition the whole, as `io.max` takes no other.
+    /// None where the file system is on none, or on several.
+    ///
+    /// # Errors
+    /// When the file or sysfs cannot be read.
+    pub fn of(file: &Path) -> io::Result<Option<Self>> {
+        let number = rustix::fs::stat(file)?.st_dev;
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        let device = Path::new("/sys/dev/block").join(format!("{major}:{minor}"));
+        if !device.try_exists()? {
+            return Ok(None);
+        }
+        if !device.join("partition").try_exists()? {
+            return Ok(Some(Self { major, minor }));
+        }
+        // A link into the whole disk's folder.
+        let whole = device.canonicalize()?;
+        let whole = whole
+            .parent()
+            .map_or_else(PathBuf::new, |disk| disk.join("dev"));
+        Ok(Self::parse(&fs::read_to_string(whole)?))
+    }
+
+    /// As in sysfs, `254:0`.
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
+    }
 }
 
 impl HostFacts {
-    /// Reads them.
+    /// Reads them; `state` is the folder of what lasts.
     ///
     /// # Errors
-    /// When procfs cannot be read.
-    pub fn read() -> io::Result<Self> {
+    /// When procfs cannot be read, or sysfs.
+    pub fn read(state: &Path) -> io::Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
         let memory_bytes = parse_memory_total(&meminfo).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal")
@@ -46,6 +92,7 @@ impl HostFacts {
             platform: format!("linux/{}", architecture()),
             kernel: uname.release().to_string_lossy().into_owned(),
             ipv6: fs::exists("/proc/sys/net/ipv6")?,
+            disk: Disk::of(state)?,
         })
     }
 }

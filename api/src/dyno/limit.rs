@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Limits;
+use super::{IoLimits, Limits};
 
 /// Other limits for a dyno, `POST /v1/dynos/{dyno}/limit`: what is absent stays, and
 /// 0 is no limit (of processes: the default).
@@ -16,6 +16,8 @@ pub struct LimitRequest {
     pub cpu_millis: Option<u32>,
     /// Processes and threads.
     pub pids: Option<u32>,
+    /// Reading and writing, each by itself.
+    pub io: Option<IoLimits>,
 }
 
 impl LimitRequest {
@@ -32,6 +34,20 @@ impl LimitRequest {
             memory_bytes: one(self.memory_bytes, limits.memory_bytes),
             cpu_millis: one(self.cpu_millis, limits.cpu_millis),
             pids: one(self.pids, limits.pids),
+            // Once there were any, they are told to the kernel each time: those that are
+            // gone as well.
+            io: match self.io {
+                None => limits.io,
+                Some(asked) => {
+                    let before = limits.io.unwrap_or_default();
+                    Some(IoLimits {
+                        read_bytes: one(asked.read_bytes, before.read_bytes),
+                        write_bytes: one(asked.write_bytes, before.write_bytes),
+                        read_ops: one(asked.read_ops, before.read_ops),
+                        write_ops: one(asked.write_ops, before.write_ops),
+                    })
+                }
+            },
         }
     }
 }
@@ -46,16 +62,31 @@ mod tests {
             memory_bytes: Some(64 << 20),
             cpu_millis: Some(500),
             pids: None,
+            io: Some(IoLimits {
+                read_bytes: Some(1 << 20),
+                write_bytes: Some(2 << 20),
+                ..IoLimits::default()
+            }),
         };
         let request = LimitRequest {
             memory_bytes: Some(0),
             cpu_millis: None,
             pids: Some(7),
+            io: Some(IoLimits {
+                read_bytes: Some(0),
+                write_ops: Some(50),
+                ..IoLimits::default()
+            }),
         };
         let after = Limits {
             memory_bytes: None,
             cpu_millis: Some(500),
             pids: Some(7),
+            io: Some(IoLimits {
+                write_bytes: Some(2 << 20),
+                write_ops: Some(50),
+                ..IoLimits::default()
+            }),
         };
         assert_eq!(request.over(before), after);
         assert_eq!(LimitRequest::default().over(before), before);

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 
 use clap::Args;
-use dyno_api::dyno::LimitRequest;
+use dyno_api::dyno::{IoLimits, LimitRequest};
 
 use super::Context;
 use crate::failure::Failure;
-use crate::value::{limit, size};
+use crate::value::{io, limit, size};
 
 /// Change the limits of a dyno: at once where it runs, and for every later start
 ///
@@ -33,6 +33,16 @@ struct LimitArgs {
     /// Processes and threads; none is the default of 4096
     #[arg(long, value_name = "N|none", value_parser = or_none(parse_pids))]
     pids: Option<u32>,
+    /// Of the disk each second, such as read=10M,write=5M,reads=200,writes=none
+    #[arg(long, value_name = "LIMITS|none", value_parser = parse_io)]
+    io: Option<IoLimits>,
+}
+
+fn parse_io(text: &str) -> Result<IoLimits, io::IoError> {
+    match text {
+        "none" => Ok(io::NONE),
+        text => io::parse(text),
+    }
 }
 
 /// A value, or 0 for none.
@@ -56,6 +66,7 @@ impl Limit {
             memory_bytes: self.limits.memory,
             cpu_millis: self.limits.cpu,
             pids: self.limits.pids,
+            io: self.limits.io,
         };
         let dyno = context.client().await?.limit(&self.dyno, &request).await?;
         if context.output.json {

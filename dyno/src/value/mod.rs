@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod duration;
 pub(crate) mod env;
 pub(crate) mod given;
+pub(crate) mod io;
 pub(crate) mod limit;
 pub(crate) mod mount;
 pub(crate) mod platform;

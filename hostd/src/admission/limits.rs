@@ -1,6 +1,6 @@
 //! Limits that this host can enforce; any other is refused, not ignored.
 
-use dyno_api::dyno::{DynoSpec, LogOptions, Ulimit};
+use dyno_api::dyno::{DynoSpec, IoLimits, LogOptions, Ulimit};
 use dyno_api::error::{ApiError, ErrorKind};
 use oci_spec::runtime::PosixRlimitType;
 
@@ -11,6 +11,8 @@ use crate::facts::HostFacts;
 const MIN_MEMORY: u64 = 4 << 20;
 /// The least CPU that the kernel's quota can express well: 1 ms in 100 ms.
 const MIN_CPU_MILLIS: u32 = 10;
+/// The least that a dyno can be started with: a page each second.
+const MIN_IO_BYTES: u64 = 4096;
 /// More than any machine has.
 const MAX_PIDS: u32 = 4_194_304;
 
@@ -47,6 +49,25 @@ pub fn check_limits(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> 
         return Err(invalid(format!(
             "a limit of {pids} processes; it is from 1 to {MAX_PIDS}"
         )));
+    }
+    spec.limits.io.map_or(Ok(()), |io| check_io(io, facts))
+}
+
+fn check_io(io: IoLimits, facts: &HostFacts) -> Result<(), ApiError> {
+    if facts.disk.is_none() && io != IoLimits::default() {
+        let message = "a limit on reading and writing: the state of this host is on no disk \
+                       that the kernel counts for";
+        return Err(ApiError::new(ErrorKind::Unsupported, message)
+            .hint("file systems over several devices, and those in memory, have none"));
+    }
+    let below = |rate: Option<u64>, least: u64| rate.is_some_and(|rate| rate < least);
+    if below(io.read_bytes, MIN_IO_BYTES) || below(io.write_bytes, MIN_IO_BYTES) {
+        return Err(invalid(format!(
+            "a limit on reading or writing below {MIN_IO_BYTES} bytes a second"
+        )));
+    }
+    if below(io.read_ops, 1) || below(io.write_ops, 1) {
+        return Err(invalid("a limit of no reads or writes at all".to_owned()));
     }
     Ok(())
 }

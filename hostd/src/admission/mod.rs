@@ -178,6 +178,10 @@ pub(crate) mod tests {
             platform: "linux/amd64".into(),
             kernel: "6.18.0".into(),
             ipv6: true,
+            disk: Some(crate::facts::Disk {
+                major: 254,
+                minor: 0,
+            }),
         }
     }
 

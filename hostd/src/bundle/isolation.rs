@@ -4,14 +4,16 @@ use std::collections::HashMap;
 
 use dyno_api::dyno::{Limits, NetMode};
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder,
-    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    Linux, LinuxBlockIo, LinuxBlockIoBuilder, LinuxBuilder, LinuxCpuBuilder, LinuxDevice,
+    LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
 };
 
 use super::{BundleError, Inputs, cgroups_path};
 use crate::admission::{DeviceNode, capabilities};
+use crate::facts::Disk;
 use crate::uids;
 
 const DEFAULT_PIDS: u32 = 4096;
@@ -119,7 +121,7 @@ fn sysctls() -> HashMap<String, String> {
 ///
 /// # Errors
 /// [`BundleError`] where they have no form.
-pub fn limit_resources(limits: Limits) -> Result<LinuxResources, BundleError> {
+pub fn limit_resources(limits: Limits, disk: Option<Disk>) -> Result<LinuxResources, BundleError> {
     let pids = limits.pids.unwrap_or(DEFAULT_PIDS);
     let memory = limits.memory_bytes;
     let memory = memory.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -143,7 +145,30 @@ pub fn limit_resources(limits: Limits) -> Result<LinuxResources, BundleError> {
     if limits.memory_bytes.is_some() {
         resources = resources.unified(oom_group());
     }
+    if let Some(io) = block_io(limits, disk)? {
+        resources = resources.block_io(io);
+    }
     Ok(resources.build()?)
+}
+
+/// What a dyno may have of the disk; 0 is without limit, config-linux.md "Block IO".
+fn block_io(limits: Limits, disk: Option<Disk>) -> Result<Option<LinuxBlockIo>, BundleError> {
+    let (Some(io), Some(disk)) = (limits.io, disk) else {
+        return Ok(None);
+    };
+    let rate = |rate: Option<u64>| -> Result<Vec<LinuxThrottleDevice>, BundleError> {
+        let device = LinuxThrottleDeviceBuilder::default()
+            .major(i64::from(disk.major))
+            .minor(i64::from(disk.minor))
+            .rate(rate.unwrap_or(0));
+        Ok(vec![device.build()?])
+    };
+    let io = LinuxBlockIoBuilder::default()
+        .throttle_read_bps_device(rate(io.read_bytes)?)
+        .throttle_write_bps_device(rate(io.write_bytes)?)
+        .throttle_read_iops_device(rate(io.read_ops)?)
+        .throttle_write_iops_device(rate(io.write_ops)?);
+    Ok(Some(io.build()?))
 }
 
 /// P16. Where v1 limits memory, the monitor does what this asks for; it must know
@@ -157,6 +182,7 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
         memory_bytes,
         cpu_millis,
         pids,
+        io: _,
     } = inputs.record.spec.limits;
     let pids = LinuxPidsBuilder::default()
         .limit(i64::from(pids.unwrap_or(DEFAULT_PIDS)))
@@ -184,6 +210,9 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
                 .period(CPU_PERIOD)
                 .build()?,
         );
+    }
+    if let Some(io) = block_io(inputs.record.spec.limits, inputs.facts.disk)? {
+        resources = resources.block_io(io);
     }
     Ok(resources.build()?)
 }

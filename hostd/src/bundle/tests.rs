@@ -1,6 +1,6 @@
 //! The bundle as JSON, because that is what the runtime reads.
 
-use dyno_api::dyno::{DynoSpec, ExecRequest, Limits, Mount, NetMode, Ulimit};
+use dyno_api::dyno::{DynoSpec, ExecRequest, IoLimits, Limits, Mount, NetMode, Ulimit};
 use serde_json::{Value, json};
 
 use dyno_images::ImageConfig;
@@ -257,6 +257,10 @@ fn limits_become_resources() {
             memory_bytes: Some(64 << 20),
             cpu_millis: Some(1500),
             pids: Some(7),
+            io: Some(IoLimits {
+                read_bytes: Some(1 << 20),
+                ..IoLimits::default()
+            }),
         },
         ulimits: [("core".to_owned(), Ulimit { soft: 0, hard: 1 })].into(),
         ..DynoSpec::default()
@@ -272,6 +276,10 @@ fn limits_become_resources() {
         json!({"quota": 150_000, "period": 100_000})
     );
     assert_eq!(resources["pids"]["limit"], 7);
+    let rate = |rate: u64| json!([{"major": 254, "minor": 0, "rate": rate}]);
+    let io = &resources["blockIO"];
+    assert_eq!(io["throttleReadBpsDevice"], rate(1 << 20));
+    assert_eq!(io["throttleWriteIOPSDevice"], rate(0));
     assert_eq!(resources["unified"]["memory.oom.group"], "1");
     assert_eq!(
         bundle["process"]["rlimits"][0],

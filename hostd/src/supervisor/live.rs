@@ -49,8 +49,9 @@ impl Supervisor {
         }
         let (host, id) = (self.host.clone(), self.record.id.clone());
         let limits = self.record.spec.limits;
+        let disk = self.host.facts.disk;
         blocking(move || {
-            let resources = limit_resources(limits)?;
+            let resources = limit_resources(limits, disk)?;
             let group = cgroups::of(&host, &id).map_err(|error| internal(&error))?;
             cgroups::make_room(&group, limits.memory_bytes)?;
             group.update(&resources).map_err(|error| {

@@ -1,5 +1,10 @@
 //! What can be changed while a dyno runs, and that it lasts.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dyno_tests::cgroup::limit_of;
 use dyno_tests::host::Host;
 use dyno_tests::until;
 use serde_json::Value;
@@ -48,6 +53,47 @@ fn limits_change_without_a_restart_and_outlive_hostd_and_a_restart() {
     limited(&host);
     host.ok(&["limit", "-m", "none", &id]);
     assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
+}
+
+#[test]
+fn a_limit_on_the_disk_holds_at_once_and_over_hostd_and_goes_again() {
+    let mut host = Host::with_busybox();
+    let id = host.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    let state = std::fs::metadata(host.path()).unwrap().dev();
+    let disk = format!("{}:{}", rustix::fs::major(state), rustix::fs::minor(state));
+    if !Path::new("/sys/dev/block").join(disk).exists() {
+        let (said, _) = host.fails(&["limit", "--io", "read=1M", &id]);
+        assert!(said.contains("on no disk"), "{said}");
+        return;
+    }
+    let told = |host: &Host| {
+        let status = host.inspect(&id)["status"].clone();
+        limit_of(&status, "io.max", "blkio", "blkio.throttle.read_bps_device")
+    };
+    assert_eq!(told(&host), "");
+    host.ok(&[
+        "exec",
+        &id,
+        "sh",
+        "-c",
+        "head -c 3145728 /dev/zero >/file; sync",
+    ]);
+    host.ok(&["limit", "--io", "read=1M", &id]);
+    assert!(told(&host).contains("1048576"), "{}", told(&host));
+    host.kill_and_restart();
+    assert!(told(&host).contains("1048576"), "{}", told(&host));
+
+    // Not from memory.
+    let upper = host.path().join("state/dynos").join(&id).join("upper/file");
+    let file = std::fs::File::open(upper).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let begin = Instant::now();
+    host.ok(&["exec", &id, "sh", "-c", "cat /file >/dev/null"]);
+    let taken = begin.elapsed();
+    assert!(taken > Duration::from_millis(1500), "3 MiB in {taken:?}");
+
+    host.ok(&["limit", "--io", "none", &id]);
+    assert_eq!(told(&host), "");
 }
 
 #[test]

@@ -110,6 +110,9 @@ fn limits_hold_in_the_delegated_cgroup(host: &Host<'_>) -> Result<()> {
     limits::memory(host)?;
     let cgroup = host.cgroup(&host.wait_for("always", Phase::Running)?)?;
     ensure!(cgroup.starts_with(DELEGATED), "it runs in {cgroup}");
+    host.dyno(&["limit", "--io", "read=5M", "always"])?.text()?;
+    let told = host.vm.sh(&format!("cat {cgroup}/io.max"))?.text()?;
+    ensure!(told.contains("rbps=5242880"), "io.max is {told:?}");
     Ok(())
 }
 

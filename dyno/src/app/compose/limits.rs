@@ -17,6 +17,7 @@ pub(super) fn of(fields: &mut Fields<'_>) -> (Limits, u32) {
         memory_bytes: fields.read("mem_limit", memory),
         cpu_millis: fields.read("cpus", cpu),
         pids: fields.read("pids_limit", pids),
+        io: None,
     };
     let scale = fields.read("scale", copies);
     let Some(item) = fields.take("deploy") else {
@@ -27,6 +28,7 @@ pub(super) fn of(fields: &mut Fields<'_>) -> (Limits, u32) {
         memory_bytes: one(&item, "memory", own.memory_bytes, deployed.memory_bytes),
         cpu_millis: one(&item, "cpus", own.cpu_millis, deployed.cpu_millis),
         pids: one(&item, "pids", own.pids, deployed.pids),
+        io: None,
     };
     (limits, one(&item, "replicas", scale, replicas).unwrap_or(1))
 }
@@ -42,6 +44,7 @@ fn deploy(item: &Item<'_>) -> Option<(Limits, Option<u32>)> {
                 memory_bytes: most.read("memory", memory),
                 cpu_millis: most.read("cpus", cpu),
                 pids: most.read("pids", pids),
+                io: None,
             };
             most.finish();
         }

@@ -13,7 +13,7 @@ use super::super::volumes::Volumes;
 use super::super::words;
 use super::super::{Service, ServiceAfter};
 use crate::value::{
-    after, check, device, duration, given, limit, mount, platform, port, restart, size, ulimit,
+    after, check, device, duration, given, io, limit, mount, platform, port, restart, size, ulimit,
 };
 
 /// The service, without its name; none where it is no table.
@@ -49,6 +49,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
         memory_bytes: fields.read("memory", |item| item.parsed(size::parse_memory)),
         cpu_millis: fields.read("cpu", |item| item.parsed(limit::parse_cpu)),
         pids: fields.read("pids", |item| item.parsed(positive)),
+        io: fields.read("io", |item| item.parsed(io::parse_new)),
     };
     let ulimits = fields.list("ulimits", |item| item.parsed(ulimit::parse));
     spec.ulimits = ulimits.into_iter().collect();

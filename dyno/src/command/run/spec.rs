@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use dyno_api::dyno::{
-    Dependency, Device, DynoSpec, Limits, Mount, NetMode, PortMapping, RestartPolicy, Security,
-    Ulimit,
+    Dependency, Device, DynoSpec, IoLimits, Limits, Mount, NetMode, PortMapping, RestartPolicy,
+    Security, Ulimit,
 };
 use dyno_api::name::DynoName;
 
@@ -16,7 +16,7 @@ use super::health::HealthArgs;
 use super::logs::LogArgs;
 use crate::failure::Failure;
 use crate::value::{
-    after, device, duration, env, limit, mount, platform, port, restart, size, ulimit,
+    after, device, duration, env, io, limit, mount, platform, port, restart, size, ulimit,
 };
 
 /// What shall run, apart from the image, the command and the streams.
@@ -42,6 +42,9 @@ pub(super) struct SpecArgs {
     /// Limit of processes and threads [default: 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Option<u32>,
+    /// Most of the disk each second, such as read=10M,write=5M,reads=200,writes=100
+    #[arg(long, value_name = "LIMITS", value_parser = io::parse_new)]
+    io: Option<IoLimits>,
     /// User and group, names or numbers [default: the image's]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -166,6 +169,7 @@ impl SpecArgs {
                 memory_bytes: self.memory,
                 cpu_millis: self.cpu,
                 pids: self.pids,
+                io: self.io,
             },
             ulimits: self.ulimit.into_iter().collect(),
             security: Security {
@@ -232,11 +236,17 @@ mod tests {
 
     #[test]
     fn each_flag_reaches_its_field() {
-        let limits = ["-m", "64M", "--cpu", "0.5", "--pids", "32"];
+        let limits = [
+            "-m", "64M", "--cpu", "0.5", "--pids", "32", "--io", "read=1M",
+        ];
         let expected = Limits {
             memory_bytes: Some(64 << 20),
             cpu_millis: Some(500),
             pids: Some(32),
+            io: Some(IoLimits {
+                read_bytes: Some(1 << 20),
+                ..IoLimits::default()
+            }),
         };
         assert_eq!(spec(&limits).limits, expected);
         let made = spec(&[
