@@ -8,12 +8,14 @@
 //! dyno, health, why, image, secret, token, volume, host, event, error, name   what travels
 //! query                                            parameters after the `?`
 //! frame                                            attach and exec streams
+//! audit                                            who changed what
 //! doctor                                           what a look at the machine found
 //! edge                                             tables for dyno-edge
 //! client                                           typed calls over a unix socket
 //! openapi                                          the generated document
 //! ```
 
+pub mod audit;
 pub mod client;
 pub mod doctor;
 pub mod drain;

@@ -22,6 +22,7 @@
 //! moment. It never forks itself, it executes the runtime.
 
 pub mod admission;
+pub mod audit;
 pub mod boot_order;
 pub mod bundle;
 pub mod cgroups;
