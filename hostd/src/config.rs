@@ -9,6 +9,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::host::Binaries;
 use crate::paths::Paths;
 
+/// 200,000 operations, roughly.
+pub const AUDIT_MIB: u32 = 128;
+
 /// Runs supervised containers on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "hostd", version, about)]
@@ -151,6 +154,14 @@ pub struct Serve {
     /// [default: /etc/dyno/secrets-HOST.key]
     #[arg(long, value_name = "PATH", env = "DYNO_SECRET_KEY_FILE")]
     pub secret_key_file: Option<PathBuf>,
+    /// MiB that the audit log takes at the most; the oldest of it goes
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = AUDIT_MIB,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20)
+    )]
+    pub audit_size: u32,
     /// cgroup of the v2 tree to move into first; all that hostd starts is
     /// made in the delegated one around it
     #[arg(long, value_name = "PATH")]

@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
+use crate::audit::Audit;
 use crate::bundle;
 use crate::config::{ConfigError, Serve};
 use crate::drains::{self, Drains};
@@ -344,7 +345,9 @@ fn build(options: &Serve, paths: Paths) -> Result<Host, DaemonError> {
     let images = Store::open(&paths.images(), jail)?;
     let network = DefaultNetwork::open(network_config(&paths, &mut identity)?)?;
     let edge = Edge::new(&binaries.edge, &paths.edge(), pool.edge());
+    let audit = Audit::open(&paths.audit(), u64::from(options.audit_size) << 20);
     Ok(Host {
+        audit: Arc::new(audit.map_err(failed("keep", &paths.audit()))?),
         drains: Drains::default(),
         started: Timestamp::now(),
         metrics: Metrics::default(),

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 
+use crate::audit::Audit;
 use crate::config::Serve;
 use crate::drains::Drains;
 use crate::durable::{chain, internal};
@@ -70,6 +71,8 @@ pub struct Host {
     pub pulse: Pulse,
     /// What happened.
     pub events: Events,
+    /// Who changed what.
+    pub audit: Arc<Audit>,
     /// Its images.
     pub images: Store,
     /// What only its dynos are told.

@@ -152,7 +152,10 @@ pub fn collect(host: &Host) {
 pub type Lines = mpsc::Sender<ApiProgress>;
 
 /// Pulls, telling how it goes; the last line is the outcome.
-pub async fn pull(host: &Host, request: PullRequest, lines: Lines) {
+///
+/// # Errors
+/// What kind of failure the last line tells.
+pub async fn pull(host: &Host, request: PullRequest, lines: Lines) -> Result<(), ErrorKind> {
     let pulled = async {
         let reference = parse(&request.reference)?;
         let options = PullOptions {
@@ -182,16 +185,19 @@ pub async fn pull(host: &Host, request: PullRequest, lines: Lines) {
     if outcome.is_err() {
         host.metrics.failed_pulls.fetch_add(1, Ordering::Relaxed);
     }
-    finish(host, outcome, &lines).await;
+    finish(host, outcome, &lines).await
 }
 
 /// Loads an archive, telling how it goes.
+///
+/// # Errors
+/// As [`pull`].
 pub async fn load(
     host: &Host,
     archive: impl AsyncRead + Send + Unpin,
     name: Option<String>,
     lines: Lines,
-) {
+) -> Result<(), ErrorKind> {
     let loaded = async {
         let name = name.as_deref().map(parse).transpose()?;
         let steps = Steps::new(lines.clone());
@@ -202,11 +208,19 @@ pub async fn load(
         images.map_err(|error| load_error(&error))
     };
     let outcome = loaded.await;
-    finish(host, outcome, &lines).await;
+    finish(host, outcome, &lines).await
 }
 
 /// Makes an image of a root file system, telling how it goes.
-pub async fn import(host: &Host, tar: impl AsyncRead + Send + Unpin, name: String, lines: Lines) {
+///
+/// # Errors
+/// As [`pull`].
+pub async fn import(
+    host: &Host,
+    tar: impl AsyncRead + Send + Unpin,
+    name: String,
+    lines: Lines,
+) -> Result<(), ErrorKind> {
     let imported = async {
         let reference = parse(&name)?;
         let steps = Steps::new(lines.clone());
@@ -219,10 +233,15 @@ pub async fn import(host: &Host, tar: impl AsyncRead + Send + Unpin, name: Strin
             .map_err(|error| load_error(&error))
     };
     let outcome = imported.await;
-    finish(host, outcome, &lines).await;
+    finish(host, outcome, &lines).await
 }
 
-async fn finish(host: &Host, outcome: Result<Vec<Image>, ApiError>, lines: &Lines) {
+async fn finish(
+    host: &Host,
+    outcome: Result<Vec<Image>, ApiError>,
+    lines: &Lines,
+) -> Result<(), ErrorKind> {
+    let ended = outcome.as_ref().map(drop).map_err(|error| error.kind);
     let last: Vec<ApiProgress> = match outcome {
         Ok(images) => images
             .iter()
@@ -240,6 +259,7 @@ async fn finish(host: &Host, outcome: Result<Vec<Image>, ApiError>, lines: &Line
             tracing::debug!("nobody waits for the outcome");
         }
     }
+    ended
 }
 
 /// Progress of the layers of one image.

@@ -13,6 +13,7 @@
 //!   volumes/<name>/             see `volumes::folders`
 //!   secrets/<name>.json         encrypted
 //!   tokens/<id>.json            who may ask from elsewhere; no secrets
+//!   audit/<number>.jsonl        who changed what
 //!   remote/ca.pem               what certificates of this host are signed by
 //!   trash/                      what is being removed
 //! run_dir (0711)                belongs to one boot
@@ -94,6 +95,11 @@ impl Paths {
     /// Tokens, one file each.
     pub fn tokens(&self) -> PathBuf {
         self.state_dir.join("tokens")
+    }
+
+    /// Who changed what, see `audit`.
+    pub fn audit(&self) -> PathBuf {
+        self.state_dir.join("audit")
     }
 
     /// The certificate that those of the listener are signed by.

@@ -27,7 +27,7 @@ use std::process::Command;
 use dyno_runtime::cgroup;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{ConfigError, Install, Serve};
+use crate::config::{AUDIT_MIB, ConfigError, Install, Serve};
 use crate::durable::{self, Survives};
 use crate::paths::text;
 
@@ -307,6 +307,9 @@ fn hostd_unit(hostd: &Path, serve: &Serve, socket_activation: bool) -> String {
     if let Some(key) = &serve.secret_key_file {
         command.extend(["--secret-key-file".to_owned(), text(key)]);
     }
+    if serve.audit_size != AUDIT_MIB {
+        command.extend(["--audit-size".to_owned(), serve.audit_size.to_string()]);
+    }
     command.extend([
         "--cgroup".to_owned(),
         format!("/system.slice/{DYNOS}/hostd"),
@@ -376,6 +379,7 @@ mod tests {
             remote_key_file: None,
             programs: None,
             secret_key_file: None,
+            audit_size: 64,
             cgroup: None,
         }
     }
@@ -385,7 +389,7 @@ mod tests {
         let unit = hostd_unit(Path::new("/usr/bin/hostd"), &serve(), false);
         assert!(unit.contains("KillMode=process\n"));
         assert!(unit.contains("Type=notify\n") && unit.contains("StartLimitIntervalSec=0\n"));
-        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --listen \"[::]:4410\" --cgroup "), "{unit}");
+        assert!(unit.contains("ExecStart=/usr/bin/hostd serve --state-dir \"/srv/my dynos\" --run-dir /run/dyno --group dyno --metrics-listen 127.0.0.1:9100 --listen \"[::]:4410\" --audit-size 64 --cgroup "), "{unit}");
         assert!(unit.contains("--cgroup /system.slice/dyno.service/hostd"));
         let dynos = dynos_unit(Path::new("/usr/bin/hostd"));
         assert!(

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dyno_api::audit::{AuditCaller, AuditEntry, AuditState};
+use dyno_api::error::ErrorKind;
 use dyno_api::name::DynoId;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -111,7 +112,7 @@ impl Audit {
 
     /// Writes down that an operation was not let through, unless its token has had many such.
     /// Nobody waits for the disk: nothing was changed.
-    pub fn refused(&self, asked: Asked, status: u16, error: dyno_api::error::ErrorKind) {
+    pub fn refused(&self, asked: Asked, error: ErrorKind) {
         if let AuditCaller::Token { token, .. } = &asked.caller
             && !self.refusals.is_within(token, Instant::now())
         {
@@ -119,7 +120,7 @@ impl Audit {
         }
         let mut entry = AuditEntry {
             state: AuditState::Done,
-            status: Some(status),
+            status: Some(error.status()),
             error: Some(error),
             took_us: Some(0),
             ..entry(asked)

@@ -46,9 +46,8 @@ pub(super) struct Reader {
 impl Wanted {
     fn is(&self, entry: &AuditEntry) -> bool {
         let query = &self.query;
-        let named = |text: &Option<String>, is: &dyn Fn(&str) -> bool| {
-            text.as_deref().is_none_or(is)
-        };
+        let named =
+            |text: &Option<String>, is: &dyn Fn(&str) -> bool| text.as_deref().is_none_or(is);
         entry.id != self.except
             && query.since.is_none_or(|since| entry.time >= since)
             && query.until.is_none_or(|until| entry.time < until)

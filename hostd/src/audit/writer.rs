@@ -318,7 +318,8 @@ impl Shared {
             self.put_new(tail, &mut entry)
         };
         if !tail.is_start_told {
-            tail.is_start_told = tell(&mut tail, START, None).is_ok();
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            tail.is_start_told = tell(&mut tail, START, Some(version)).is_ok();
         }
         if torn > 0 {
             tracing::warn!(bytes = torn, "a torn line was cut off the audit log");

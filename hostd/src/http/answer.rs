@@ -28,9 +28,11 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let is_known = self.0.kind != ErrorKind::Unauthorized;
+        let kind = self.0.kind;
         let mut response = (status, Json(self.0)).into_response();
-        if !is_known {
+        // For the audit log: nobody reads the body again.
+        response.extensions_mut().insert(kind);
+        if kind == ErrorKind::Unauthorized {
             close(&mut response);
         }
         response

@@ -9,6 +9,7 @@ use dyno_api::drain::{Drain, DrainSpec};
 
 use super::answer::Answer;
 use super::extract::{JsonBody, Nothing, Params};
+use crate::audit::Trail;
 use crate::drains;
 use crate::host::Host;
 
@@ -21,9 +22,15 @@ pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Json<Vec<Dr
 pub(super) async fn add(
     State(host): Shared,
     _: Params<Nothing>,
+    trail: Trail,
     JsonBody(spec): JsonBody<DrainSpec>,
 ) -> Answer<(StatusCode, Json<Drain>)> {
-    Ok((StatusCode::CREATED, Json(drains::add(&host, spec).await?)))
+    if let Some(name) = &spec.name {
+        trail.target(name.as_str());
+    }
+    let drain = drains::add(&host, spec).await?;
+    trail.target(drain.name.as_str());
+    Ok((StatusCode::CREATED, Json(drain)))
 }
 
 pub(super) async fn remove(

@@ -23,6 +23,7 @@ use super::answer::{Answer, Failure, bytes_stream, lines};
 use super::caller::Caller;
 use super::extract::{JsonBody, Nothing, Params};
 use super::upgrade::{self, Upgrade};
+use crate::audit::Trail;
 use crate::durable::internal;
 use crate::host::{Host, blocking};
 use crate::once::Once;
@@ -53,13 +54,18 @@ pub(super) async fn completed<T: Send + 'static>(
 pub(super) async fn create(
     State(host): Shared,
     Params(query): Params<CreateQuery>,
-    caller: Caller,
+    (caller, trail): (Caller, Trail),
     headers: HeaderMap,
     JsonBody(spec): JsonBody<DynoSpec>,
 ) -> Answer<(StatusCode, Json<Dyno>)> {
+    if let Some(name) = &spec.name {
+        trail.target(name.as_str());
+    }
     caller.may_choose(&spec)?;
     let once = Once::asked(&headers, &spec, query.start)?;
     let dyno = completed(engine::create(host, spec, query.start, once)).await?;
+    trail.target(dyno.name.as_str());
+    trail.dyno(dyno.id.clone());
     Ok((StatusCode::CREATED, Json(dyno)))
 }
 
@@ -225,24 +231,24 @@ pub(super) async fn attach(
     State(host): Shared,
     Path(dyno): Path<String>,
     _: Params<Nothing>,
-    caller: Caller,
+    (caller, trail): (Caller, Trail),
     upgrade: Upgrade,
     JsonBody(request): JsonBody<AttachRequest>,
 ) -> Answer<Response> {
     let dyno = caller.may_enter(&host, &dyno)?;
     let (connection, presence) = engine::attach(&host, &dyno, request).await?;
-    Ok(upgrade::frames(upgrade, connection, presence))
+    Ok(upgrade::frames(upgrade, connection, (presence, trail)))
 }
 
 pub(super) async fn exec(
     State(host): Shared,
     Path(dyno): Path<String>,
     _: Params<Nothing>,
-    caller: Caller,
+    (caller, trail): (Caller, Trail),
     upgrade: Upgrade,
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Answer<Response> {
     let dyno = caller.may_enter(&host, &dyno)?;
     let connection = engine::exec(&host, &dyno, request).await?;
-    Ok(upgrade::frames(upgrade, connection, ()))
+    Ok(upgrade::frames(upgrade, connection, trail))
 }

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use dyno_api::error::ErrorKind;
 use dyno_api::openapi::TAR;
 use dyno_api::query::ArchiveQuery;
 use futures_util::stream;
@@ -16,6 +17,7 @@ use super::answer::{Answer, lines};
 use super::caller::Caller;
 use super::extract::{Nothing, Params};
 use super::upload::Upload;
+use crate::audit::Trail;
 use crate::host::Host;
 use crate::{changes, engine, files};
 
@@ -28,21 +30,24 @@ pub(super) async fn pack(
     State(host): Shared,
     Path(dyno): Path<String>,
     Params(query): Params<ArchiveQuery>,
-    caller: Caller,
+    (caller, trail): (Caller, Trail),
 ) -> Answer<Response> {
     let dyno = caller.may_enter(&host, &dyno)?;
-    Ok(tar(files::pack(&host, &dyno, &query.path).await?))
+    Ok(tar(files::pack(&host, &dyno, &query.path).await?, trail))
 }
 
 /// An answer that is an archive.
-pub(super) fn tar(packing: files::Packing) -> Response {
-    let chunks = stream::unfold(Some(packing), |packing| async move {
-        let mut packing = packing?;
+pub(super) fn tar(packing: files::Packing, trail: Trail) -> Response {
+    let chunks = stream::unfold(Some((packing, trail)), |going| async move {
+        let (mut packing, trail) = going?;
         match packing.next().await {
             Ok(None) => None,
-            Ok(Some(bytes)) => Some((Ok(bytes), Some(packing))),
+            Ok(Some(bytes)) => Some((Ok(bytes), Some((packing, trail)))),
             // The client sees a body that has no end.
-            Err(error) => Some((Err(io::Error::other(error)), None)),
+            Err(error) => {
+                trail.failed(ErrorKind::Internal);
+                Some((Err(io::Error::other(error)), None))
+            }
         }
     });
     let body = Body::from_stream(chunks);

@@ -1,6 +1,7 @@
 //! Lets a request through to its handler, or not.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -13,20 +14,27 @@ use tokio::task::spawn_blocking;
 
 use super::answer::{Answer, Failure};
 use super::caller::{self, Caller, Peer};
-use super::{not_allowed, scope, unknown};
+use super::scope::{self, Operation};
+use super::{not_allowed, trace, unknown};
 use crate::host::Host;
 use crate::remote::Session;
 use crate::tokens::Live;
 
 /// Passes on what whoever asks may ask for, and says who that is.
 pub(super) async fn guard(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
-    match admit(&host, request) {
-        Ok(request) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+    let (request, caller, operation) = match admit(&host, request).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused.into_response(),
+    };
+    match operation.leaves_a_trace() {
+        true => trace::followed(host, (&caller, operation), request, next).await,
+        false => next.run(request).await,
     }
 }
 
-fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Request> {
+type Admitted = (Request, Caller, &'static Operation);
+
+async fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Admitted> {
     let peer = request.extensions().get::<Peer>().cloned();
     let caller = match peer.ok_or_else(caller::unknown)? {
         Peer::Local { uid, pid } => Caller::Local { uid, pid },
@@ -46,9 +54,12 @@ fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Request> {
     let Some(operation) = scope::operation(request.method(), route.as_str()) else {
         return Err(not_allowed(request.method(), request.uri()));
     };
-    caller.may(operation)?;
-    request.extensions_mut().insert(caller);
-    Ok(request)
+    if let Err(error) = caller.may(operation) {
+        trace::refused(host, (&caller, operation), &mut request, &error).await;
+        return Err(error.into());
+    }
+    request.extensions_mut().insert(caller.clone());
+    Ok((request, caller, operation))
 }
 
 /// The token of a request, which is that of its connection (RFC 6750 section 2.1).
@@ -68,6 +79,7 @@ fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer
         None if bearer(headers).is_none() => "a request from elsewhere needs a token",
         None => "there is no such token, or it was taken away, or it has expired",
     };
+    host.metrics.unauthorized.fetch_add(1, Ordering::Relaxed);
     host.remote
         .gate
         .failed(session.address().ip(), Instant::now());

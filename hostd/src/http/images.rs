@@ -7,13 +7,16 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use dyno_api::error::ErrorKind;
 use dyno_api::image::{Image, PullRequest};
 use dyno_api::query::{ImportQuery, LoadQuery};
+use dyno_images::Reference;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, lines};
 use super::extract::{JsonBody, Nothing, Params};
 use super::upload::Upload;
+use crate::audit::Trail;
 use crate::host::{Host, blocking};
 use crate::images;
 
@@ -29,32 +32,44 @@ pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Answer<Json
 pub(super) async fn pull(
     State(host): Shared,
     _: Params<Nothing>,
+    trail: Trail,
     JsonBody(request): JsonBody<PullRequest>,
 ) -> Response {
+    names(&trail, Some(&request.reference));
     let (to, from) = mpsc::channel(LINES);
-    tokio::spawn(async move { images::pull(&host, request, to).await });
+    tokio::spawn(followed(trail, async move {
+        images::pull(&host, request, to).await
+    }));
     lines(from)
 }
 
 pub(super) async fn load(
     State(host): Shared,
     Params(query): Params<LoadQuery>,
+    trail: Trail,
     body: Body,
 ) -> Response {
+    names(&trail, query.reference.as_deref());
     let (to, from) = mpsc::channel(LINES);
     let archive = Upload::new(body);
-    tokio::spawn(async move { images::load(&host, archive, query.reference, to).await });
+    tokio::spawn(followed(trail, async move {
+        images::load(&host, archive, query.reference, to).await
+    }));
     lines(from)
 }
 
 pub(super) async fn import(
     State(host): Shared,
     Params(query): Params<ImportQuery>,
+    trail: Trail,
     body: Body,
 ) -> Response {
+    names(&trail, Some(&query.reference));
     let (to, from) = mpsc::channel(LINES);
     let tar = Upload::new(body);
-    tokio::spawn(async move { images::import(&host, tar, query.reference, to).await });
+    tokio::spawn(followed(trail, async move {
+        images::import(&host, tar, query.reference, to).await
+    }));
     lines(from)
 }
 
@@ -65,4 +80,18 @@ pub(super) async fn remove(
 ) -> Answer<StatusCode> {
     images::remove(&host, &reference).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Says which image it is, where that is a reference.
+fn names(trail: &Trail, reference: Option<&str>) {
+    if let Some(Ok(reference)) = reference.map(str::parse::<Reference>) {
+        trail.target(&reference.to_string());
+    }
+}
+
+/// Work that goes on after its answer has begun, and how it ended.
+async fn followed(trail: Trail, work: impl Future<Output = Result<(), ErrorKind>>) {
+    if let Err(error) = work.await {
+        trail.failed(error);
+    }
 }

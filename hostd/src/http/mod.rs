@@ -4,6 +4,7 @@
 //! listener  the unix socket: permissions, peer credentials, connections
 //! remote    the TCP listener: TLS, and whoever has a token
 //! guard     who asks, and whether they may: caller, and scope, the table of operations
+//! trace     what leaves a trace in the audit log
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
 //! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
@@ -27,6 +28,7 @@ pub mod remote;
 mod scope;
 mod secrets;
 mod tokens;
+mod trace;
 mod upgrade;
 mod upload;
 mod volumes;
@@ -135,6 +137,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(host.clone(), guard::guard))
         .layer(from_fn_with_state(host.clone(), counted))
+        .layer(from_fn_with_state(host.clone(), trace::identified))
         .with_state(host)
 }
 

@@ -21,6 +21,21 @@ pub(super) struct Operation {
     pub(super) name: &'static str,
 }
 
+impl Operation {
+    /// Whether the audit log says who asked for it: where it needs more than to see what there
+    /// is, which every change does (a test below), and so does what tells secrets.
+    pub(super) fn leaves_a_trace(&self) -> bool {
+        !matches!(self.scope, Read | Logs)
+    }
+
+    /// Whether it is done even where that leaves no trace: it frees what the log lacks, or
+    /// saves the machine, or only looks.
+    pub(super) fn is_urgent(&self) -> bool {
+        let looks = self.method == "GET" && self.scope == Host;
+        looks || self.method == "DELETE" || ["dyno.stop", "dyno.kill"].contains(&self.name)
+    }
+}
+
 const fn at(
     method: &'static str,
     path: &'static str,
@@ -173,6 +188,45 @@ mod tests {
             let weak = matches!(operation.scope, Read | Logs);
             assert!(!(changes && weak), "{operation:?}");
         }
+    }
+
+    #[test]
+    fn every_change_and_whatever_tells_secrets_leaves_a_trace() {
+        let without: Vec<_> = OPERATIONS
+            .iter()
+            .filter(|operation| !operation.leaves_a_trace())
+            .collect();
+        assert!(without.iter().all(|operation| operation.method == "GET"));
+        for told in [
+            "dyno.read_files",
+            "volume.export",
+            "dyno.exec",
+            "token.list",
+        ] {
+            assert!(without.iter().all(|operation| operation.name != told));
+        }
+    }
+
+    #[test]
+    fn without_a_trace_nothing_new_is_made_and_nobody_goes_in() {
+        let urgent: Vec<_> = OPERATIONS
+            .iter()
+            .filter(|operation| operation.is_urgent())
+            .map(|operation| operation.name)
+            .collect();
+        let expected = [
+            "dyno.remove",
+            "dyno.stop",
+            "dyno.kill",
+            "drain.remove",
+            "image.remove",
+            "secret.remove",
+            "token.list",
+            "token.remove",
+            "volume.remove",
+            "volume.remove_snapshot",
+        ];
+        assert_eq!(urgent, expected);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::caller::Caller;
 use super::dynos::completed;
 use super::extract::{JsonBody, Nothing, Params};
+use crate::audit::Trail;
 use crate::host::Host;
 use crate::tokens;
 
@@ -25,9 +26,10 @@ pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Json<Vec<To
 pub(super) async fn create(
     State(host): Shared,
     _: Params<Nothing>,
-    caller: Caller,
+    (caller, trail): (Caller, Trail),
     JsonBody(spec): JsonBody<TokenSpec>,
 ) -> Answer<impl IntoResponse> {
+    trail.target(spec.name.as_str());
     let expires = tokens::check(&spec, Timestamp::now())?;
     caller.may_grant(&spec.scopes, expires)?;
     let new = completed(tokens::create(host, spec, expires)).await?;

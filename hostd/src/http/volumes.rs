@@ -15,6 +15,7 @@ use super::dynos::completed;
 use super::extract::{JsonBody, Nothing, Params};
 use super::files::tar;
 use super::upload::Upload;
+use crate::audit::Trail;
 use crate::host::Host;
 use crate::volumes;
 
@@ -27,8 +28,10 @@ pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Answer<Json
 pub(super) async fn create(
     State(host): Shared,
     _: Params<Nothing>,
+    trail: Trail,
     JsonBody(spec): JsonBody<VolumeSpec>,
 ) -> Answer<(StatusCode, Json<Volume>)> {
+    trail.target(spec.name.as_str());
     let volume = completed(volumes::create(host, spec)).await?;
     Ok((StatusCode::CREATED, Json(volume)))
 }
@@ -92,9 +95,10 @@ pub(super) async fn export(
     State(host): Shared,
     Path(volume): Path<String>,
     Params(query): Params<ExportQuery>,
+    trail: Trail,
 ) -> Answer<Response> {
     let packing = completed(async move { volumes::export(&host, &volume, query).await }).await?;
-    Ok(tar(packing))
+    Ok(tar(packing, trail))
 }
 
 pub(super) async fn import(

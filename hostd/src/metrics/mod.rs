@@ -46,6 +46,7 @@ pub struct Metrics {
     pub(crate) pulls: AtomicU64,
     pub(crate) failed_pulls: AtomicU64,
     pub(crate) repairs: AtomicU64,
+    pub(crate) unauthorized: AtomicU64,
     scrapes: Arc<Semaphore>,
 }
 
@@ -56,6 +57,7 @@ impl Default for Metrics {
             pulls: AtomicU64::default(),
             failed_pulls: AtomicU64::default(),
             repairs: AtomicU64::default(),
+            unauthorized: AtomicU64::default(),
             scrapes: Arc::new(Semaphore::new(SCRAPES)),
         }
     }
@@ -88,6 +90,7 @@ fn write(host: &Host, format: Format) -> String {
     network(host, &mut page);
     drains(host, &mut page);
     host.metrics.requests.write(&mut page);
+    audit(host, &mut page);
     dynos.write_each(&mut page);
     page.finish()
 }
@@ -196,6 +199,35 @@ fn drains(host: &Host, page: &mut Page) {
         Kind::Counter,
         "Attempts to reach the receiver that failed.",
         |drain| drain.status.failures,
+    );
+}
+
+fn audit(host: &Host, page: &mut Page) {
+    page.single(
+        "dyno_api_unauthorized_requests",
+        Kind::Counter,
+        "Requests from elsewhere without a good token. They are not in the audit log.",
+        Some(host.metrics.unauthorized.load(Ordering::Relaxed)),
+    );
+    let counts = host.audit.counts();
+    let mut counter = |name, help, count: &AtomicU64| {
+        let count = count.load(Ordering::Relaxed);
+        page.single(name, Kind::Counter, help, Some(count));
+    };
+    counter(
+        "dyno_audit_lines",
+        "Lines of the audit log that were written.",
+        &counts.lines,
+    );
+    counter(
+        "dyno_audit_failures",
+        "Lines of the audit log that could not be written, or not be synced.",
+        &counts.failures,
+    );
+    counter(
+        "dyno_audit_refused_operations",
+        "Operations that were refused, as they would have left no trace.",
+        &counts.refused,
     );
 }
 
