@@ -48,6 +48,7 @@ pub const FRAMES: &str = "dyno-frames";
         host::doctor,
         host::document,
         host::events,
+        host::audit,
         host::metrics,
         host::healthz,
         host::readyz,

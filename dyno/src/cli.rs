@@ -147,6 +147,8 @@ commands! {
     Token(command::token::Token),
     /// Show what happens on the host
     Events(command::events::Events),
+    /// Show who changed what on the host
+    Audit(command::audit::Audit),
     /// Show the host
     Info(command::info::Info),
     /// Look whether the host has what dynos need, and say what to do

@@ -4,10 +4,11 @@ use http::Method;
 
 use super::connection::Call;
 use super::{Client, Error, Lines};
+use crate::audit::AuditEntry;
 use crate::doctor::HostCheck;
 use crate::event::Event;
 use crate::host::{HostHealth, HostInfo, Version};
-use crate::query::EventsQuery;
+use crate::query::{AuditQuery, EventsQuery};
 
 impl Client {
     /// The versions of hostd and of its API.
@@ -56,6 +57,15 @@ impl Client {
     /// [`Error`] where hostd does not answer.
     pub async fn events(&self, query: &EventsQuery) -> Result<Lines<Event>, Error> {
         let call = Call::new(Method::GET, "/v1/events").query(query)?;
+        self.lines(call).await
+    }
+
+    /// Who changed what on this host.
+    ///
+    /// # Errors
+    /// [`Error`] where hostd does not answer.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Lines<AuditEntry>, Error> {
+        let call = Call::new(Method::GET, "/v1/audit").query(query)?;
         self.lines(call).await
     }
 }

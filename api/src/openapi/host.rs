@@ -4,11 +4,12 @@
     reason = "only the document that utoipa makes of these is used"
 )]
 
+use crate::audit::AuditEntry;
 use crate::doctor::HostCheck;
 use crate::error::ApiError;
 use crate::event::Event;
 use crate::host::{HostHealth, HostInfo, Readiness, Version};
-use crate::query::EventsQuery;
+use crate::query::{AuditQuery, EventsQuery};
 
 /// Versions of hostd and of its API.
 #[utoipa::path(get, path = "/v1/version", tag = "host", responses(
@@ -51,6 +52,14 @@ fn document() {}
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn events() {}
+
+/// Who changed what on this host, as JSON lines of `AuditEntry` in the order in which operations
+/// ended; those that run still come last.
+#[utoipa::path(get, path = "/v1/audit", tag = "host", params(AuditQuery), responses(
+    (status = 200, body = AuditEntry, content_type = "application/jsonl", description = "One per line"),
+    (status = "default", body = ApiError, description = "Why not"),
+))]
+fn audit() {}
 
 /// Metrics for a scraper, in the text format 0.0.4 of Prometheus or, where `Accept` asks for
 /// it, in that of OpenMetrics 1.0.

@@ -1,6 +1,7 @@
 //! One file per command: its flags, and what it does with them.
 
 pub(crate) mod attach;
+pub(crate) mod audit;
 pub(crate) mod completion;
 pub(crate) mod cp;
 mod credentials;

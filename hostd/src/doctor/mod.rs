@@ -91,7 +91,17 @@ pub(crate) async fn running(host: &Host) -> Vec<HostCheck> {
         false => HostCheck::warning("network", findings.join("; "))
             .advise("docs/network.md, \"Other people's firewalls\", has what to change"),
     };
-    vec![dns, network]
+    vec![dns, network, audit(host)]
+}
+
+/// Whether changes leave their trace.
+fn audit(host: &Host) -> HostCheck {
+    const NAME: &str = "audit log";
+    match host.audit.trouble() {
+        None => HostCheck::ok(NAME, "changes leave their trace"),
+        Some(trouble) => HostCheck::failure(NAME, format!("changes are refused: {trouble}"))
+            .advise("free space on the disk of the state folder, or mend it; hostd tries again"),
+    }
 }
 
 /// Writes what was found to the standard output, as text or JSON.

@@ -10,15 +10,16 @@ use dyno_api::doctor::HostCheck;
 use dyno_api::dyno::Phase;
 use dyno_api::event::Event;
 use dyno_api::host::{CgroupLayout, HostHealth, HostInfo, Version};
-use dyno_api::query::EventsQuery;
+use dyno_api::query::{AuditQuery, EventsQuery};
 use dyno_runtime::cgroup::Layout;
 use tokio::sync::{broadcast, mpsc};
 
-use super::answer::{Failure, lines};
+use super::answer::{Answer, Failure, lines};
 use super::extract::{Nothing, Params};
+use crate::audit::Trail;
 use crate::host::{Host, blocking};
 use crate::paths::text;
-use crate::{doctor, engine};
+use crate::{audit, doctor, engine};
 
 /// Events that a slow reader may leave unread.
 const UNREAD: usize = 64;
@@ -108,6 +109,15 @@ pub(super) async fn events(State(host): Shared, Params(query): Params<EventsQuer
     let (to, from) = mpsc::channel(UNREAD);
     tokio::spawn(forward(past, live, query.follow, to));
     lines(from)
+}
+
+pub(super) async fn audit(
+    State(host): Shared,
+    Params(query): Params<AuditQuery>,
+    trail: Trail,
+) -> Answer<Response> {
+    let told = audit::stream(host.audit.clone(), query, trail).await?;
+    Ok(lines(told))
 }
 
 async fn forward(

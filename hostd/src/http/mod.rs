@@ -60,6 +60,7 @@ fn routes() -> Routes {
         ("/v1/doctor", get(host::doctor)),
         ("/v1/openapi.json", get(host::document)),
         ("/v1/events", get(host::events)),
+        ("/v1/audit", get(host::audit)),
         ("/metrics", get(observe::metrics)),
         ("/healthz", get(observe::healthz)),
         ("/readyz", get(observe::readyz)),

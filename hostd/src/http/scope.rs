@@ -58,6 +58,7 @@ const OPERATIONS: &[Operation] = &[
     at("GET", "/v1/doctor", Read, "host.doctor"),
     at("GET", "/v1/openapi.json", Read, "host.document"),
     at("GET", "/v1/events", Read, "host.events"),
+    at("GET", "/v1/audit", Host, "audit.list"),
     at("GET", "/metrics", Read, "host.metrics"),
     at("GET", "/healthz", Read, "host.healthz"),
     at("GET", "/readyz", Read, "host.readyz"),
@@ -215,6 +216,7 @@ mod tests {
             .map(|operation| operation.name)
             .collect();
         let expected = [
+            "audit.list",
             "dyno.remove",
             "dyno.stop",
             "dyno.kill",
