@@ -36,6 +36,12 @@ impl Trail {
         self.0.entry().id
     }
 
+    /// It goes on beyond its answer, which waits for the line of its begin: the disk has it
+    /// from now on.
+    pub fn goes_on(&self) {
+        self.0.writer.sync();
+    }
+
     /// It is done to this: what was made, or what the request's body names.
     pub fn target(&self, name: &str) {
         self.0.entry().target = Some(bounded(name));

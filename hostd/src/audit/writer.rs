@@ -183,15 +183,18 @@ impl Writer {
         self.shared.put_new(&mut self.shared.tail(), entry).ok();
     }
 
+    /// Has all lines that there are be synced; how many these are.
+    pub(super) fn sync(&self) -> u64 {
+        let mut tail = self.shared.tail();
+        tail.wanted = tail.lines;
+        self.shared.wake.notify_one();
+        tail.lines
+    }
+
     /// Comes back once all lines that there are would survive a power cut, or do not.
     pub(super) async fn synced(&self) {
+        let wanted = self.sync();
         let mut synced = self.shared.synced.subscribe();
-        let wanted = {
-            let mut tail = self.shared.tail();
-            tail.wanted = tail.lines;
-            tail.lines
-        };
-        self.shared.wake.notify_one();
         // The sender is ours; a failure is told by the keeper.
         synced.wait_for(|through| *through >= wanted).await.ok();
     }

@@ -28,6 +28,15 @@ impl Operation {
         !matches!(self.scope, Read | Logs)
     }
 
+    /// Whether it goes on when its answer has begun.
+    pub(super) fn is_stream(&self) -> bool {
+        let verbs = ["attach", "exec", "pull", "load", "import", "archive"];
+        self.path
+            .rsplit('/')
+            .next()
+            .is_some_and(|verb| verbs.contains(&verb))
+    }
+
     /// Whether it is done even where that leaves no trace: it frees what the log lacks, or
     /// saves the machine, or only looks.
     pub(super) fn is_urgent(&self) -> bool {

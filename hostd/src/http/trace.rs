@@ -86,6 +86,9 @@ pub(super) async fn followed(
         Ok(trail) => trail,
         Err(trouble) => return Failure(trouble.into()).into_response(),
     };
+    if operation.is_stream() {
+        trail.goes_on();
+    }
     request.extensions_mut().insert(trail.clone());
     let work = tokio::spawn(async move {
         let _place = place;
