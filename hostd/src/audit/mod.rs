@@ -17,6 +17,7 @@
 //! Where no line can be written, nothing is changed, but by what frees the disk or saves the
 //! machine.
 
+mod keeper;
 mod line;
 mod reader;
 mod refusals;

@@ -15,9 +15,10 @@ use dyno_api::audit::{AuditCaller, AuditEntry, AuditState};
 use dyno_api::query::AuditQuery;
 use jiff::Timestamp;
 
+use super::keeper::START;
 use super::line;
 use super::segment;
-use super::writer::{End, START};
+use super::writer::End;
 
 /// Bytes that are read at a time; a line is shorter.
 const PART: usize = 256 << 10;

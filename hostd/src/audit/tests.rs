@@ -102,7 +102,7 @@ async fn what_was_answered_is_done_and_what_a_killed_hostd_left_is_not_known() {
         .iter()
         .find(|entry| entry.target.as_deref() == Some("three"));
     assert!(three.unwrap().id > last);
-    let starts = told.iter().filter(|entry| entry.operation == writer::START);
+    let starts = told.iter().filter(|entry| entry.operation == keeper::START);
     assert_eq!(starts.count(), 2);
 }
 
@@ -270,4 +270,31 @@ async fn a_folder_that_cannot_be_written_refuses_changes_and_recovers_by_itself(
     let operations: Vec<&str> = told.iter().map(|entry| entry.operation.as_str()).collect();
     assert_eq!(operations, ["hostd.start", "audit.lost", "dyno.start"]);
     assert_eq!(told[1].target.as_deref(), Some("2 lines"));
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_take_is_told_and_another_file_is_begun() {
+    let rig = Rig::new();
+    rig.begin("one").answered(200, None).await;
+    // Of a character device pwrite(2) works and fdatasync(2) is an error, as of a disk that
+    // has broken meanwhile.
+    let device = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
+    let shared = rig.audit.writer.shared.clone();
+    shared.tail().current.as_mut().unwrap().file = Arc::new(device);
+    // It was done, and is answered.
+    rig.begin("two").answered(200, None).await;
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    while rig.audit.begin(asked("three"), false).is_err() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let told = rig.told(AuditQuery::default());
+    assert_eq!(targets(&told, AuditState::Done), ["one"]);
+    assert_eq!(targets(&told, AuditState::Unknown), ["three"]);
+    let lost = told.iter().find(|entry| entry.operation == "audit.lost");
+    assert_eq!(lost.unwrap().target.as_deref(), Some("2 lines"));
+    assert_eq!(segment::numbers(&rig.path()).unwrap().len(), 3);
 }
