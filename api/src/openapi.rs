@@ -30,7 +30,8 @@ pub const FRAMES: &str = "dyno-frames";
         description = "One host: dynos, images, events. Spoken over a unix socket, and \
                        with a token over TLS where hostd is told to listen. \
                        Unknown fields and parameters are refused. Every failure has the \
-                       body `ApiError`."
+                       body `ApiError`. Every answer has an `X-Request-Id`: that of its \
+                       request, where it is 1 to 64 letters, digits, `-`, `_` and `.`."
     ),
     tags(
         (name = "host", description = "The host itself"),

@@ -14,6 +14,7 @@
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
 //! tokens, remote                                 who may ask from elsewhere, and how they get in
+//! audit                                          who changed what
 //! readiness                                      whether hostd itself does its work
 //! config, systemd, journal, upgrade, teardown    command line, units, own log, programs, leaving a machine
 //! ```

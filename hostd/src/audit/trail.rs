@@ -89,5 +89,7 @@ impl Drop for Open {
             None => AuditState::Unknown,
         };
         self.writer.end(entry);
+        // Nobody waits for the end of a stream, but it does not wait for long either.
+        self.writer.sync();
     }
 }
