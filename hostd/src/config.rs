@@ -159,7 +159,7 @@ pub struct Serve {
         long,
         value_name = "MIB",
         default_value_t = AUDIT_MIB,
-        value_parser = clap::value_parser!(u32).range(1..=1 << 20)
+        value_parser = clap::value_parser!(u32).range(1..=1 << 16)
     )]
     pub audit_size: u32,
     /// cgroup of the v2 tree to move into first; all that hostd starts is

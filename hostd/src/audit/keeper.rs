@@ -14,7 +14,7 @@ use dyno_api::audit::{AuditCaller, AuditEntry, AuditState};
 use jiff::Timestamp;
 
 use super::line;
-use super::segment::{self, Segment};
+use super::segment::{self, End, Segment};
 use super::writer::{SEGMENTS, Shared, Tail};
 
 /// Bytes of a file that are filled ahead.
@@ -34,7 +34,14 @@ impl Shared {
         let mut tail = self.tail();
         let mut cut = 0;
         // The newest may have no line yet.
-        for number in segment::numbers(&self.folder)?.into_iter().rev() {
+        let numbers = segment::numbers(&self.folder)?;
+        if let Some(number) = numbers.last().copied() {
+            tail.left = End {
+                number,
+                at: u64::MAX,
+            };
+        }
+        for number in numbers.into_iter().rev() {
             let (segment, lines, torn) = Segment::open(&self.folder, number)?;
             if tail.current.is_none() {
                 tail.current = Some(segment);
@@ -126,7 +133,9 @@ impl Shared {
         self.counts.failures.fetch_add(missing, Ordering::Relaxed);
         let mut tail = self.tail();
         tail.lost += missing;
-        tail.current = None;
+        if let Some(segment) = tail.current.take() {
+            tail.left = segment.end();
+        }
         Self::is_in_trouble(&mut tail, error);
     }
 

@@ -17,8 +17,7 @@ use jiff::Timestamp;
 
 use super::keeper::START;
 use super::line;
-use super::segment;
-use super::writer::End;
+use super::segment::{self, End};
 
 /// Bytes that are read at a time; a line is shorter.
 const PART: usize = 256 << 10;

@@ -19,6 +19,9 @@ use std::sync::Arc;
 
 use super::line;
 
+/// Bytes of a file's end that are looked at first.
+const TAIL: u64 = 4 << 20;
+
 /// One file of the log, and how far it is.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -29,6 +32,14 @@ pub(super) struct Segment {
     pub(super) at: u64,
     /// Up to where it is filled.
     pub(super) reserved: u64,
+}
+
+/// A place in a log, up to which it can be read: in the file of this number, behind so many
+/// bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) number: u64,
+    pub(super) at: u64,
 }
 
 impl Segment {
@@ -45,26 +56,28 @@ impl Segment {
         })
     }
 
-    /// One that is there, the lines in it, and how many bytes behind them were cut off: a
-    /// power cut left a part of a line, or a page whose neighbour was lost.
+    /// One that is there, its last lines, and how many bytes behind them were cut off: a power
+    /// cut left a part of a line, or a page whose neighbour was lost.
     pub(super) fn open(folder: &Path, number: u64) -> io::Result<(Self, Vec<u8>, usize)> {
         let path = path(folder, number);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let mut bytes = fs::read(&path)?;
-        let (reserved, at) = (bytes.len(), line::whole(&bytes).len());
-        let rest = &bytes[at..];
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let reserved = file.metadata()?.len();
+        let (begin, mut bytes) = tail(&file, reserved)?;
+        let lines = line::whole(&bytes).len();
+        let rest = &bytes[lines..];
         let torn = rest
             .iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |last| last + 1);
+        let at = begin + lines as u64;
         // Not cut from the file: a full disk may not give the room again.
-        file.write_all_at(&vec![0; torn], at as u64)?;
-        bytes.truncate(at);
+        file.write_all_at(&vec![0; torn], at)?;
+        bytes.truncate(lines);
         let segment = Self {
             number,
             file: Arc::new(file),
-            at: at as u64,
-            reserved: reserved as u64,
+            at,
+            reserved,
         };
         Ok((segment, bytes, torn))
     }
@@ -91,9 +104,33 @@ impl Segment {
         self.file.write_all_at(&[0], self.at)
     }
 
+    /// The end of its lines.
+    pub(super) fn end(&self) -> End {
+        End {
+            number: self.number,
+            at: self.at,
+        }
+    }
+
     /// Bytes that fit into what is filled.
     pub(super) fn left(&self) -> u64 {
         self.reserved - self.at
+    }
+}
+
+/// The end of a file, with some of its lines, and where that begins. Zeros reach as far back
+/// as was filled ahead, and what a power cut tore as far as lines are not synced: not far.
+fn tail(file: &File, length: u64) -> io::Result<(u64, Vec<u8>)> {
+    let mut most = TAIL;
+    loop {
+        let begin = length.saturating_sub(most);
+        let size = usize::try_from(length - begin).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; size];
+        file.read_exact_at(&mut bytes, begin)?;
+        if begin == 0 || !line::whole(&bytes).is_empty() {
+            return Ok((begin, bytes));
+        }
+        most *= 2;
     }
 }
 
@@ -117,6 +154,22 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_large_file_is_found_from_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut made = Segment::create(folder.path(), 1).unwrap();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let lines = line.repeat(5000);
+        made.append(&lines).unwrap();
+        // Less and more zeros than are looked at first.
+        for zeros in [0, 1000, TAIL + 1000] {
+            made.reserve(made.at + zeros).unwrap();
+            let (found, last, torn) = Segment::open(folder.path(), 1).unwrap();
+            assert_eq!((found.at, torn), (lines.len() as u64, 0), "{zeros}");
+            assert!(last.ends_with(&line) && last.len() <= lines.len());
+        }
+    }
 
     #[test]
     fn what_a_power_cut_left_behind_the_lines_is_cut_off_and_its_room_kept() {

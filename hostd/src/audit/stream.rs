@@ -9,7 +9,7 @@ use dyno_api::query::AuditQuery;
 use tokio::sync::mpsc;
 
 use super::reader::{Reader, Wanted};
-use super::writer::End;
+use super::segment::End;
 use super::{Audit, Trail};
 use crate::durable::from_io;
 use crate::host::blocking;
@@ -42,16 +42,12 @@ pub async fn stream(
     let opened = audit.clone();
     let (limit, follow) = (wanted.query.limit, wanted.query.follow);
     let reader = blocking(move || {
-        let Some(end) = opened.writer.ends_at() else {
-            return Ok(None);
-        };
+        let end = opened.writer.ends_at();
         let reader = Reader::open(opened.writer.folder(), wanted, end);
         let reader = reader.map_err(|error| from_io("cannot read the audit log", &error));
-        Ok(Some((reader?, end)))
+        Ok((reader?, end))
     });
-    let Some((reader, end)) = reader.await? else {
-        return Ok(from);
-    };
+    let (reader, end) = reader.await?;
     tokio::spawn(async move {
         let telling = Telling { audit, to, own };
         telling.tell(reader, end, limit, follow).await;
@@ -97,7 +93,8 @@ impl Telling {
         let mut written = self.audit.writer.written();
         loop {
             written.borrow_and_update();
-            while let Some(end) = self.audit.writer.ends_at() {
+            let end = self.audit.writer.ends_at();
+            loop {
                 (reader, read) = next(reader, end).await?;
                 let Some(told) = read else { break };
                 self.send(told).await?;

@@ -16,7 +16,7 @@ use dyno_api::error::{ApiError, ErrorKind};
 use tokio::sync::watch;
 
 use super::line;
-use super::segment::Segment;
+use super::segment::{End, Segment};
 
 /// Files that the log consists of, at the most.
 pub(super) const SEGMENTS: u64 = 8;
@@ -76,6 +76,8 @@ pub(super) struct Shared {
 pub(super) struct Tail {
     pub(super) last_id: u64,
     pub(super) current: Option<Segment>,
+    /// Where the file ended that was the current one, where there is none.
+    pub(super) left: End,
     /// The one after it.
     pub(super) spare: Option<Segment>,
     /// Those before it that are not synced to their end.
@@ -88,13 +90,6 @@ pub(super) struct Tail {
     pub(super) is_start_told: bool,
     pub(super) trouble: Option<Trouble>,
     pub(super) ends: bool,
-}
-
-/// Where the log ends, for whoever reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) number: u64,
-    pub(super) at: u64,
 }
 
 impl Writer {
@@ -188,13 +183,10 @@ impl Writer {
         synced.wait_for(|through| *through >= wanted).await.ok();
     }
 
-    /// Where it ends; `None` where it has no file.
-    pub(super) fn ends_at(&self) -> Option<End> {
+    /// Where it ends; where it cannot be written, it can be read up to there.
+    pub(super) fn ends_at(&self) -> End {
         let tail = self.shared.tail();
-        tail.current.as_ref().map(|segment| End {
-            number: segment.number,
-            at: segment.at,
-        })
+        tail.current.as_ref().map_or(tail.left, Segment::end)
     }
 
     /// Changes with each line.
