@@ -123,6 +123,16 @@ impl Host {
         self.hostd = spawn(self.folder.path(), &self.options);
     }
 
+    /// What hostd said last, if it has ended.
+    pub fn last_words(&mut self) -> Option<String> {
+        let status = self.hostd.try_wait().expect("look after hostd")?;
+        let log = std::fs::read_to_string(self.folder.path().join("hostd.log"));
+        let log = log.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(8).collect();
+        let lines = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+        Some(format!("{status}\n{lines}"))
+    }
+
     /// Waits until the API answers.
     pub fn until_it_answers(&self) {
         until("hostd answers", || {
@@ -235,6 +245,11 @@ pub fn serve(folder: &Path) -> Command {
     hostd("serve", folder)
 }
 
+/// The same with the hostd among other programs.
+pub fn serve_by(programs: &Path, folder: &Path) -> Command {
+    hostd_of(programs, "serve", folder)
+}
+
 /// Gives this thread, and what it starts from now on, an empty network with loopback.
 pub fn own_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
@@ -264,7 +279,11 @@ fn spawn(folder: &Path, options: &[String]) -> Child {
 }
 
 fn hostd(verb: &str, folder: &Path) -> Command {
-    let mut command = Command::new(programs().join("hostd"));
+    hostd_of(&programs(), verb, folder)
+}
+
+fn hostd_of(programs: &Path, verb: &str, folder: &Path) -> Command {
+    let mut command = Command::new(programs.join("hostd"));
     command
         .arg(verb)
         .arg("--state-dir")

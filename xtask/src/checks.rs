@@ -71,6 +71,11 @@ const CHECKS: &[Check] = &[
         counting: Counting::Whole,
     },
     Check {
+        name: "programs of the commit before",
+        command: &["cargo", "xtask", "former"],
+        counting: Counting::Whole,
+    },
+    Check {
         name: "tests",
         command: &["cargo", "nextest", "run", "--workspace", "--no-fail-fast"],
         counting: Counting::Nextest,

@@ -1,4 +1,4 @@
-//! Chores: `cargo xtask setup|test|bench|conformance|dist|fuzz|hot`.
+//! Chores: `cargo xtask setup|test|bench|conformance|dist|former|fuzz|hot`.
 #![expect(
     clippy::print_stdout,
     reason = "a chore talks to the person who started it"
@@ -10,6 +10,7 @@ mod checks;
 mod conformance;
 mod count;
 mod dist;
+mod former;
 mod fuzz;
 mod hot;
 mod named_tests;
@@ -43,6 +44,8 @@ enum Chore {
     Conformance(conformance::Conformance),
     Dist(dist::Dist),
     Fuzz(fuzz::Fuzz),
+    /// Build the programs of the commit before, for tests of both together
+    Former,
     /// Find out what code a container's start needs, for `runtime/hot.ld`
     Hot,
 }
@@ -67,6 +70,7 @@ fn run(chore: Chore) -> Result<bool> {
         Chore::Conformance(conformance) => conformance::run(&conformance),
         Chore::Dist(dist) => dist.run().map(|()| true),
         Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Chore::Former => former::build().map(|()| true),
         Chore::Hot => hot::run().map(|()| true),
     }
 }

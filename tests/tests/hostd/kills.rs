@@ -64,6 +64,7 @@ fn hostd_killed_at_any_moment_under_many_clients_keeps_what_it_acknowledged() {
             until("hostd is ready", || {
                 // One that found its belief broken says so at once.
                 assert!(clients.iter().all(|client| !client.is_finished()));
+                assert_eq!(host.last_words(), None);
                 matches!(ask(&socket, "GET", "/readyz", &Value::Null), Ok((200, _)))
             });
         }
@@ -132,6 +133,7 @@ fn many_restarts_of_hostd_fail_no_request_and_lose_no_line() {
             host.spawn_again();
             let socket = host.socket();
             until("hostd is ready", || {
+                assert_eq!(host.last_words(), None);
                 matches!(ask(&socket, "GET", "/readyz", &Value::Null), Ok((200, _)))
             });
         }
@@ -228,10 +230,11 @@ impl Client {
             ),
         };
         let answer = ask(&self.socket, method, &path, body);
-        self.story.push(format!(
-            "{method} {path}: {answer:?}, of {:?}",
-            self.possible
-        ));
+        let told = answer
+            .as_ref()
+            .map(|(code, dyno)| (code, &dyno["status"]["phase"]));
+        let line = format!("{method} {path}: {told:?}, of {:?}", self.possible);
+        self.story.push(line);
         match answer {
             Ok((200..300, _)) => {
                 self.possible = [wanted].into();
@@ -268,7 +271,8 @@ impl Client {
             if let Some(state) = settled.filter(|_| is_ready && is_same) {
                 break state;
             }
-            assert!(begin.elapsed() < DEADLINE, "{}: {answer:?}", self.told());
+            let last = answer.map(|(code, dyno)| (code, dyno["status"].clone()));
+            assert!(begin.elapsed() < DEADLINE, "{}: {last:?}", self.told());
             std::thread::sleep(Duration::from_millis(2));
         };
         assert!(self.possible.contains(&found), "{found:?}: {}", self.told());

@@ -4,6 +4,7 @@
 mod crash_points;
 mod drains;
 mod folders;
+mod former;
 mod kills;
 mod lives;
 mod once;
