@@ -205,6 +205,11 @@ impl DynoPaths {
         self.run.join("state.json")
     }
 
+    /// It is there once a hostd has begun to take down what is left of the dyno.
+    pub fn condemned(&self) -> PathBuf {
+        self.run.join("condemned")
+    }
+
     /// Where the dyno says how it is.
     pub fn notify_socket(&self) -> PathBuf {
         self.run.join("notify.sock")

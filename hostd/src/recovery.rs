@@ -121,7 +121,9 @@ async fn look(host: &Host, record: &Record, same_boot: bool) -> (Evidence, Optio
     let state = durable::read_json::<MonitorState>(&paths.monitor_state())
         .ok()
         .flatten();
-    // Without a state there never was a container in this boot.
+    // Without a state there never was a container in this boot; and what an earlier
+    // hostd was about to kill says nothing.
+    let state = state.filter(|_| !paths.condemned().exists());
     let Some(state) = state else {
         return (Evidence::Unstarted, None);
     };

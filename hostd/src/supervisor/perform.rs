@@ -1,5 +1,7 @@
 //! The effects of a supervisor's decisions.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use dyno_api::dyno::{Phase, RestartPolicy};
@@ -415,7 +417,20 @@ impl Supervisor {
         }
     }
 
+    /// Kills and cleans up what an earlier hostd has left. Its monitor may hear only now
+    /// what that hostd has told it: whoever finds it dead shall not take its dyno for
+    /// lost.
     async fn take_down(&mut self) -> Result<(), ApiError> {
+        let condemned = self.host.paths.dyno(&self.record.id).condemned();
+        match File::create(&condemned) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let what = format!("cannot make {}", condemned.display());
+                return Err(from_io(&what, &error));
+            }
+            // Without its folder there is nothing that would say otherwise.
+            _ => {}
+        }
+        failpoint("recover.condemned");
         self.kill().await?;
         self.clean_up().await
     }

@@ -299,6 +299,8 @@ fn settled(dyno: &Value, records: &Path) -> Option<State> {
     match (phase, record["wanted"].as_str()?) {
         ("running", "running") => Some(State::Running),
         ("created", "created") | ("created" | "exited", "stopped") => Some(State::Still),
+        // Nobody but hostd is killed.
+        ("lost" | "failed", _) => panic!("{dyno}"),
         _ => None,
     }
 }

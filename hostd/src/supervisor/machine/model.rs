@@ -27,6 +27,8 @@ enum Event {
         by_system: bool,
     },
     MonitorDies,
+    /// It reads what it was told, also by a hostd that is no more.
+    MonitorHears,
     HostdDies,
     HostdStarts,
     Reboot,
@@ -42,6 +44,8 @@ struct LastWord {
 
 #[derive(Clone, Copy, Debug)]
 struct Monitor {
+    /// To start.
+    told: bool,
     started: bool,
     stopping: bool,
 }
@@ -51,6 +55,8 @@ struct Monitor {
 struct Trace {
     started: bool,
     last_word: Option<LastWord>,
+    /// A hostd has begun to take down what there is.
+    condemned: bool,
 }
 
 /// What survives hostd, and of it `record` and `folder` a reboot.
@@ -65,6 +71,8 @@ struct World {
     /// The boot has no trace of a dyno that was there before.
     is_new_boot: bool,
     fails_next: bool,
+    /// A monitor was killed by somebody else, or the machine ended.
+    harmed: bool,
     rm: bool,
     restart: RestartPolicy,
     /// The request that is being served.
@@ -92,6 +100,8 @@ struct Hostd {
     pause: bool,
     unrecorded: bool,
     forgotten: bool,
+    /// What follows when recovery has taken down what there was.
+    then: Option<Input>,
 }
 
 impl Hostd {
@@ -104,6 +114,7 @@ impl Hostd {
             pause: false,
             unrecorded: false,
             forgotten: false,
+            then: None,
         }
     }
 }
@@ -119,6 +130,7 @@ impl World {
             hostd: Some(Hostd::new(State::Resting, Wanted::Created, false)),
             is_new_boot: false,
             fails_next: false,
+            harmed: false,
             rm,
             restart,
             asked: None,
@@ -146,15 +158,18 @@ impl World {
             Event::PrepareFails => self.fails_next = true,
             Event::ProgramEnds { by_system } => self.program_ends(by_system),
             Event::MonitorDies => {
+                self.harmed |= self.monitor.is_some();
                 if self.monitor.take().is_some() && self.promise == Promise::Runs {
                     self.unless_restarted();
                 }
             }
+            Event::MonitorHears => self.monitor_hears(),
             Event::HostdDies => self.hostd = None,
             Event::HostdStarts => self.hostd_starts(),
             Event::Reboot => {
                 (self.monitor, self.trace, self.network) = (None, None, false);
                 (self.hostd, self.is_new_boot) = (None, true);
+                self.harmed = true;
                 if self.promise == Promise::Runs {
                     self.unless_restarted();
                 }
@@ -182,7 +197,9 @@ impl World {
 
     fn is_idle(&self) -> bool {
         let hostd = self.hostd.as_ref();
-        hostd.is_some_and(|hostd| hostd.actions.is_empty() && !hostd.forgotten)
+        hostd.is_some_and(|hostd| {
+            hostd.actions.is_empty() && hostd.then.is_none() && !hostd.forgotten
+        })
     }
 
     fn ask(&mut self, input: Input) {
@@ -237,7 +254,10 @@ impl World {
             return;
         }
         let Some(action) = self.hostd().actions.pop_front() else {
-            self.hear();
+            match self.hostd().then.take() {
+                Some(input) => self.input(input),
+                None => self.hear(),
+            }
             return;
         };
         if self.perform(action) {
@@ -258,7 +278,10 @@ impl World {
         self.input(match last_word {
             Some(LastWord { by_system: true }) if again && !self.rm => Input::Lost,
             Some(_) => Input::Ended,
-            None => Input::Lost,
+            None => {
+                assert!(self.harmed, "lost, and nobody has harmed it");
+                Input::Lost
+            }
         });
     }
 
@@ -277,12 +300,14 @@ impl World {
                 assert!(self.monitor.is_none(), "a second monitor");
                 assert!(!self.network, "a second link");
                 self.monitor = Some(Monitor {
+                    told: false,
                     started: false,
                     stopping: false,
                 });
                 self.trace = Some(Trace {
                     started: false,
                     last_word: None,
+                    condemned: false,
                 });
                 (self.network, self.is_new_boot) = (true, false);
                 self.hostd().listens = true;
@@ -293,12 +318,12 @@ impl World {
                 let Some(monitor) = monitor.filter(|monitor| !monitor.stopping) else {
                     return false;
                 };
-                assert!(!monitor.started, "started twice");
-                monitor.started = true;
-                self.trace = self.trace.map(|trace| Trace {
-                    started: true,
-                    ..trace
-                });
+                // It is told first, and answers later.
+                if !std::mem::replace(&mut monitor.told, true) {
+                    self.hostd().actions.push_front(Action::Start);
+                    return true;
+                }
+                self.monitor_hears();
             }
             Action::Stop => {
                 if let Some(monitor) = &mut self.monitor {
@@ -323,6 +348,19 @@ impl World {
             }
         }
         true
+    }
+
+    fn monitor_hears(&mut self) {
+        if let Some(monitor) = &mut self.monitor
+            && monitor.told
+            && !monitor.stopping
+        {
+            monitor.started = true;
+            self.trace = self.trace.map(|trace| Trace {
+                started: true,
+                ..trace
+            });
+        }
     }
 
     fn clean_up(&mut self) {
@@ -388,8 +426,10 @@ impl World {
         };
         let evidence = match (self.monitor, self.trace) {
             _ if self.is_new_boot => Evidence::Nothing,
+            (Some(_), Some(trace)) if trace.condemned => Evidence::Unstarted,
             (Some(monitor), _) if monitor.started => Evidence::Started,
             (Some(_), _) | (None, None) => Evidence::Unstarted,
+            (None, Some(trace)) if trace.condemned => Evidence::Unstarted,
             (None, Some(trace)) => match trace.last_word {
                 Some(LastWord { by_system: true }) => Evidence::LastWordBySystem,
                 Some(_) => Evidence::LastWord,
@@ -408,23 +448,27 @@ impl World {
             }
             Recovery::Ended => self.input(Input::Ended),
             Recovery::Lost => {
+                assert!(self.harmed, "lost, and nobody has harmed it");
                 self.hostd().state = State::Live;
                 self.input(Input::Lost);
             }
-            Recovery::Start => {
-                self.hostd().actions.extend([Action::Kill, Action::CleanUp]);
-                while !self.is_idle() {
-                    self.work();
-                }
-                self.input(Input::Start);
-            }
-            Recovery::Rest => self.hostd().actions.extend([Action::Kill, Action::CleanUp]),
+            Recovery::Start => self.take_down(Some(Input::Start)),
+            Recovery::Rest => self.take_down(None),
             Recovery::Forget => {
                 self.hostd().state = State::Live;
                 self.input(Input::Remove { force: true });
             }
         }
         self.is_new_boot = false;
+    }
+
+    fn take_down(&mut self, then: Option<Input>) {
+        if let Some(trace) = &mut self.trace {
+            trace.condemned = true;
+        }
+        let hostd = self.hostd();
+        hostd.actions.extend([Action::Kill, Action::CleanUp]);
+        hostd.then = then;
     }
 
     /// Nothing more comes from outside.
@@ -485,6 +529,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::PrepareFails),
         2 => any::<bool>().prop_map(|by_system| Event::ProgramEnds { by_system }),
         2 => Just(Event::MonitorDies),
+        2 => Just(Event::MonitorHears),
         3 => Just(Event::HostdDies),
         4 => Just(Event::HostdStarts),
         1 => Just(Event::Reboot),
@@ -517,4 +562,31 @@ proptest! {
         world.settle();
         world.check();
     }
+}
+
+/// Found by kills at random: a monitor heard of a start from a hostd that was no more,
+/// while the next one was about to take it down, and the one after that took the dyno
+/// for lost.
+#[test]
+fn who_is_killed_while_it_takes_down_leaves_no_loss() {
+    let start = [
+        Event::Ask(Input::Start),
+        Event::Work,
+        Event::Work,
+        Event::Work,
+        Event::HostdDies,
+    ];
+    let take_down = [
+        Event::HostdStarts,
+        Event::MonitorHears,
+        Event::Work,
+        Event::HostdDies,
+    ];
+    let mut world = World::new(false, RestartPolicy::No);
+    for event in start.into_iter().chain(take_down) {
+        world.happens(event);
+    }
+    world.settle();
+    world.check();
+    assert!(world.monitor.is_some_and(|monitor| monitor.started));
 }
