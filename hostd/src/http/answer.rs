@@ -31,18 +31,22 @@ impl IntoResponse for Failure {
         let is_known = self.0.kind != ErrorKind::Unauthorized;
         let mut response = (status, Json(self.0)).into_response();
         if !is_known {
+            // How to say who they are (RFC 6750 section 3); no second attempt on this
+            // connection.
+            let bearer = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, bearer);
             close(&mut response);
         }
         response
     }
 }
 
-/// Who is not known is told how to say who they are (RFC 6750 section 3), and has no
-/// second attempt on this connection.
-fn close(response: &mut Response) {
-    let headers = response.headers_mut();
-    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// The last answer on its connection.
+pub(super) fn close(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }
 
 /// What handlers return.

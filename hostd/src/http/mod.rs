@@ -8,6 +8,8 @@
 //! answer    errors and streams
 //! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
+//! places    how many connections there may be, and who makes room
+//! pace      how slow a client may be
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
@@ -23,6 +25,8 @@ mod host;
 mod images;
 mod listener;
 mod observe;
+mod pace;
+mod places;
 pub mod remote;
 mod scope;
 mod secrets;

@@ -12,5 +12,6 @@ mod image_roots;
 mod network;
 mod remote;
 mod rig;
+mod slow;
 mod system_calls;
 mod tls;

@@ -45,6 +45,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "how hostd deals with its clients",
     ),
     (
+        "dyno-tests::security slow::",
+        "how hostd deals with its clients",
+    ),
+    (
         "dyno-tests::security image_configs::",
         "refused before the kernel is asked",
     ),
