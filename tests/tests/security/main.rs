@@ -9,6 +9,7 @@ mod dynos;
 mod floods;
 mod image_configs;
 mod image_roots;
+mod malformed;
 mod network;
 mod remote;
 mod rig;
