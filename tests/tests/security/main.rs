@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 mod api;
+mod contract;
 mod dynos;
 mod floods;
 mod image_configs;

@@ -45,6 +45,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "how hostd deals with its clients",
     ),
     (
+        "dyno-tests::security contract::",
+        "how hostd deals with its clients",
+    ),
+    (
         "dyno-tests::security malformed::",
         "how hostd deals with its clients",
     ),
