@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use super::answer::{Failure, close};
 use super::caller::Peer;
+use super::linger::Lingering;
 use super::pace::{Mode, Paced, Reading};
 use super::places::{Full, Guest, Place, Places, Worked};
 
@@ -196,7 +197,7 @@ fn of(peer: Peer, router: Router, place: Arc<Place>, mode: Mode) -> impl Api {
             request.extensions_mut().insert(work.clone());
         }
         let is_get = request.method() == Method::GET;
-        let answer = service.call(request);
+        let answer = service.call(request.map(Lingering::new));
         async move {
             let Some(work) = work else {
                 // Nothing is begun on a connection that is about to be closed.

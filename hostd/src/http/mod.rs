@@ -10,6 +10,7 @@
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! places    how many connections there may be, and who makes room
 //! pace      how slow a client may be
+//! linger    a body that nobody reads to its end
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
@@ -23,6 +24,7 @@ mod files;
 mod guard;
 mod host;
 mod images;
+mod linger;
 mod listener;
 mod observe;
 mod pace;

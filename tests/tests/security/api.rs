@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -216,6 +218,31 @@ fn a_body_is_bounded_in_size_and_depth() {
         &[head.as_bytes(), chunk.repeat(8).as_bytes()].concat(),
     );
     assert!(answer.is_empty() || status(&answer) == 400, "{answer}");
+    assert_sane(&host);
+}
+
+#[test]
+fn a_refusal_reaches_who_is_still_sending() {
+    let host = Host::start();
+    for (path, wanted) in [
+        ("/v1/dynos/nosuch/archive?path=/", 404),
+        ("/v1/nosuch", 404),
+        ("/v1/secrets/x?nosuch=1", 400),
+    ] {
+        let mut stream = UnixStream::connect(host.socket()).unwrap();
+        // More than fits on the way.
+        let body = vec![0; 8 << 20];
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let sent = stream.write_all(&body);
+        assert!(sent.is_ok(), "{path}: {sent:?}");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(status(&answer), wanted, "{path}: {answer}");
+    }
     assert_sane(&host);
 }
 
