@@ -18,6 +18,7 @@ pub mod host;
 pub mod machine;
 #[path = "../../hostd/src/metrics/check.rs"]
 pub mod metrics;
+pub mod random;
 pub mod root;
 
 use std::io::Write;

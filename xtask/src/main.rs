@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Install what a purpose needs, from Debian's packages and crates.io
+    /// Install what a purpose needs, from Debian's packages, crates.io and PyPI
     Setup {
         /// For what
         #[arg(value_enum)]

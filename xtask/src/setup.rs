@@ -1,5 +1,7 @@
-//! Installs what a purpose needs on a fresh Debian or Ubuntu machine.
+//! Installs what a purpose needs on a fresh Debian or Ubuntu machine, from the
+//! distribution's packages, crates.io and PyPI.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -49,6 +51,7 @@ const FOR_TEST: &[(&str, &str)] = &[
     ("strip", "binutils"),
     ("systemctl", "systemd"),
     ("unshare", "util-linux"),
+    ("virtualenv", "virtualenv"),
     ("zstd", "zstd"),
 ];
 
@@ -64,6 +67,14 @@ const FOR_BENCH: &[(&str, &str)] = &[
 
 /// The test runner, pinned.
 const NEXTEST: &str = "0.9.143";
+
+/// What the tests of hostd's API ask it with; the versions are pinned in
+/// [`SCHEMATHESIS_NEEDS`].
+const SCHEMATHESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/schemathesis");
+const SCHEMATHESIS_NEEDS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tests/tests/security/contract/requirements.txt"
+);
 
 /// Installs what is missing, and says so.
 pub(crate) fn install(purpose: Purpose) -> Result<()> {
@@ -93,6 +104,44 @@ pub(crate) fn install(purpose: Purpose) -> Result<()> {
         if !status.success() {
             bail!("cargo install cargo-nextest failed: {status}");
         }
+    }
+    if purpose == Purpose::Test {
+        install_schemathesis()?;
+    }
+    Ok(())
+}
+
+/// Makes a Python environment of its own, unless there is one of just these versions.
+fn install_schemathesis() -> Result<()> {
+    let folder = Path::new(SCHEMATHESIS);
+    let installed = folder.join("requirements.txt");
+    let wanted = std::fs::read(SCHEMATHESIS_NEEDS).context("read what schemathesis needs")?;
+    if std::fs::read(&installed).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    println!("installing schemathesis");
+    run(Command::new("virtualenv")
+        .args(["--quiet", "--clear", "--python=/usr/bin/python3"])
+        .arg(folder))?;
+    run(Command::new(folder.join("bin/pip"))
+        .args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+        ])
+        .arg(SCHEMATHESIS_NEEDS))?;
+    // Last, so that an installation that was cut short is made again.
+    std::fs::copy(SCHEMATHESIS_NEEDS, installed).context("note what is installed")?;
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("run {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{} failed: {status}", command.get_program().display());
     }
     Ok(())
 }

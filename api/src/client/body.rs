@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, ReadBuf};
 
 /// Bytes read from an archive at once.
 const CHUNK: usize = 64 * 1024;
@@ -21,6 +21,16 @@ pub(super) enum RequestBody {
     Bytes(Bytes),
     /// An archive, read as hostd takes it, so that its size does not matter.
     Archive(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+impl RequestBody {
+    /// An archive whose first bytes are there: hostd waits for the next ones only for so
+    /// long, and what makes an archive may be at it for a while before it writes any.
+    pub(super) async fn archive(reader: impl AsyncRead + Send + 'static) -> io::Result<Self> {
+        let mut reader = Box::pin(BufReader::with_capacity(CHUNK, reader));
+        reader.as_mut().fill_buf().await?;
+        Ok(Self::Archive(reader))
+    }
 }
 
 impl Body for RequestBody {
@@ -79,6 +89,7 @@ fn poll_chunk(
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -92,8 +103,25 @@ mod tests {
     #[test]
     fn an_archive_of_many_chunks_arrives_whole() {
         let archive: Vec<u8> = (0..251).cycle().take(3 * CHUNK + 17).collect();
-        let body = RequestBody::Archive(Box::pin(io::Cursor::new(archive.clone())));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let body = RequestBody::archive(io::Cursor::new(archive.clone()));
+        let body = runtime.block_on(body).unwrap();
         assert_eq!(collect(body), archive);
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_sent_once_it_has_begun() {
+        let (mut maker, reader) = tokio::io::duplex(64);
+        let body = RequestBody::archive(reader);
+        tokio::pin!(body);
+        let soon = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, &mut body).await.is_err());
+        maker.write_all(b"tar").await.unwrap();
+        drop(maker);
+        let body = body.await.unwrap();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "tar");
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Client {
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<(), Error> {
         let call = Self::dyno_call(Method::PUT, dyno, "/archive").query(query)?;
-        self.done(call.body(RequestBody::Archive(Box::pin(archive))))
+        self.done(call.body(RequestBody::archive(archive).await?))
             .await
     }
 

@@ -38,7 +38,7 @@ impl Client {
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<Lines<Progress>, Error> {
         let call = Call::new(Method::POST, "/v1/images/load").query(query)?;
-        self.lines(call.body(RequestBody::Archive(Box::pin(archive))))
+        self.lines(call.body(RequestBody::archive(archive).await?))
             .await
     }
 
@@ -52,7 +52,7 @@ impl Client {
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<Lines<Progress>, Error> {
         let call = Call::new(Method::POST, "/v1/images/import").query(query)?;
-        self.lines(call.body(RequestBody::Archive(Box::pin(archive))))
+        self.lines(call.body(RequestBody::archive(archive).await?))
             .await
     }
 

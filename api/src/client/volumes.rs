@@ -109,7 +109,7 @@ impl Client {
         archive: impl AsyncRead + Send + 'static,
     ) -> Result<Volume, Error> {
         let call = Call::new(Method::PUT, of(name, "/archive")).query(query)?;
-        self.json(call.body(RequestBody::Archive(Box::pin(archive))))
+        self.json(call.body(RequestBody::archive(archive).await?))
             .await
     }
 }

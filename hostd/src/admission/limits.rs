@@ -93,11 +93,11 @@ fn check_memory(bytes: u64, facts: &HostFacts) -> Result<(), ApiError> {
         .hint("leave it out for no limit"));
     }
     if bytes > facts.memory_bytes {
-        let message = format!(
+        return Err(invalid(format!(
             "a memory limit of {bytes} bytes; this host has {}",
             facts.memory_bytes
-        );
-        return Err(ApiError::new(ErrorKind::Exhausted, message).hint("leave it out for no limit"));
+        ))
+        .hint("leave it out for no limit"));
     }
     Ok(())
 }
@@ -110,11 +110,11 @@ fn check_cpu(millis: u32, facts: &HostFacts) -> Result<(), ApiError> {
         .hint("leave it out for no limit"));
     }
     if millis > facts.cpus.saturating_mul(1000) {
-        let message = format!(
+        return Err(invalid(format!(
             "a CPU limit of {millis}/1000; this host has {} CPUs",
             facts.cpus
-        );
-        return Err(ApiError::new(ErrorKind::Exhausted, message).hint("leave it out for no limit"));
+        ))
+        .hint("leave it out for no limit"));
     }
     Ok(())
 }
@@ -211,12 +211,12 @@ mod tests {
             memory_bytes: Some((8 << 30) + 1),
             ..Limits::default()
         };
-        assert_eq!(with(memory).unwrap_err().kind, ErrorKind::Exhausted);
+        assert_eq!(with(memory).unwrap_err().kind, ErrorKind::Invalid);
         let cpu = Limits {
             cpu_millis: Some(4001),
             ..Limits::default()
         };
-        assert_eq!(with(cpu).unwrap_err().kind, ErrorKind::Exhausted);
+        assert_eq!(with(cpu).unwrap_err().kind, ErrorKind::Invalid);
         assert!(
             with(Limits {
                 pids: Some(0),

@@ -33,18 +33,22 @@ impl IntoResponse for Failure {
         // For the audit log: nobody reads the body again.
         response.extensions_mut().insert(kind);
         if kind == ErrorKind::Unauthorized {
+            // How to say who they are (RFC 6750 section 3); no second attempt on this
+            // connection.
+            let bearer = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, bearer);
             close(&mut response);
         }
         response
     }
 }
 
-/// Who is not known is told how to say who they are (RFC 6750 section 3), and has no
-/// second attempt on this connection.
-fn close(response: &mut Response) {
-    let headers = response.headers_mut();
-    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// The last answer on its connection.
+pub(super) fn close(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }
 
 /// What handlers return.

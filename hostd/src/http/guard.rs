@@ -17,8 +17,8 @@ use super::caller::{self, Caller, Peer};
 use super::scope::{self, Operation};
 use super::{not_allowed, trace, unknown};
 use crate::host::Host;
-use crate::remote::Session;
-use crate::tokens::Live;
+use crate::remote::{Refused, Session};
+use crate::tokens::{Live, MAX_CONNECTIONS};
 
 /// Passes on what whoever asks may ask for, and says who that is.
 pub(super) async fn guard(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
@@ -67,15 +67,18 @@ fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer
     let now = Timestamp::now();
     let found = bearer(headers).and_then(|secret| host.tokens.authenticate(secret, now));
     let why = match found {
-        Some(token) if session.belongs_to(&token) => {
-            if token.used(now) {
-                let (host, used) = (host.clone(), token.clone());
-                // The disk is nobody's to wait for here.
-                drop(spawn_blocking(move || host.tokens.note_use(&used)));
+        Some(token) => match session.belong_to(&token) {
+            Ok(()) => {
+                if token.used(now) {
+                    let (host, used) = (host.clone(), token.clone());
+                    // The disk is nobody's to wait for here.
+                    drop(spawn_blocking(move || host.tokens.note_use(&used)));
+                }
+                return Ok(token);
             }
-            return Ok(token);
-        }
-        Some(_) => "this connection belongs to another token",
+            Err(Refused::Crowded) => return Err(crowded(&token)),
+            Err(Refused::Belongs) => "this connection belongs to another token",
+        },
         None if bearer(headers).is_none() => "a request from elsewhere needs a token",
         None => "there is no such token, or it was taken away, or it has expired",
     };
@@ -87,6 +90,17 @@ fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer
     Err(Failure(ApiError::new(ErrorKind::Unauthorized, why).hint(
         "on the host, `dyno token create` makes one: `Authorization: Bearer SECRET`",
     )))
+}
+
+fn crowded(token: &Live) -> Failure {
+    let message = format!(
+        "the token {} has {MAX_CONNECTIONS} connections already",
+        token.name()
+    );
+    Failure(
+        ApiError::new(ErrorKind::Exhausted, message)
+            .hint("end one of those that follow logs or events, attach or execute"),
+    )
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

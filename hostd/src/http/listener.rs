@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use dyno_api::error::ApiError;
+use dyno_api::openapi::{JSON_LINES, TAR};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,14 +24,22 @@ use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::answer::{Failure, close};
 use super::caller::Peer;
+use super::linger::Lingering;
+use super::pace::{Mode, Paced, Reading};
+use super::places::{Full, Guest, Place, Places, Worked};
 
 /// P15: connections at a time; attach, exec and followed logs hold one each.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a client may take to send a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long one that has no place may take to be told so, and how many are at a time.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+const MAX_REFUSALS: usize = 64;
 
 /// Who may talk to hostd besides root and hostd's own user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,16 +120,17 @@ pub fn adopt(socket: OwnedFd, path: &Path, access: Access) -> Result<UnixListene
 
 /// Serves until the process ends.
 pub async fn serve(listener: UnixListener, router: Router, access: Access) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
-        let Ok(permit) = free.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => match allowed(&stream, access) {
-                Ok(Some(peer)) => {
-                    tokio::spawn(connection(stream, of(peer, router.clone()), permit));
-                }
+                Ok(Some(peer)) => match places.take(guest(&peer)).await {
+                    Ok(place) => {
+                        tokio::spawn(visit(stream, peer, router.clone(), place));
+                    }
+                    Err(full) => refuse(stream, full, &refusals),
+                },
                 Ok(None) => tracing::warn!("a connection of a user who may not was closed"),
                 Err(error) => tracing::warn!(%error, "a connection without credentials was closed"),
             },
@@ -130,13 +143,82 @@ pub async fn serve(listener: UnixListener, router: Router, access: Access) {
     }
 }
 
+fn guest(peer: &Peer) -> Guest {
+    match peer {
+        Peer::Local { uid, .. } if is_owner(*uid) => Guest::Owner,
+        _ => Guest::Other,
+    }
+}
+
+fn is_owner(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::getuid().as_raw()
+}
+
+/// Says why, instead of an answer, to as many at a time as may be told.
+fn refuse(stream: UnixStream, full: Full, refusals: &Arc<Semaphore>) {
+    tracing::warn!(%full, "a connection was refused");
+    let Ok(permit) = refusals.clone().try_acquire_owned() else {
+        return;
+    };
+    let api = service_fn(move |_: Request<Incoming>| async move {
+        let mut response = Failure::from(ApiError::from(full)).into_response();
+        close(&mut response);
+        Ok(response)
+    });
+    tokio::spawn(async move {
+        let told = connection(Paced::new(stream, Mode::default()), api);
+        // Who does not ask in time is not told.
+        timeout(REFUSAL_TIME, told).await.unwrap_or_default();
+        drop(permit);
+    });
+}
+
+/// One connection, as long as it has a place.
+pub(super) async fn visit<S>(stream: S, peer: Peer, router: Router, place: Arc<Place>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mode = Mode::default();
+    let stream = Paced::new(stream, mode.clone());
+    let api = of(peer, router, place.clone(), mode);
+    tokio::select! {
+        () = connection(stream, api) => {}
+        () = place.leave() => tracing::debug!("a connection that rested made room"),
+    }
+}
+
 /// The API, for one who is known: every request says who sent it.
-pub(super) fn of(peer: Peer, router: Router) -> impl Api {
+fn of(peer: Peer, router: Router, place: Arc<Place>, mode: Mode) -> impl Api {
     let service = TowerToHyperService::new(router);
     service_fn(move |mut request: Request<Incoming>| {
+        let (work, mode) = (place.work().map(Arc::new), mode.clone());
         request.extensions_mut().insert(peer.clone());
-        service.call(request)
+        if let Some(work) = &work {
+            request.extensions_mut().insert(work.clone());
+        }
+        let is_get = request.method() == Method::GET;
+        let answer = service.call(request.map(Lingering::new));
+        async move {
+            let Some(work) = work else {
+                // Nothing is begun on a connection that is about to be closed.
+                return pending().await;
+            };
+            let response = answer.await?;
+            mode.set(reading(is_get, &response));
+            Ok(response.map(|body| Worked::of(body, work)))
+        }
     })
+}
+
+fn reading(is_get: bool, response: &Response) -> Reading {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Reading::Terminal;
+    }
+    match response.headers().get(header::CONTENT_TYPE) {
+        // What tells how an upload or a download gets on is for a program.
+        Some(kind) if is_get && (kind == JSON_LINES || kind == TAR) => Reading::Stream,
+        _ => Reading::Answer,
+    }
 }
 
 /// What answers the requests of one connection.
@@ -154,8 +236,8 @@ impl<S> Api for S where
 {
 }
 
-/// Serves one connection to its end.
-pub(super) async fn connection<S>(stream: S, api: impl Api, _permit: OwnedSemaphorePermit)
+/// Serves one connection to its end, or until it is attach's or exec's.
+pub(super) async fn connection<S>(stream: Paced<S>, api: impl Api)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -177,7 +259,7 @@ fn allowed(stream: &UnixStream, access: Access) -> io::Result<Option<Peer>> {
     let peer = stream.peer_cred()?;
     let (uid, pid) = (peer.uid(), peer.pid());
     let known = Some(Peer::Local { uid, pid });
-    if uid == 0 || uid == rustix::process::getuid().as_raw() {
+    if is_owner(uid) {
         return Ok(known);
     }
     let Some(group) = access.group else {

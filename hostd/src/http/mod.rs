@@ -9,6 +9,9 @@
 //! answer    errors and streams
 //! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
+//! places    how many connections there may be, and who makes room
+//! pace      how slow a client may be
+//! linger    a body that nobody reads to its end
 //! upload    a body as a stream of bytes
 //! upgrade   attach and exec: bytes between client and monitor
 //! ```
@@ -22,8 +25,11 @@ mod files;
 mod guard;
 mod host;
 mod images;
+mod linger;
 mod listener;
 mod observe;
+mod pace;
+mod places;
 pub mod remote;
 mod scope;
 mod secrets;

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::extract::{Nothing, Params};
 use super::listener::connection;
+use super::pace::{Mode, Paced};
 use super::{ListenError, counted, nothing_there};
 use crate::host::Host;
 use crate::metrics::{self, Format};
@@ -98,7 +99,12 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>) {
             Ok((stream, _)) => match sockopt::set_tcp_user_timeout(&stream, UNTAKEN) {
                 Ok(()) => {
                     let service = TowerToHyperService::new(router.clone());
-                    tokio::spawn(timeout(CONNECTION, connection(stream, service, permit)));
+                    let stream = Paced::new(stream, Mode::default());
+                    let served = timeout(CONNECTION, connection(stream, service));
+                    tokio::spawn(async move {
+                        served.await.unwrap_or_default();
+                        drop(permit);
+                    });
                 }
                 Err(error) => tracing::warn!(%error, "a connection for metrics was closed"),
             },

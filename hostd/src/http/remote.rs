@@ -9,13 +9,13 @@ use axum::Router;
 use jiff::Timestamp;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::ListenError;
 use super::caller::Peer;
-use super::listener::{connection, of};
+use super::listener::visit;
+use super::places::{Guest, Places};
 use crate::remote::gate::Stranger;
 use crate::remote::{Authority, Cut, Gate, Session};
 
@@ -56,11 +56,8 @@ pub async fn serve(
     gate: Arc<Gate>,
     router: Router,
 ) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     loop {
-        let Ok(permit) = free.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, address)) => match gate.admit(address.ip(), Instant::now()) {
                 Ok(stranger) => {
@@ -69,7 +66,7 @@ pub async fn serve(
                         stream,
                         address,
                         stranger,
-                        permit,
+                        places: places.clone(),
                     };
                     tokio::spawn(visit.serve(acceptor, router.clone()));
                 }
@@ -91,7 +88,7 @@ struct Visit {
     stream: TcpStream,
     address: SocketAddr,
     stranger: Stranger,
-    permit: OwnedSemaphorePermit,
+    places: Arc<Places>,
 }
 
 impl Visit {
@@ -112,10 +109,17 @@ impl Visit {
                 return;
             }
         };
+        // Those that are not here yet have bounds of their own.
+        let place = match self.places.take(Guest::Owner).await {
+            Ok(place) => place,
+            Err(full) => {
+                tracing::warn!(%address, %full, "a connection was closed");
+                return;
+            }
+        };
         let session = Session::new(address, self.stranger);
         let stream = Cut::new(stream, session.clone());
-        let api = of(Peer::Remote(session), router);
-        connection(stream, api, self.permit).await;
+        visit(stream, Peer::Remote(session), router, place).await;
     }
 }
 

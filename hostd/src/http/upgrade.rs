@@ -1,6 +1,8 @@
 //! Attach and exec: after `101 Switching Protocols` the connection carries
 //! frames, which hostd copies between client and monitor without a look.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,11 +15,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use super::answer::Failure;
+use super::places::Work;
 use crate::monitor::Connection;
 
 /// A request whose connection can become a stream of frames.
 #[derive(Debug)]
-pub(super) struct Upgrade(OnUpgrade);
+pub(super) struct Upgrade {
+    on: OnUpgrade,
+    /// The connection keeps its place.
+    work: Option<Arc<Work>>,
+}
 
 impl<S: Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Failure;
@@ -39,11 +46,9 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         {
             return Err(refused());
         }
-        parts
-            .extensions
-            .remove::<OnUpgrade>()
-            .map(Self)
-            .ok_or_else(refused)
+        let on = parts.extensions.remove().ok_or_else(refused)?;
+        let work = parts.extensions.get().cloned();
+        Ok(Self { on, work })
     }
 }
 
@@ -65,8 +70,8 @@ pub(super) fn frames(
     kept: impl Send + 'static,
 ) -> Response {
     tokio::spawn(async move {
-        let _kept = kept;
-        let client = match upgrade.0.await {
+        let _kept = (kept, upgrade.work);
+        let client = match upgrade.on.await {
             Ok(client) => client,
             Err(error) => {
                 tracing::debug!(%error, "the client went away before the upgrade");

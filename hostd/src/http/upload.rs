@@ -9,6 +9,9 @@ use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::pace::{BYTES_A_SECOND, Credit, PATIENCE};
 
 /// Chunks of an upload that wait for whoever takes it.
 const CHUNKS: usize = 16;
@@ -25,12 +28,19 @@ impl Upload {
     pub(super) fn new(mut body: Body) -> Self {
         let (to, chunks) = mpsc::channel(CHUNKS);
         tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let chunk = match frame {
-                    Ok(frame) => frame.into_data().map_or_else(|_| Ok(Bytes::new()), Ok),
-                    Err(error) => Err(io::Error::other(error)),
+            let mut credit = Credit::new();
+            loop {
+                let begin = Instant::now();
+                let chunk = match timeout(credit.left(), body.frame()).await {
+                    Ok(None) => return,
+                    Ok(Some(Ok(frame))) => frame.into_data().map_or_else(|_| Ok(Bytes::new()), Ok),
+                    Ok(Some(Err(error))) => Err(io::Error::other(error)),
+                    Err(_) => Err(too_slow()),
                 };
-                if to.send(chunk).await.is_err() {
+                let bytes = chunk.as_ref().map_or(0, Bytes::len);
+                credit.spend(begin.elapsed(), bytes);
+                let ended = chunk.is_err();
+                if to.send(chunk).await.is_err() || ended {
                     return;
                 }
             }
@@ -40,6 +50,14 @@ impl Upload {
             current: Bytes::new(),
         }
     }
+}
+
+fn too_slow() -> io::Error {
+    let seconds = PATIENCE.as_secs();
+    let message = format!(
+        "the archive does not arrive: fewer than {BYTES_A_SECOND} bytes a second for {seconds} s"
+    );
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 impl AsyncRead for Upload {

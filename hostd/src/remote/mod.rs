@@ -22,7 +22,7 @@ use dyno_api::token::Endpoint;
 pub use authority::{Authority, AuthorityError};
 pub use cut::Cut;
 pub use gate::Gate;
-pub use session::Session;
+pub use session::{Refused, Session};
 
 /// What the listener and the API share.
 #[derive(Debug, Default)]

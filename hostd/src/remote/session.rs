@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
 
 use super::gate::Stranger;
@@ -22,6 +22,17 @@ pub struct Session {
 struct Owner {
     token: Arc<Live>,
     waits: AbortHandle,
+    /// One of those that the token may have.
+    _connection: OwnedSemaphorePermit,
+}
+
+/// Why a connection is not this token's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is another one's.
+    Belongs,
+    /// The token has as many as it may have.
+    Crowded,
 }
 
 impl Drop for Owner {
@@ -46,26 +57,36 @@ impl Session {
         self.address
     }
 
-    /// Whether it belongs to this token; it does where it belonged to none. Within a tokio
-    /// runtime.
-    pub fn belongs_to(&self, token: &Arc<Live>) -> bool {
-        let owner = self.owner.get_or_init(|| {
-            let (over, waited) = (self.over.clone(), token.clone());
-            let waits = tokio::spawn(async move {
-                waited.over().await;
-                over.send_replace(true);
-            });
-            Owner {
-                token: token.clone(),
-                waits: waits.abort_handle(),
-            }
-        });
-        let is_owner = owner.token.id() == token.id();
-        if is_owner {
+    /// Has it belong to this token where it belonged to none. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn belong_to(&self, token: &Arc<Live>) -> Result<(), Refused> {
+        if self.owner.get().is_none() {
+            let owner = self.owner(token).ok_or(Refused::Crowded)?;
+            // Requests come one after the other: nobody else has set it meanwhile.
+            self.owner.get_or_init(|| owner);
             let mut stranger = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
             stranger.take();
         }
-        is_owner
+        match self.owner.get() {
+            Some(owner) if owner.token.id() == token.id() => Ok(()),
+            _ => Err(Refused::Belongs),
+        }
+    }
+
+    fn owner(&self, token: &Arc<Live>) -> Option<Owner> {
+        let connection = token.connection()?;
+        let (over, waited) = (self.over.clone(), token.clone());
+        let waits = tokio::spawn(async move {
+            waited.over().await;
+            over.send_replace(true);
+        });
+        Some(Owner {
+            token: token.clone(),
+            waits: waits.abort_handle(),
+            _connection: connection,
+        })
     }
 
     /// Comes back once the connection is to end.
@@ -103,9 +124,9 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let session = session(&gate);
         let (first, other) = (token(1, None), token(2, None));
-        assert!(session.belongs_to(&first));
-        assert!(session.belongs_to(&first));
-        assert!(!session.belongs_to(&other));
+        session.belong_to(&first).unwrap();
+        session.belong_to(&first).unwrap();
+        assert_eq!(session.belong_to(&other), Err(Refused::Belongs));
     }
 
     #[tokio::test]
@@ -117,7 +138,7 @@ mod tests {
         theirs.write_all(b"x").await.unwrap();
         assert_eq!(cut.read_u8().await.unwrap(), b'x');
         let soon = Timestamp::now() + SignedDuration::from_millis(200);
-        assert!(session.belongs_to(&token(1, Some(soon))));
+        session.belong_to(&token(1, Some(soon))).unwrap();
         let read = timeout(Duration::from_secs(20), cut.read_u8()).await;
         let error = read.unwrap().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);

@@ -1,13 +1,13 @@
 //! A token that hostd knows: its record, when it was used, and whether it is over.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dyno_api::name::DynoName;
 use dyno_api::token::{Scope, Token, TokenId};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::record::Record;
 use super::secret::{self, Hash};
@@ -17,12 +17,17 @@ const NOTED: SignedDuration = SignedDuration::from_secs(60);
 /// How long a wait for the end looks away: a clock may be set.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// P15: connections of one token at a time: a quarter of all, so that no token keeps the
+/// others out.
+pub(crate) const MAX_CONNECTIONS: usize = 256;
+
 /// A token.
 #[derive(Debug)]
 pub struct Live {
     record: Record,
     last_used: Mutex<LastUsed>,
     revoked: watch::Sender<bool>,
+    connections: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -39,6 +44,7 @@ impl Live {
             record,
             last_used: Mutex::new(LastUsed { at, noted: at }),
             revoked: watch::Sender::new(false),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         }
     }
 
@@ -72,6 +78,11 @@ impl Live {
     /// From when it is good for nothing.
     pub fn expires(&self) -> Option<Timestamp> {
         self.record.expires
+    }
+
+    /// One connection of those that it may have at a time; `None` where it has all of them.
+    pub(crate) fn connection(&self) -> Option<OwnedSemaphorePermit> {
+        self.connections.clone().try_acquire_owned().ok()
     }
 
     /// As people are shown it.

@@ -24,6 +24,7 @@ use crate::host::{Host, blocking};
 use crate::identity;
 
 pub use live::Live;
+pub(crate) use live::MAX_CONNECTIONS;
 use record::Record;
 
 /// P15: so many are kept; each is compared at each request.

@@ -2,40 +2,13 @@
 //! that comes and goes, and nothing left in either case.
 
 use dyno_tests::bundle::Bundle;
-use dyno_tests::{machine::Machine, until};
+use dyno_tests::machine::Machine;
+use dyno_tests::random::{Random, places, seed};
+use dyno_tests::until;
 use serde_json::{Value, json};
 
 /// Rounds of `make test`; `make soak` plays fifty times as many.
 const ROUNDS: u64 = 150;
-
-/// A small generator: what matters is that a seed gives the same again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        // xorshift64*, Vigna 2016.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).unwrap() % bound
-    }
-}
-
-/// Every place of a document, as JSON pointers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Object(map) => map.iter().for_each(|(name, inner)| {
-            let name = name.replace('~', "~0").replace('/', "~1");
-            places(inner, &format!("{at}/{name}"), found);
-        }),
-        Value::Array(list) => list.iter().enumerate().for_each(|(index, inner)| {
-            places(inner, &format!("{at}/{index}"), found);
-        }),
-        _ => {}
-    }
-}
 
 /// What nobody means: wrong types, sizes beyond limits, strings that lie.
 fn hostile(random: &mut Random, config: &Value) -> Value {
@@ -66,9 +39,8 @@ fn hostile(random: &mut Random, config: &Value) -> Value {
         index if index < values.len() => values[index].clone(),
         // Something true in a wrong place.
         _ => {
-            let mut all = Vec::new();
-            places(config, "", &mut all);
-            let place = &all[random.below(all.len())];
+            let all = places(config);
+            let place = random.pick(&all);
             config.pointer(place).cloned().unwrap_or_default()
         }
     }
@@ -79,9 +51,8 @@ fn spoiled(random: &mut Random, config: &Value) -> (Value, Vec<String>) {
     let mut spoiled = config.clone();
     let mut changed = Vec::new();
     for _ in 0..=random.below(2) {
-        let mut all = Vec::new();
-        places(&spoiled, "", &mut all);
-        let place = all[random.below(all.len())].clone();
+        let all = places(&spoiled);
+        let place = random.pick(&all).clone();
         // The folders are the test's own: elsewhere a container could hurt.
         if place.is_empty() || place.starts_with("/root") || place.starts_with("/mounts/0") {
             continue;
@@ -118,10 +89,7 @@ fn rich(bundle: &Bundle) -> Value {
 
 #[test]
 fn a_configuration_that_is_wrong_anywhere_is_refused_clearly_and_leaves_nothing() {
-    let seed = std::env::var("DYNO_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(0x6479_6e6f);
+    let seed = seed();
     let soak = std::env::var_os("DYNO_SOAK").is_some();
     let rounds = if soak { ROUNDS * 50 } else { ROUNDS };
     let mut bundle = Bundle::new(&["true"]);
@@ -139,7 +107,7 @@ fn a_configuration_that_is_wrong_anywhere_is_refused_clearly_and_leaves_nothing(
     );
     let (mut refused, mut run) = (0, 0);
     for round in 0..rounds {
-        let mut random = Random((seed ^ (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        let mut random = Random::of(seed, round);
         let (spoiled, changed) = spoiled(&mut random, &config);
         let what = format!("seed {seed}, round {round}: {changed:?}");
         bundle.config = spoiled;

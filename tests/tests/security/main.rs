@@ -6,12 +6,15 @@
 
 mod api;
 mod audit;
+mod contract;
 mod dynos;
 mod floods;
 mod image_configs;
 mod image_roots;
+mod malformed;
 mod network;
 mod remote;
 mod rig;
+mod slow;
 mod system_calls;
 mod tls;

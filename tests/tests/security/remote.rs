@@ -150,6 +150,34 @@ fn who_says_nothing_takes_no_place_from_the_socket_and_few_from_others() {
 }
 
 #[test]
+fn one_token_leaves_connections_to_others() {
+    let host = host();
+    let (greedy, other) = (
+        token(&host, "greedy", "read", &[]),
+        token(&host, "other", "read", &[]),
+    );
+    let follow = "/v1/events?follow=true";
+    let all: Vec<_> = (0..256)
+        .map(|_| {
+            let mut stream = greedy.send("GET", follow, "").unwrap();
+            // It is known only once it is answered.
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        })
+        .collect();
+    let answer = greedy.ask("GET", follow, "");
+    assert_eq!(status(&answer), 503, "{answer}");
+    assert!(answer.contains("256 connections"), "{answer}");
+    // That was no failure to say who it is.
+    assert_eq!(status(&other.ask("GET", "/v1/dynos", "")), 200);
+    drop(all);
+    until("its connections are free again", || {
+        status(&greedy.ask("GET", "/v1/dynos", "")) == 200
+    });
+    assert_sane(&host);
+}
+
+#[test]
 fn who_fails_too_often_is_closed_to() {
     let host = host();
     let key = token(&host, "key", "read", &[]);

@@ -37,6 +37,14 @@ pub(crate) fn assert_sane(host: &Host) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+/// Bytes of memory that hostd has (`VmRSS`, proc_pid_status(5)).
+pub(crate) fn memory(host: &Host) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.unwrap().parse::<u64>().unwrap() << 10
+}
+
 /// Both streams, as text.
 pub(crate) fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr]

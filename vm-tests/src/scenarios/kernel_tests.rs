@@ -49,6 +49,18 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "what hostd makes of its own files",
     ),
     (
+        "dyno-tests::security contract::",
+        "how hostd deals with its clients",
+    ),
+    (
+        "dyno-tests::security malformed::",
+        "how hostd deals with its clients",
+    ),
+    (
+        "dyno-tests::security slow::",
+        "how hostd deals with its clients",
+    ),
+    (
         "dyno-tests::security image_configs::",
         "refused before the kernel is asked",
     ),
