@@ -16,6 +16,8 @@ pub(crate) fn bare() -> Command {
         "DYNO_SOCKET",
         "DYNO_HOST",
         "DYNO_CTX",
+        "DYNO_CA",
+        "DYNO_TOKEN",
         "DYNO_RUN_DIR",
         "DYNO_STATE_DIR",
         "DYNO_AUTOSTART",

@@ -55,7 +55,7 @@ fn tell(endpoint: Option<&Endpoint>) -> io::Result<()> {
         Some(Endpoint { address, ca }) => writeln!(
             stderr,
             "This secret is not shown again. It is used at https://{address}, which shows a \
-             certificate signed by {ca}."
+             certificate signed by {ca}: dyno ctx add NAME https://{address} --ca {ca}"
         ),
         None => writeln!(
             stderr,
