@@ -40,7 +40,7 @@ struct Global {
     )]
     socket: Option<PathBuf>,
     /// Another machine, over ssh (USER@HOST:PORT or as ssh calls it) or by TLS
-    /// (https://HOST:PORT, with DYNO_CA and DYNO_TOKEN), also DYNO_HOST
+    /// (https://HOST:PORT, with DYNO_CA, and DYNO_TOKEN or DYNO_CERT), also DYNO_HOST
     #[arg(
         long,
         global = true,

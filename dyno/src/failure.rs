@@ -238,9 +238,13 @@ impl From<client::Error> for Failure {
                 });
             }
             client::Error::Tls { ref source, .. } => {
+                let code = match source {
+                    TlsError::Refused(_) => code::UNAUTHORIZED,
+                    _ => code::NO_HOSTD,
+                };
                 return Self::new(chain(message, &error))
                     .hint(way_out(source))
-                    .with_code(code::NO_HOSTD);
+                    .with_code(code);
             }
             client::Error::Program {
                 ref program,
@@ -280,6 +284,10 @@ fn way_out(why: &TlsError) -> &'static str {
         TlsError::Authority(_) => {
             "compare it with what `dyno token create` tells on the host: this is another host, \
              or somebody is in between"
+        }
+        TlsError::Refused(_) => {
+            "on the host, `dyno token create --cert FILE` makes another, and the clocks of both \
+             machines: `date -u`"
         }
         TlsError::Clock => "compare the clocks of both machines: `date -u`",
     }

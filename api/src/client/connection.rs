@@ -153,9 +153,12 @@ impl Client {
             Some((since, stream)) if since.elapsed() < READY => stream,
             _ => self.connect().await?,
         };
-        let broken = |source| Error::Http {
-            operation: operation.clone(),
-            source,
+        let broken = |source| match &self.way {
+            Way::Tls(tls) => tls.broken(&operation, source),
+            Way::Socket(_) | Way::Bridge(_) => Error::Http {
+                operation: operation.clone(),
+                source,
+            },
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

@@ -29,6 +29,7 @@ mod images;
 mod lines;
 mod path;
 mod pin;
+mod proof;
 mod secret;
 mod secrets;
 mod stream;
@@ -46,6 +47,7 @@ pub use download::Download;
 pub use error::Error;
 pub use lines::Lines;
 pub use pin::{Pin, PinError};
+pub use proof::{Identity, IdentityError, Proof};
 pub use secret::{Secret, SecretError};
 use stream::Stream;
 use tls::Tls;
@@ -85,7 +87,7 @@ impl Client {
     /// A client of a hostd that listens with TLS; nothing is connected yet.
     ///
     /// # Errors
-    /// [`Error::Tls`] where this machine has no cryptography for it.
+    /// [`Error::Tls`] where a certificate and its key do not belong together.
     pub fn at(remote: Remote) -> Result<Self, Error> {
         Ok(Self::by(Way::Tls(Arc::new(Tls::new(remote)?))))
     }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! addresses ─▶ TCP ─▶ TLS 1.3 ─▶ pin: is it the right host? ─▶ stream ─▶ secret with each request
+//!                                                    └ certificate, where that is shown instead
 //! ```
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, version};
 
 use super::pin::Pinned;
-use super::{Error, Pin, Secret};
+use super::{Error, Identity, Pin, Proof};
 
 /// How long one address may take to answer, and TLS to stand (P15).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +56,7 @@ pub struct Remote {
     /// Whom its certificate has to be signed by.
     pub authority: Pin,
     /// What is shown to it.
-    pub secret: Secret,
+    pub proof: Proof,
 }
 
 /// Why there is no connection to such a hostd.
@@ -89,6 +91,9 @@ pub enum TlsError {
     /// Its certificate is not good at the time that it is here.
     #[error("its certificate is not good at this time")]
     Clock,
+    /// It does not let the certificate in that is shown to it.
+    #[error("it refuses the certificate that is shown to it")]
+    Refused(#[source] rustls::Error),
     /// TLS does not come about for another reason.
     #[error("no TLS")]
     Tls(#[source] io::Error),
@@ -113,15 +118,33 @@ impl fmt::Debug for Connector {
 
 impl Tls {
     pub(super) fn new(remote: Remote) -> Result<Self, Error> {
-        let connector = connector(remote.authority).map_err(|error| Error::Tls {
+        let connector = connector(&remote).map_err(|error| Error::Tls {
             name: remote.name.clone(),
             source: TlsError::Tls(io::Error::other(error)),
         })?;
         Ok(Self {
-            authorization: remote.secret.header(),
+            authorization: match &remote.proof {
+                Proof::Secret(secret) => secret.header(),
+                Proof::Certificate(_) => None,
+            },
             connector: Connector(connector),
             remote,
         })
+    }
+
+    /// What a call comes to that broke: a host tells only after TLS stands that it does not
+    /// let a certificate in (RFC 8446 section 4.4.2.4).
+    pub(super) fn broken(&self, operation: &str, source: hyper::Error) -> Error {
+        match alert(&source) {
+            Some(alert) => Error::Tls {
+                name: self.remote.name.clone(),
+                source: TlsError::Refused(alert),
+            },
+            None => Error::Http {
+                operation: operation.to_owned(),
+                source,
+            },
+        }
     }
 
     /// One more connection, on which TLS stands.
@@ -181,6 +204,20 @@ fn keep_alive(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// The alert that a connection has ended with.
+fn alert(error: &hyper::Error) -> Option<rustls::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let io = cause.downcast_ref::<io::Error>();
+        let inner = io.and_then(io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref()) {
+            Some(alert @ rustls::Error::AlertReceived(_)) => return Some(alert.clone()),
+            _ => source = cause.source(),
+        }
+    }
+    None
+}
+
 /// What kept TLS from coming about, in words that say what to do.
 fn told(error: io::Error, authority: Pin) -> TlsError {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -205,14 +242,19 @@ fn told(error: io::Error, authority: Pin) -> TlsError {
     }
 }
 
-fn connector(authority: Pin) -> Result<TlsConnector, rustls::Error> {
+fn connector(remote: &Remote) -> Result<TlsConnector, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let pinned = Pinned::new(authority, provider.clone());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let pinned = Pinned::new(remote.authority, provider.clone());
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pinned))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(pinned));
+    let mut config = match &remote.proof {
+        Proof::Secret(_) => config.with_no_client_auth(),
+        Proof::Certificate(Identity { chain, key }) => {
+            config.with_client_auth_cert(chain.clone(), key.clone_key())?
+        }
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.enable_sni = false;
     // hostd keeps nothing of a connection that has ended.

@@ -1,7 +1,7 @@
 //! `dyno ctx`: machines by name, and the one that commands are for.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use dyno_api::client::Secret;
@@ -53,6 +53,9 @@ struct Add {
     /// With https: file of the token's secret [default: DYNO_TOKEN, else the standard input]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// With https: file of a certificate and its key, instead of a token; it stays where it is
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +113,7 @@ impl Add {
             host,
             ca,
             token_file,
+            cert,
             ..
         } = self;
         let ca = match &host {
@@ -122,17 +126,22 @@ impl Add {
                     })?;
                 Some(https::authority(&ca)?)
             }
-            Machine::Ssh(_) if ca.is_some() || token_file.is_some() => {
+            Machine::Ssh(_) if ca.is_some() || token_file.is_some() || cert.is_some() => {
                 let message = format!("{host} is reached over ssh: it has no --ca and no token");
                 return Err(Failure::usage(message).hint("https://HOST:PORT"));
             }
             Machine::Ssh(_) => None,
         };
-        contexts.add(name.clone(), Entry { host, ca })?;
+        let cert = match cert {
+            Some(path) => Some(usable(&path)?),
+            None => None,
+        };
+        let is_shown_a_secret = ca.is_some() && cert.is_none();
+        contexts.add(name.clone(), Entry { host, ca, cert })?;
         if self.r#use {
             contexts.choose(name.clone())?;
         }
-        if ca.is_some() {
+        if is_shown_a_secret {
             https::keep(&name, &secret(token_file)?)?;
         }
         match contexts.save() {
@@ -140,6 +149,13 @@ impl Add {
             Err(failure) => https::forget(&name).and(Err(failure)),
         }
     }
+}
+
+/// The whole path of a file that has a certificate and its key.
+fn usable(path: &Path) -> Result<PathBuf, Failure> {
+    https::identity(path)?;
+    std::path::absolute(path)
+        .map_err(|error| Failure::io(format!("cannot find {}", path.display()), &error))
 }
 
 /// From where others do not see it: a file, a variable, the standard input.

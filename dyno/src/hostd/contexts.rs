@@ -90,6 +90,9 @@ pub(crate) struct Entry {
     /// Who signs for it, where it listens with TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<Pin>,
+    /// The file of the certificate and key that are shown to it, instead of a token's secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cert: Option<PathBuf>,
 }
 
 impl Contexts {
@@ -226,6 +229,7 @@ mod tests {
         Entry {
             host: host.parse().unwrap(),
             ca: None,
+            cert: None,
         }
     }
 

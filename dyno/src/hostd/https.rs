@@ -1,9 +1,9 @@
 //! hostd of another machine that listens with TLS itself: which authority it has to be
-//! signed by, and the token that is shown to it.
+//! signed by, and the token or certificate that is shown to it.
 //!
 //! ```text
-//! context   its authority in the list, its token in tokens/NAME (0600)
-//! --host    DYNO_CA, DYNO_TOKEN
+//! context   its authority in the list, its token in tokens/NAME (0600), or a file of the user's
+//! --host    DYNO_CA, DYNO_TOKEN or DYNO_CERT
 //! ```
 //! A token goes to the machine that it was given for: variables are not for contexts.
 
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use dyno_api::client::{Client, Pin, Remote, Secret};
+use dyno_api::client::{Client, Identity, Pin, Proof, Remote, Secret};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::contexts::Name;
+use super::contexts::{Entry, Name};
 use super::machine::Address;
 use super::private;
 use crate::failure::{Failure, code};
@@ -36,12 +36,15 @@ pub(crate) const CA: &str = "DYNO_CA";
 /// A token's secret.
 pub(crate) const TOKEN: &str = "DYNO_TOKEN";
 
+/// A file of a certificate and its key.
+const CERT: &str = "DYNO_CERT";
+
 /// The way to a hostd that listens with TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Https {
     to: Address,
     authority: Pin,
-    secret: Secret,
+    proof: Proof,
 }
 
 impl Https {
@@ -64,10 +67,20 @@ impl Https {
                 "DYNO_CA=sha256:…, as `dyno token create` tells it",
             )
         })?;
-        let secret = text(TOKEN).ok_or_else(|| missing("a token", "DYNO_TOKEN=…"))?;
+        let proof = match (text(TOKEN), variable(CERT)) {
+            (Some(secret), None) => Proof::Secret(secret_of(&secret, TOKEN)?),
+            (None, Some(path)) => Proof::Certificate(identity(Path::new(&path))?),
+            (Some(_), Some(_)) => {
+                return Err(missing(
+                    "one of both, a token or a certificate",
+                    "unset DYNO_CERT",
+                ));
+            }
+            (None, None) => return Err(missing("a token", "DYNO_TOKEN=…, or DYNO_CERT=FILE")),
+        };
         Ok(Self {
             authority: authority(&ca)?,
-            secret: secret_of(&secret, TOKEN)?,
+            proof,
             to,
         })
     }
@@ -76,24 +89,22 @@ impl Https {
     ///
     /// # Errors
     /// A [`Failure`] where that is gone.
-    pub(super) fn of_context(
-        name: &Name,
-        to: Address,
-        authority: Option<Pin>,
-    ) -> Result<Self, Failure> {
-        let lost = |what: String| {
-            Failure::new(what).hint(format!("dyno ctx rm {name}, and dyno ctx add {name} {to}"))
+    pub(super) fn of_context(name: &Name, to: Address, entry: &Entry) -> Result<Self, Failure> {
+        let authority = entry.ca.ok_or_else(|| {
+            Failure::new(format!("{name}: its authority is not known"))
+                .hint(format!("dyno ctx rm {name}, and dyno ctx add {name} {to}"))
+        })?;
+        let proof = match &entry.cert {
+            Some(path) => Proof::Certificate(identity(path)?),
+            None => {
+                let path = token_file(name).ok_or_else(no_folder)?;
+                Proof::Secret(secret_in(&path)?)
+            }
         };
-        let authority =
-            authority.ok_or_else(|| lost(format!("{name}: its authority is not known")))?;
-        let path = token_file(name).ok_or_else(no_folder)?;
-        let bytes = private::read_secret(&path)
-            .map_err(|error| lost(format!("cannot read {}: {error}", path.display())))?;
-        let secret = secret_of(&String::from_utf8_lossy(&bytes), &path.to_string_lossy())?;
         Ok(Self {
             to,
             authority,
-            secret,
+            proof,
         })
     }
 
@@ -106,7 +117,7 @@ impl Https {
             name: self.to.to_string(),
             addresses: addresses(&self.to).await?,
             authority: self.authority,
-            secret: self.secret.clone(),
+            proof: self.proof.clone(),
         })?;
         Ok(client.connected().await?)
     }
@@ -146,6 +157,16 @@ pub(crate) fn secret_in(path: &Path) -> Result<Secret, Failure> {
     let bytes = private::read_secret(path)
         .map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))?;
     secret_of(&String::from_utf8_lossy(&bytes), &path.to_string_lossy())
+}
+
+/// The certificate and key in a file that nobody else may read.
+///
+/// # Errors
+/// A [`Failure`] with its path.
+pub(crate) fn identity(path: &Path) -> Result<Identity, Failure> {
+    let bytes = private::read_secret(path)
+        .map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))?;
+    Identity::from_pem(&bytes).map_err(|why| Failure::usage(format!("{}: {why}", path.display())))
 }
 
 /// Keeps the token of a context.

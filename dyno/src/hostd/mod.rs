@@ -41,7 +41,7 @@ pub(crate) enum Asked {
 }
 
 /// Where hostd is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Place {
     /// Behind a socket of this machine.
     Local(Local),
@@ -86,7 +86,7 @@ impl Place {
         };
         Ok(match entry.host.clone() {
             Machine::Ssh(to) => Self::Ssh(Ssh::to(to)),
-            Machine::Https(to) => Self::Https(Https::of_context(name, to, entry.ca)?),
+            Machine::Https(to) => Self::Https(Https::of_context(name, to, entry)?),
         })
     }
 

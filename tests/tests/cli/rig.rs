@@ -18,6 +18,7 @@ pub(crate) fn bare() -> Command {
         "DYNO_CTX",
         "DYNO_CA",
         "DYNO_TOKEN",
+        "DYNO_CERT",
         "DYNO_RUN_DIR",
         "DYNO_STATE_DIR",
         "DYNO_AUTOSTART",

@@ -379,3 +379,88 @@ fn a_stream_ends_with_its_token() {
     let (said, code) = refused(machine.by_variables(&token, &["ps"]));
     assert_eq!(code, Some(10), "{said}");
 }
+
+#[test]
+fn a_certificate_takes_the_place_of_a_token() {
+    let machine = Machine::start();
+    let other = machine.token("other", "read");
+    let file = machine.host.path().join("ci.pem");
+    let name = file.to_string_lossy().into_owned();
+    let create = [
+        "token",
+        "create",
+        "--scope",
+        "read,logs,run",
+        "--cert",
+        &name,
+        "ci",
+    ];
+    assert_eq!(machine.host.ok(&create), name);
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // One that is there is not written over, nor a token made.
+    let (said, code) = machine.host.fails(&create);
+    assert_eq!(code, 4, "{said}");
+    let output = machine.add("box", &other, &["--use", "--cert", &name], "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(!machine.ok(&["ctx", "ls", "--json"]).contains("PRIVATE"));
+
+    let script = "echo hi; sleep 1000";
+    machine.ok(&["run", "-d", "--name", "web", "host", "sh", "-c", script]);
+    machine.host.until_phase("web", "running");
+    assert_eq!(machine.ok(&["exec", "web", "echo", "there"]), "there");
+    let (said, code) = refused(machine.dyno(&["token", "ls"]));
+    assert_eq!(code, Some(5), "{said}");
+    let mut ps = machine.dyno(&["ps"]);
+    ps.env("DYNO_HOST", &other.url)
+        .env("DYNO_CA", &other.ca)
+        .env("DYNO_CERT", &file);
+    assert!(done(ps).contains("web"));
+
+    // It ends as a token does: at once, and whatever goes on over it.
+    let mut logs = machine.spawn(&["logs", "-f", "web"]);
+    Lines::of(logs.stdout.take().unwrap()).wait_for("hi");
+    machine.host.ok(&["token", "rm", "ci"]);
+    assert_eq!(wait(&mut logs), Some(1));
+    let (said, code) = refused(machine.dyno(&["ps"]));
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+}
+
+#[test]
+fn what_is_no_certificate_with_its_key_is_told() {
+    let machine = Machine::start();
+    let token = machine.token("ci", "read");
+    let file = machine.host.path().join("ci.pem");
+    let name = file.to_string_lossy().into_owned();
+    let certificate = fs::read_to_string(machine.host.path().join("state/remote/ca.pem")).unwrap();
+    for (text, why) in [("", "no certificate"), (&certificate, "no private key")] {
+        write_file(&file, text);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let output = machine.add("box", &token, &["--cert", &name], "");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text_of(&output).contains(why), "{output:?}");
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let output = machine.add("box", &token, &["--cert", &name], "");
+    assert!(text_of(&output).contains("chmod"), "{output:?}");
+    // Without a listener there is nobody who signs.
+    let alone = Host::start();
+    let made = alone.path().join("x.pem");
+    let arguments = [
+        "token",
+        "create",
+        "--scope",
+        "read",
+        "--cert",
+        &made.to_string_lossy(),
+        "x",
+    ];
+    let (said, code) = alone.fails(&arguments);
+    assert_eq!(code, 7, "{said}");
+    assert!(said.contains("--listen") && !made.exists(), "{said}");
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stderr)
+}

@@ -82,7 +82,7 @@ impl Drop for Server {
     }
 }
 
-fn openssl(folder: &Path, arguments: &[&str]) {
+pub(super) fn openssl(folder: &Path, arguments: &[&str]) {
     let mut openssl = Command::new("openssl");
     let output = openssl.current_dir(folder).args(arguments).output();
     let output = output.unwrap();
@@ -96,7 +96,7 @@ const AUTHORITY: &str = "[ca]\ndefault_ca = d\n[d]\nnew_certs_dir = .\ndatabase 
 
 /// Has the host's own authority, whose key a thief has, sign a key of theirs for this
 /// purpose, until the end of this year.
-fn forge(host: &Host, folder: &Path, name: &str, purpose: &str, year: u16) {
+pub(super) fn forge(host: &Host, folder: &Path, name: &str, purpose: &str, year: u16) {
     let file = |suffix: &str| format!("{name}.{suffix}");
     let extensions =
         format!("subjectAltName = DNS:localhost, IP:127.0.0.1\nextendedKeyUsage = {purpose}\n");
