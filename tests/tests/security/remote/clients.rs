@@ -299,3 +299,25 @@ fn a_token_goes_to_no_host_but_its_own() {
         "{seen}"
     );
 }
+
+#[test]
+fn a_certificate_that_is_refused_is_told() {
+    let host = host();
+    let key = token(&host, "key", "read", &[]);
+    let folder = host.path().join("forged");
+    fs::create_dir(&folder).unwrap();
+    forge(&host, &folder, "old", "clientAuth", 2021);
+    let both = ["old.pem", "old.key"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+    let file = folder.join("both.pem");
+    write_file(&file, &both.concat());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    // The host says so after TLS stands for us: it is heard whatever comes first.
+    for _ in 0..10 {
+        let mut ps = dyno(&host, &key, &key.address.to_string(), &["ps"]);
+        let output = ps.env_remove("DYNO_TOKEN").env("DYNO_CERT", &file).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(10), "{said}");
+        assert!(said.contains("refuses the certificate"), "{said}");
+    }
+}
