@@ -11,7 +11,8 @@
 //! audit                                            who changed what
 //! doctor                                           what a look at the machine found
 //! edge                                             tables for dyno-edge
-//! client                                           typed calls over a unix socket
+//! pem                                              keys and certificates as text
+//! client                                           typed calls over a unix socket, ssh or TLS
 //! openapi                                          the generated document
 //! ```
 
@@ -29,6 +30,7 @@ pub mod host;
 pub mod image;
 pub mod name;
 pub mod openapi;
+pub mod pem;
 pub mod query;
 pub mod secret;
 pub mod token;

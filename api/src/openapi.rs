@@ -88,6 +88,7 @@ pub const FRAMES: &str = "dyno-frames";
         secrets::rotate,
         tokens::list,
         tokens::create,
+        tokens::certify,
         tokens::remove,
         volumes::list,
         volumes::create,

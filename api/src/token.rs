@@ -95,6 +95,17 @@ pub struct TokenSpec {
     pub expires_in: Option<u64>,
 }
 
+/// `POST /v1/certificates`: a token that is shown by a certificate instead of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSpec {
+    /// The token.
+    pub token: TokenSpec,
+    /// The public key of whoever is to show it: EC on P-256, as PEM (`PUBLIC KEY`, RFC 7468
+    /// section 13). Its private key stays where it was made.
+    pub public_key: String,
+}
+
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +141,18 @@ pub struct NewToken {
     /// Where it can be used; absent where hostd listens on its socket alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
+}
+
+/// A token that was just made, to be shown by a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCertificate {
+    /// The token.
+    pub token: Token,
+    /// The certificate, as PEM. It is no secret.
+    pub certificate: String,
+    /// Where it can be used.
+    pub endpoint: Endpoint,
 }
 
 impl fmt::Debug for NewToken {

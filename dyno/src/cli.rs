@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{self, Context};
 use crate::failure::Failure;
-use crate::hostd::{Asked, ContextName, Destination};
+use crate::hostd::{Asked, ContextName, Machine};
 use crate::output::Output;
 
 /// Run supervised containers on this machine.
@@ -39,7 +39,8 @@ struct Global {
         help_heading = "Global options"
     )]
     socket: Option<PathBuf>,
-    /// Another machine, over ssh: USER@HOST:PORT or as ssh calls it, also DYNO_HOST
+    /// Another machine, over ssh (USER@HOST:PORT or as ssh calls it) or by TLS
+    /// (https://HOST:PORT, with DYNO_CA, and DYNO_TOKEN or DYNO_CERT), also DYNO_HOST
     #[arg(
         long,
         global = true,
@@ -47,7 +48,7 @@ struct Global {
         conflicts_with = "ctx",
         help_heading = "Global options"
     )]
-    host: Option<Destination>,
+    host: Option<Machine>,
     /// One that `ctx add` has named, also DYNO_CTX; `local` is this machine
     #[arg(
         long,

@@ -5,12 +5,11 @@
 //!   try: what to do about it
 //! ```
 
-use std::error::Error as _;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use clap::CommandFactory;
-use dyno_api::client;
+use dyno_api::client::{self, TlsError};
 use dyno_api::error::{ApiError, ErrorKind};
 
 use crate::cli::Cli;
@@ -213,8 +212,7 @@ impl From<ApiError> for Failure {
 
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
+        let message = error.to_string();
         match error {
             client::Error::Api(refusal) => return refusal.into(),
             client::Error::Connect {
@@ -239,6 +237,15 @@ impl From<client::Error> for Failure {
                     _ => format!("ssh {name} dyno version"),
                 });
             }
+            client::Error::Tls { ref source, .. } => {
+                let code = match source {
+                    TlsError::Refused(_) => code::UNAUTHORIZED,
+                    _ => code::NO_HOSTD,
+                };
+                return Self::new(chain(message, &error))
+                    .hint(way_out(source))
+                    .with_code(code);
+            }
             client::Error::Program {
                 ref program,
                 ref source,
@@ -248,11 +255,41 @@ impl From<client::Error> for Failure {
             }
             _ => {}
         }
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
+        Self::new(chain(message, &error)).hint("look into the log of hostd")
+    }
+}
+
+/// A message with all that it comes from.
+fn chain(mut message: String, error: &dyn std::error::Error) -> String {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    message
+}
+
+/// What to do where there is no connection by TLS.
+fn way_out(why: &TlsError) -> &'static str {
+    match why {
+        TlsError::Unreachable { .. } | TlsError::NoAddress | TlsError::Late => {
+            "on the host: `hostd serve --listen ADDRESS:PORT`, and a firewall that lets us in"
         }
-        Self::new(message).hint("look into the log of hostd")
+        TlsError::Closed => {
+            "a minute later: hostd closes to where many requests with a wrong token come from"
+        }
+        TlsError::NotTls | TlsError::Version | TlsError::Tls(_) => {
+            "the address that `dyno token create` tells on the host"
+        }
+        TlsError::Authority(_) => {
+            "compare it with what `dyno token create` tells on the host: this is another host, \
+             or somebody is in between"
+        }
+        TlsError::Refused(_) => {
+            "on the host, `dyno token create --cert FILE` makes another, and the clocks of both \
+             machines: `date -u`"
+        }
+        TlsError::Clock => "compare the clocks of both machines: `date -u`",
     }
 }
 

@@ -8,7 +8,7 @@
 //! app        files that describe many dynos, and what follows from them
 //! command    one file per command: its flags, and what it does
 //! value      notations of flags: sizes, ports, mounts, …
-//! hostd      which hostd: here, started where none runs, or by ssh
+//! hostd      which hostd: here, started where none runs, by ssh or by TLS
 //! session    a dyno's streams, signals and terminal, while attached
 //! terminal   raw mode and size
 //! output     tables, JSON, colour, progress

@@ -223,7 +223,7 @@ fn open_to_others(
         key: key.unwrap_or_else(|| format!("/etc/dyno/remote-{id}.key").into()),
     };
     let names = authority::names(&host_name, address);
-    let authority = Authority::open(&place, id, names)?;
+    let authority = Arc::new(Authority::open(&place, id, names)?);
     let endpoint = Endpoint {
         address: match address.ip().is_unspecified() {
             true => format!("{host_name}:{}", address.port()),
@@ -232,8 +232,8 @@ fn open_to_others(
         ca: authority.pin(),
     };
     tracing::info!(%address, ca = endpoint.ca, "hostd listens for clients from elsewhere");
-    host.remote.listens(endpoint);
-    Ok((listener, Arc::new(authority)))
+    host.remote.listens(endpoint, authority.clone());
+    Ok((listener, authority))
 }
 
 async fn repair(host: Arc<Host>) {

@@ -2,11 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{self, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::connection::Answer;
+use super::stream::Stream;
 use super::{Client, Error};
 use crate::dyno::{AttachRequest, ExecRequest, ExitStatus};
 use crate::error::{ApiError, ErrorKind};
@@ -37,14 +36,14 @@ pub struct Attached {
 /// The direction from the dyno.
 #[derive(Debug)]
 pub struct FrameReader {
-    stream: OwnedReadHalf,
+    stream: ReadHalf<Stream>,
     buffer: BytesMut,
 }
 
 /// The direction to the dyno.
 #[derive(Debug)]
 pub struct FrameWriter {
-    stream: OwnedWriteHalf,
+    stream: WriteHalf<Stream>,
 }
 
 impl Client {
@@ -91,14 +90,14 @@ impl Answer {
             .await
             .map_err(|source| Error::Http { operation, source })?;
         let parts = upgraded
-            .downcast::<TokioIo<UnixStream>>()
+            .downcast::<TokioIo<Stream>>()
             .map_err(|_upgraded| {
                 ApiError::new(
                     ErrorKind::Internal,
-                    "the upgraded connection is no unix socket",
+                    "the upgraded connection is not the one that was made",
                 )
             })?;
-        let (read, write) = parts.io.into_inner().into_split();
+        let (read, write) = io::split(parts.io.into_inner());
         let reader = FrameReader {
             stream: read,
             buffer: BytesMut::from(&parts.read_buf[..]),
@@ -171,7 +170,9 @@ impl FrameWriter {
         let mut bytes = BytesMut::with_capacity(HEADER + payload.len());
         bytes.extend_from_slice(&frame::header(kind, payload.len())?);
         bytes.extend_from_slice(payload);
-        Ok(self.stream.write_all(&bytes).await?)
+        self.stream.write_all(&bytes).await?;
+        // TLS keeps what the network does not take at once.
+        Ok(self.stream.flush().await?)
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use super::body::RequestBody;
 use super::path;
+use super::stream::Stream;
 use super::{Client, Download, Error, Lines, READY, Way};
 use crate::error::ApiError;
 
@@ -87,9 +88,10 @@ impl Call {
         format!("{} {}", self.method, self.path)
     }
 
-    fn into_request(self) -> Result<Request<RequestBody>, Error> {
+    fn into_request(self, by: Option<&HeaderValue>) -> Result<Request<RequestBody>, Error> {
         let operation = self.operation();
-        // HTTP/1.1 wants a host; a unix socket has none (RFC 9112 section 3.2).
+        // HTTP/1.1 wants a host (RFC 9112 section 3.2); a unix socket has none, and hostd
+        // is the only one behind whatever else it is reached by.
         let mut request = Request::builder()
             .method(self.method)
             .uri(self.path)
@@ -97,6 +99,9 @@ impl Call {
         if matches!(self.body, RequestBody::Json(_)) {
             let json = HeaderValue::from_static("application/json");
             request = request.header(header::CONTENT_TYPE, json);
+        }
+        if let Some(by) = by {
+            request = request.header(header::AUTHORIZATION, by);
         }
         if self.upgrade {
             let upgrade = HeaderValue::from_static("upgrade");
@@ -117,23 +122,28 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) async fn connect(&self) -> Result<UnixStream, Error> {
-        match &self.way {
+    pub(super) async fn connect(&self) -> Result<Stream, Error> {
+        Ok(match &self.way {
             Way::Socket(socket) => {
                 let connected = UnixStream::connect(socket).await;
-                connected.map_err(|source| Error::Connect {
+                Box::new(connected.map_err(|source| Error::Connect {
                     socket: socket.clone(),
                     source,
-                })
+                })?)
             }
-            Way::Bridge(bridge) => bridge.connect().await,
-        }
+            Way::Bridge(bridge) => Box::new(bridge.connect().await?),
+            Way::Tls(tls) => Box::new(tls.connect().await?),
+        })
     }
 
     /// Sends the call and waits for the head of its answer.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, Error> {
         let operation = call.operation();
-        let request = call.into_request()?;
+        let by = match &self.way {
+            Way::Tls(tls) => tls.authorization.as_ref(),
+            Way::Socket(_) | Way::Bridge(_) => None,
+        };
+        let request = call.into_request(by)?;
         let ready = self
             .ready
             .lock()
@@ -143,9 +153,12 @@ impl Client {
             Some((since, stream)) if since.elapsed() < READY => stream,
             _ => self.connect().await?,
         };
-        let broken = |source| Error::Http {
-            operation: operation.clone(),
-            source,
+        let broken = |source| match &self.way {
+            Way::Tls(tls) => tls.broken(&operation, source),
+            Way::Socket(_) | Way::Bridge(_) => Error::Http {
+                operation: operation.clone(),
+                source,
+            },
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

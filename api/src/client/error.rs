@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use super::TlsError;
 use crate::error::ApiError;
 use crate::frame::FrameError;
 
@@ -33,6 +34,14 @@ pub enum Error {
         program: OsString,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// There is no connection to a hostd that listens with TLS.
+    #[error("cannot connect to hostd at {name}")]
+    Tls {
+        /// The host.
+        name: String,
+        /// Why.
+        source: TlsError,
     },
     /// hostd refused the request, and says why.
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! Typed calls to hostd over its unix socket, or by way of a program that speaks
-//! for the hostd of another machine.
+//! Typed calls to hostd over its unix socket, by way of a program that speaks for the
+//! hostd of another machine, or by TLS.
 //!
 //! Each call has a connection of its own: a connect on a unix socket costs
 //! microseconds, and a stream never holds up another call. The first one may be
@@ -8,6 +8,7 @@
 //! ```text
 //! Client ──▶ connection   connect, HTTP/1.1 handshake, send
 //!              ├─▶ bridge  a program whose streams are the connection
+//!              ├─▶ tls     a host that is known by its authority's hash
 //!              ├─▶ body    what travels to hostd
 //!              ├─▶ lines   JSON lines that hostd streams back
 //!              └─▶ attach  frames after an upgrade
@@ -27,7 +28,12 @@ mod host;
 mod images;
 mod lines;
 mod path;
+mod pin;
+mod proof;
+mod secret;
 mod secrets;
+mod stream;
+mod tls;
 mod tokens;
 mod volumes;
 
@@ -35,13 +41,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::UnixStream;
-
 pub use attach::{Attached, FrameReader, FrameWriter, Output};
 pub use bridge::{Bridge, GREETING};
 pub use download::Download;
 pub use error::Error;
 pub use lines::Lines;
+pub use pin::{Pin, PinError};
+pub use proof::{Identity, IdentityError, Proof};
+pub use secret::{Secret, SecretError};
+use stream::Stream;
+use tls::Tls;
+pub use tls::{Remote, TlsError};
 
 /// How long a connection is used without a call: hostd closes one that is
 /// silent for ten seconds.
@@ -52,7 +62,7 @@ const READY: Duration = Duration::from_secs(5);
 pub struct Client {
     way: Way,
     /// A connection for the next call and since when; shared by all clones.
-    ready: Arc<Mutex<Option<(Instant, UnixStream)>>>,
+    ready: Arc<Mutex<Option<(Instant, Stream)>>>,
 }
 
 /// How a connection comes about.
@@ -60,6 +70,7 @@ pub struct Client {
 enum Way {
     Socket(PathBuf),
     Bridge(Arc<Bridge>),
+    Tls(Arc<Tls>),
 }
 
 impl Client {
@@ -73,6 +84,14 @@ impl Client {
         Self::by(Way::Bridge(Arc::new(bridge)))
     }
 
+    /// A client of a hostd that listens with TLS; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where a certificate and its key do not belong together.
+    pub fn at(remote: Remote) -> Result<Self, Error> {
+        Ok(Self::by(Way::Tls(Arc::new(Tls::new(remote)?))))
+    }
+
     fn by(way: Way) -> Self {
         Self {
             way,
@@ -84,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`] where no hostd listens, [`Error::Bridge`] where the
-    /// program does not get that far.
+    /// program does not get that far, [`Error::Tls`] where TLS does not stand.
     pub async fn connected(self) -> Result<Self, Error> {
         let stream = self.connect().await?;
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), stream));

@@ -5,7 +5,7 @@ use http::Method;
 use super::connection::Call;
 use super::path::encode;
 use super::{Client, Error};
-use crate::token::{NewToken, Token, TokenSpec};
+use crate::token::{CertificateSpec, NewCertificate, NewToken, Token, TokenSpec};
 
 impl Client {
     /// Every token, without secrets.
@@ -22,6 +22,18 @@ impl Client {
     /// [`Error::Api`] where it cannot be.
     pub async fn create_token(&self, spec: &TokenSpec) -> Result<NewToken, Error> {
         self.json(Call::new(Method::POST, "/v1/tokens").json(spec)?)
+            .await
+    }
+
+    /// Makes a token that is shown by a certificate.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where it cannot be.
+    pub async fn create_certificate(
+        &self,
+        spec: &CertificateSpec,
+    ) -> Result<NewCertificate, Error> {
+        self.json(Call::new(Method::POST, "/v1/certificates").json(spec)?)
             .await
     }
 

@@ -5,7 +5,7 @@
 )]
 
 use crate::error::ApiError;
-use crate::token::{NewToken, Token, TokenSpec};
+use crate::token::{CertificateSpec, NewCertificate, NewToken, Token, TokenSpec};
 
 /// Every token, those that have expired among them; of none its secret.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses(
@@ -21,6 +21,15 @@ fn list() {}
     (status = "default", body = ApiError, description = "Why not"),
 ))]
 fn create() {}
+
+/// Make a token that is shown by a certificate, in TLS, instead of a secret. Whoever asks with
+/// a token gets one with no more scopes than that has, and that ends no later.
+#[utoipa::path(post, path = "/v1/certificates", tag = "tokens", request_body = CertificateSpec,
+    responses(
+        (status = 201, body = NewCertificate, description = "It is on the disk"),
+        (status = "default", body = ApiError, description = "Why not"),
+    ))]
+fn certify() {}
 
 /// Take a token away. What is connected with it is cut off.
 #[utoipa::path(delete, path = "/v1/tokens/{token}", tag = "tokens",

@@ -3,22 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use dyno_api::client::Pin;
 use serde::{Deserialize, Serialize};
 
-use super::destination::Destination;
+use super::machine::Machine;
+use super::private;
 use crate::failure::{Failure, code};
 
 /// The name of this machine, which is always there.
 pub(crate) const LOCAL: &str = "local";
-
-/// The most that is read of the list, in bytes (P15).
-const FILE_MAX: u64 = 1 << 20;
 
 /// The longest name, in bytes.
 const NAME_MAX: usize = 63;
@@ -85,10 +82,17 @@ pub(crate) struct Contexts {
     contexts: BTreeMap<Name, Entry>,
 }
 
+/// A machine that has a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    host: Destination,
+pub(crate) struct Entry {
+    pub(crate) host: Machine,
+    /// Who signs for it, where it listens with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<Pin>,
+    /// The file of the certificate and key that are shown to it, instead of a token's secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cert: Option<PathBuf>,
 }
 
 impl Contexts {
@@ -105,13 +109,9 @@ impl Contexts {
             Failure::io(format!("cannot read {}", path.display()), &error)
                 .hint("mend or remove it; --socket, --host and `DYNO_HOST` do without it")
         };
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error)),
+        let Some(text) = private::read(path).map_err(failed)? else {
+            return Ok(Self::default());
         };
-        let mut text = Vec::new();
-        file.take(FILE_MAX).read_to_end(&mut text).map_err(failed)?;
         serde_json::from_slice(&text).map_err(|error| failed(error.into()))
     }
 
@@ -129,62 +129,37 @@ impl Contexts {
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
-        }
-        let new = path.with_extension(format!("json.{}", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        let written = serde_json::to_writer_pretty(&mut file, self)
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&new, path));
-        if written.is_err() {
-            fs::remove_file(&new).ok();
-        }
-        written
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        private::write(path, &text)
     }
 
     /// The machine of a context; none for this one.
     ///
     /// # Errors
     /// Not found.
-    pub(crate) fn host(&self, name: &Name) -> Result<Option<Destination>, Failure> {
+    pub(crate) fn find(&self, name: &Name) -> Result<Option<&Entry>, Failure> {
         if name.is_local() {
             return Ok(None);
         }
         match self.contexts.get(name) {
-            Some(entry) => Ok(Some(entry.host.clone())),
+            Some(entry) => Ok(Some(entry)),
             None => Err(missing(name)),
         }
     }
 
-    /// The machine that is meant where none is named.
-    ///
-    /// # Errors
-    /// Not found, where somebody has edited the list.
-    pub(crate) fn chosen(&self) -> Result<Option<Destination>, Failure> {
-        match &self.current {
-            Some(name) => self.host(name),
-            None => Ok(None),
-        }
+    /// The one that is meant where none is named; none for this machine.
+    pub(crate) fn chosen(&self) -> Option<&Name> {
+        self.current.as_ref()
     }
 
     /// The name of the context that is meant where none is named.
     pub(crate) fn current(&self) -> &str {
-        self.current.as_ref().map_or(LOCAL, Name::as_str)
+        self.chosen().map_or(LOCAL, Name::as_str)
     }
 
     /// Names and machines, in order, without this one.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&Name, &Destination)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Name, &Machine)> {
         self.contexts
             .iter()
             .map(|(name, entry)| (name, &entry.host))
@@ -194,7 +169,7 @@ impl Contexts {
     ///
     /// # Errors
     /// Conflict where the name is taken.
-    pub(crate) fn add(&mut self, name: Name, host: Destination) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, name: Name, entry: Entry) -> Result<(), Failure> {
         if name.is_local() || self.contexts.contains_key(&name) {
             let failure = Failure::new(format!("there is a context {name:?}", name = name.0));
             let hint = match name.is_local() {
@@ -203,7 +178,7 @@ impl Contexts {
             };
             return Err(failure.hint(hint).with_code(code::CONFLICT));
         }
-        self.contexts.insert(name, Entry { host });
+        self.contexts.insert(name, entry);
         Ok(())
     }
 
@@ -212,7 +187,7 @@ impl Contexts {
     /// # Errors
     /// Not found.
     pub(crate) fn choose(&mut self, name: Name) -> Result<(), Failure> {
-        self.host(&name)?;
+        self.find(&name)?;
         self.current = (!name.is_local()).then_some(name);
         Ok(())
     }
@@ -238,14 +213,8 @@ fn missing(name: &Name) -> Failure {
         .with_code(code::NOT_FOUND)
 }
 
-/// XDG Base Directory Specification: `$XDG_CONFIG_HOME`, else `~/.config`.
 fn path() -> Option<PathBuf> {
-    let variable = |name: &str| {
-        let value = std::env::var_os(name).map(PathBuf::from);
-        value.filter(|path| path.is_absolute())
-    };
-    let folder = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
-    Some(folder.join("dyno/contexts.json"))
+    Some(private::folder()?.join("contexts.json"))
 }
 
 #[cfg(test)]
@@ -256,43 +225,49 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn entry(host: &str) -> Entry {
+        Entry {
+            host: host.parse().unwrap(),
+            ca: None,
+            cert: None,
+        }
+    }
+
     fn two() -> Contexts {
         let mut contexts = Contexts::default();
         for (each, host) in [("prod", "ann@box:2222"), ("lab", "ssh://[::1]/run/x.sock")] {
-            contexts.add(name(each), host.parse().unwrap()).unwrap();
+            contexts.add(name(each), entry(host)).unwrap();
         }
         contexts
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_is_nobody_elses() {
-        use std::os::unix::fs::PermissionsExt;
+    fn what_is_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dyno/contexts.json");
         assert_eq!(Contexts::read(&path).unwrap(), Contexts::default());
         let mut contexts = two();
         contexts.choose(name("lab")).unwrap();
+        let tls = Entry {
+            ca: format!("sha256:{}", "0".repeat(64)).parse().ok(),
+            ..entry("https://box:4410")
+        };
+        contexts.add(name("tls"), tls).unwrap();
         for _ in 0..2 {
             contexts.write(&path).unwrap();
         }
         assert_eq!(Contexts::read(&path).unwrap(), contexts);
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]
     fn the_chosen_one_is_meant_until_it_is_removed() {
         let mut contexts = two();
-        assert_eq!(contexts.chosen().unwrap(), None);
+        assert_eq!(contexts.chosen(), None);
         contexts.choose(name("prod")).unwrap();
-        let host = contexts.chosen().unwrap().unwrap();
-        assert_eq!(host.to_string(), "ann@box:2222");
+        let chosen = contexts.find(contexts.chosen().unwrap()).unwrap();
+        assert_eq!(chosen.unwrap().host.to_string(), "ann@box:2222");
         contexts.remove(&name("prod")).unwrap();
-        assert_eq!(
-            (contexts.chosen().unwrap(), contexts.current()),
-            (None, LOCAL)
-        );
+        assert_eq!((contexts.chosen(), contexts.current()), (None, LOCAL));
         contexts.choose(name("lab")).unwrap();
         contexts.choose(name(LOCAL)).unwrap();
         assert_eq!(contexts.current(), LOCAL);
@@ -306,8 +281,8 @@ mod tests {
         assert_eq!(code(contexts.remove(&name("x"))), code::NOT_FOUND);
         assert_eq!(code(contexts.remove(&name(LOCAL))), code::CONFLICT);
         for taken in ["prod", LOCAL] {
-            let host = "box".parse().unwrap();
-            assert_eq!(code(contexts.add(name(taken), host)), code::CONFLICT);
+            let added = contexts.add(name(taken), entry("box"));
+            assert_eq!(code(added), code::CONFLICT);
         }
     }
 
@@ -322,9 +297,7 @@ mod tests {
     fn a_list_that_cannot_be_read_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("contexts.json");
-        let mut file = File::create(&path).unwrap();
-        file.write_all(br#"{"contexts":{"prod":{"host":"-x"}}}"#)
-            .unwrap();
+        private::write(&path, br#"{"contexts":{"prod":{"host":"-x"}}}"#).unwrap();
         let mut text = Vec::new();
         let failure = Contexts::read(&path).unwrap_err();
         failure.render(&mut text).unwrap();

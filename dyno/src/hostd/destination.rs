@@ -20,7 +20,8 @@ pub(crate) struct Destination {
 }
 
 /// What is accepted, for the message of a refusal.
-const ACCEPTED: &str = "expected [USER@]HOST[:PORT] or ssh://[USER@]HOST[:PORT][/SOCKET]";
+const ACCEPTED: &str =
+    "expected [USER@]HOST[:PORT], ssh://[USER@]HOST[:PORT][/SOCKET] or https://HOST:PORT";
 
 impl FromStr for Destination {
     type Err = String;
@@ -73,7 +74,7 @@ impl FromStr for Destination {
 }
 
 /// `host:port`, `[address]:port`, a host alone, or an address of IPv6 alone.
-fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
+pub(super) fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let Some((host, rest)) = rest.split_once(']') else {
             return Err(format!("\"[\" without \"]\"; {ACCEPTED}"));

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! flags ─▶ variables ─▶ contexts  ──▶ Place ─┬▶ local  a socket here, started where none listens
-//!          the first that says so            └▶ ssh    dyno there, whose streams are the connection
+//!          the first that says so            ├▶ ssh    dyno there, whose streams are the connection
+//!                                            └▶ https  hostd there, by TLS and with a token
 //! ```
 
 pub(crate) mod bridge;
 mod contexts;
 mod destination;
+pub(crate) mod https;
 mod local;
+mod machine;
+mod private;
 mod ssh;
 
 use std::ffi::OsString;
@@ -16,11 +20,12 @@ use std::path::PathBuf;
 
 use dyno_api::client::Client;
 
-pub(crate) use contexts::{Contexts, LOCAL, Name as ContextName};
-pub(crate) use destination::Destination;
+pub(crate) use contexts::{Contexts, Entry, LOCAL, Name as ContextName};
 pub(crate) use local::{become_daemon, no_program, program};
+pub(crate) use machine::Machine;
 
 use crate::failure::Failure;
+use https::Https;
 use local::Local;
 use ssh::Ssh;
 
@@ -30,18 +35,20 @@ pub(crate) enum Asked {
     /// The one behind this socket.
     Socket(PathBuf),
     /// That of another machine.
-    Host(Destination),
+    Host(Machine),
     /// That of a context.
     Context(ContextName),
 }
 
 /// Where hostd is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Place {
     /// Behind a socket of this machine.
     Local(Local),
-    /// On another machine.
+    /// On another machine, behind its socket.
     Ssh(Ssh),
+    /// On another machine, where it listens itself.
+    Https(Https),
 }
 
 impl Place {
@@ -56,15 +63,30 @@ impl Place {
             Some(asked) => Some(asked),
             None => from_variables(variable)?,
         };
-        let host = match asked {
-            Some(Asked::Socket(socket)) => return Ok(Self::Local(Local::find(Some(socket)))),
-            Some(Asked::Host(host)) => Some(host),
-            Some(Asked::Context(name)) => Contexts::load()?.host(&name)?,
-            None => Contexts::load()?.chosen()?,
+        Ok(match asked {
+            Some(Asked::Socket(socket)) => Self::Local(Local::find(Some(socket))),
+            Some(Asked::Host(Machine::Ssh(to))) => Self::Ssh(Ssh::to(to)),
+            Some(Asked::Host(Machine::Https(to))) => {
+                Self::Https(Https::from_variables(to, variable)?)
+            }
+            Some(Asked::Context(name)) => Self::of_context(&Contexts::load()?, &name)?,
+            None => {
+                let contexts = Contexts::load()?;
+                match contexts.chosen() {
+                    Some(name) => Self::of_context(&contexts, name)?,
+                    None => Self::Local(Local::find(None)),
+                }
+            }
+        })
+    }
+
+    fn of_context(contexts: &Contexts, name: &ContextName) -> Result<Self, Failure> {
+        let Some(entry) = contexts.find(name)? else {
+            return Ok(Self::Local(Local::find(None)));
         };
-        Ok(match host {
-            Some(host) => Self::Ssh(Ssh::to(host)),
-            None => Self::Local(Local::find(None)),
+        Ok(match entry.host.clone() {
+            Machine::Ssh(to) => Self::Ssh(Ssh::to(to)),
+            Machine::Https(to) => Self::Https(Https::of_context(name, to, entry)?),
         })
     }
 
@@ -77,6 +99,7 @@ impl Place {
         match self {
             Self::Local(local) => local.connect().await,
             Self::Ssh(ssh) => ssh.connect().await,
+            Self::Https(https) => https.connect().await,
         }
     }
 
@@ -89,6 +112,7 @@ impl Place {
         match self {
             Self::Local(local) => local.running().await,
             Self::Ssh(ssh) => ssh.connect().await.map(Some),
+            Self::Https(https) => https.connect().await.map(Some),
         }
     }
 }

@@ -62,10 +62,15 @@ async fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Admitted> {
     Ok((request, caller, operation))
 }
 
-/// The token of a request, which is that of its connection (RFC 6750 section 2.1).
+/// The token of a request, which is that of its connection: by its secret (RFC 6750
+/// section 2.1), else by the certificate that the connection was made with.
 fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer<Arc<Live>> {
     let now = Timestamp::now();
-    let found = bearer(headers).and_then(|secret| host.tokens.authenticate(secret, now));
+    let certificate = session.certificate();
+    let found = match (headers.contains_key(header::AUTHORIZATION), certificate) {
+        (false, Some(certificate)) => host.tokens.of_certificate(certificate, now),
+        _ => bearer(headers).and_then(|secret| host.tokens.authenticate(secret, now)),
+    };
     let why = match found {
         Some(token) => match session.belong_to(&token) {
             Ok(()) => {
@@ -79,6 +84,12 @@ fn recognise(host: &Arc<Host>, session: &Session, headers: &HeaderMap) -> Answer
             Err(Refused::Crowded) => return Err(crowded(&token)),
             Err(Refused::Belongs) => "this connection belongs to another token",
         },
+        None if headers.contains_key(header::AUTHORIZATION) && bearer(headers).is_none() => {
+            "what stands behind `Authorization` is no token"
+        }
+        None if bearer(headers).is_none() && certificate.is_some() => {
+            "the token of this certificate was taken away, or it has expired"
+        }
         None if bearer(headers).is_none() => "a request from elsewhere needs a token",
         None => "there is no such token, or it was taken away, or it has expired",
     };

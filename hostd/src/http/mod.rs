@@ -109,6 +109,7 @@ fn routes() -> Routes {
         ("/v1/secret-key/rotate", post(secrets::rotate)),
         ("/v1/tokens", get(tokens::list).post(tokens::create)),
         ("/v1/tokens/{token}", delete(tokens::remove)),
+        ("/v1/certificates", post(tokens::certify)),
         ("/v1/volumes", get(volumes::list).post(volumes::create)),
         (
             "/v1/volumes/{volume}",

@@ -1,4 +1,5 @@
-//! The TCP listener: TLS 1.3, then the same API as on the socket, for whoever has a token.
+//! The TCP listener: TLS 1.3, then the same API as on the socket, for whoever has a token or a
+//! certificate that is one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -117,7 +118,9 @@ impl Visit {
                 return;
             }
         };
-        let session = Session::new(address, self.stranger);
+        let shown = stream.get_ref().1.peer_certificates();
+        let certificate = shown.and_then(|chain| chain.first()).cloned();
+        let session = Session::new(address, self.stranger, certificate);
         let stream = Cut::new(stream, session.clone());
         visit(stream, Peer::Remote(session), router, place).await;
     }

@@ -110,6 +110,7 @@ const OPERATIONS: &[Operation] = &[
     at("GET", "/v1/tokens", Host, "token.list"),
     at("POST", "/v1/tokens", Host, "token.create"),
     at("DELETE", "/v1/tokens/{token}", Host, "token.remove"),
+    at("POST", "/v1/certificates", Host, "token.certify"),
     at("GET", "/v1/volumes", Read, "volume.list"),
     at("POST", "/v1/volumes", Run, "volume.create"),
     at("GET", "/v1/volumes/{volume}", Read, "volume.inspect"),

@@ -1,4 +1,4 @@
-//! Handlers of `/v1/tokens`.
+//! Handlers of `/v1/tokens` and `/v1/certificates`.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use dyno_api::token::{Token, TokenSpec};
+use dyno_api::token::{CertificateSpec, Token, TokenSpec};
 use jiff::Timestamp;
 
 use super::answer::Answer;
@@ -36,6 +36,19 @@ pub(super) async fn create(
     // Its secret is nobody's to keep on the way.
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((StatusCode::CREATED, headers, Json(new)))
+}
+
+pub(super) async fn certify(
+    State(host): Shared,
+    _: Params<Nothing>,
+    (caller, trail): (Caller, Trail),
+    JsonBody(spec): JsonBody<CertificateSpec>,
+) -> Answer<impl IntoResponse> {
+    trail.target(spec.token.name.as_str());
+    let expires = tokens::check(&spec.token, Timestamp::now())?;
+    caller.may_grant(&spec.token.scopes, expires)?;
+    let new = completed(tokens::certify(host, spec, expires)).await?;
+    Ok((StatusCode::CREATED, Json(new)))
 }
 
 pub(super) async fn remove(

@@ -20,26 +20,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::ring::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use dyno_api::pem::pem;
+use dyno_api::token::TokenId;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::{self, ServerConfig, version};
 
+use super::client::{self, PublicKey};
 use crate::durable::{self, Survives};
 
 /// How long a leaf is good for, and how long before its end it is replaced.
 const LEAF: SignedDuration = SignedDuration::from_hours(90 * 24);
 const RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Clients' clocks may be behind so far.
-const SLOW_CLOCKS: SignedDuration = SignedDuration::from_hours(24);
+pub(super) const SLOW_CLOCKS: SignedDuration = SignedDuration::from_hours(24);
 /// P15: no key file is longer.
 const MOST: u64 = 64 << 10;
 
@@ -91,7 +92,7 @@ pub enum AuthorityError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: pem::Error,
+        source: PemError,
     },
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
@@ -182,6 +183,19 @@ impl Authority {
         pin
     }
 
+    /// The certificate (DER) of a client's key, for a token that ends then.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub fn sign(
+        &self,
+        key: &PublicKey,
+        token: &TokenId,
+        until: Option<Timestamp>,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        client::sign(&self.issuer, key, token, Timestamp::now(), until)
+    }
+
     /// What a connection that begins now is served with.
     pub fn config(&self, now: Timestamp) -> Arc<ServerConfig> {
         let mut current = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,15 +249,17 @@ fn leaf(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    let since_epoch = |time: Timestamp| {
-        let seconds = u64::try_from(time.as_second()).unwrap_or_default();
-        date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
-    };
-    params.not_before = since_epoch(now.checked_sub(SLOW_CLOCKS).unwrap_or(now));
-    params.not_after = since_epoch(until);
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch(now.checked_sub(SLOW_CLOCKS).unwrap_or(now));
+    params.not_after = epoch + since_epoch(until);
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
     Ok((certificate.der().clone(), key))
+}
+
+/// Whole seconds, as certificates have them.
+pub(super) fn since_epoch(time: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
 }
 
 fn serving(
@@ -257,9 +273,10 @@ fn serving(
     let chain = vec![certificate, authority.clone()];
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let provider = Arc::new(ring::default_provider());
+    let clients = client::verifier(authority, provider.clone())?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, key.into())?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Nothing is kept of a connection that has ended.
@@ -305,7 +322,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> AuthorityError {
     }
 }
 
-fn format_error(path: &Path) -> impl FnOnce(pem::Error) -> AuthorityError {
+fn format_error(path: &Path) -> impl FnOnce(PemError) -> AuthorityError {
     move |source| AuthorityError::Format {
         path: path.to_owned(),
         source,
@@ -366,21 +383,12 @@ fn make_certificate(
     Ok(certificate.der().clone())
 }
 
-/// Writes one object as PEM (RFC 7468), 0600, in a folder of root's alone.
+/// Writes one object as PEM, 0600, in a folder of root's alone.
 fn write(path: &Path, label: &str, der: &[u8]) -> Result<(), AuthorityError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(io_error(folder))?;
-    let base64 = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        text.push_str(line);
-        text.push('\n');
-        rest = after;
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
+    let text = pem(label, der);
     durable::write(path, text.as_bytes(), Survives::PowerCut).map_err(io_error(path))
 }
 

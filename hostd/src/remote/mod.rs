@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! authority  the host's own certificates; clients know one of them by its hash
+//! client     certificates that clients show instead of a secret
 //! gate       who is let in at all: failures and strangers, per address
 //! session    one connection and its token
 //! cut        the connection's bytes, until its token is over
@@ -11,6 +12,7 @@
 //! The listener itself is in `http::remote`.
 
 pub mod authority;
+pub mod client;
 pub mod cut;
 pub mod gate;
 pub mod session;
@@ -29,18 +31,23 @@ pub use session::{Refused, Session};
 pub struct Remote {
     /// Who is let in.
     pub gate: Arc<Gate>,
-    endpoint: OnceLock<Endpoint>,
+    open: OnceLock<(Endpoint, Arc<Authority>)>,
 }
 
 impl Remote {
     /// Where the host is reached from elsewhere; `None` where it is not.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        self.endpoint.get().cloned()
+        self.open.get().map(|(endpoint, _)| endpoint.clone())
+    }
+
+    /// Who signs for it; `None` where it is not reached from elsewhere.
+    pub fn authority(&self) -> Option<&Arc<Authority>> {
+        self.open.get().map(|(_, authority)| authority)
     }
 
     /// It is reached there from now on.
-    pub(crate) fn listens(&self, endpoint: Endpoint) {
+    pub(crate) fn listens(&self, endpoint: Endpoint, authority: Arc<Authority>) {
         // There is one listener in a process.
-        self.endpoint.get_or_init(|| endpoint);
+        self.open.get_or_init(|| (endpoint, authority));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::gate::Stranger;
 use crate::tokens::Live;
@@ -13,6 +14,7 @@ use crate::tokens::Live;
 #[derive(Debug)]
 pub struct Session {
     address: SocketAddr,
+    certificate: Option<CertificateDer<'static>>,
     owner: OnceLock<Owner>,
     stranger: Mutex<Option<Stranger>>,
     over: watch::Sender<bool>,
@@ -42,10 +44,16 @@ impl Drop for Owner {
 }
 
 impl Session {
-    /// That of a connection which has not said yet who it is.
-    pub fn new(address: SocketAddr, stranger: Stranger) -> Arc<Self> {
+    /// That of a connection which has not said yet who it is, except by a certificate that
+    /// the host's authority has signed.
+    pub fn new(
+        address: SocketAddr,
+        stranger: Stranger,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             address,
+            certificate,
             owner: OnceLock::new(),
             stranger: Mutex::new(Some(stranger)),
             over: watch::Sender::new(false),
@@ -55,6 +63,11 @@ impl Session {
     /// Where it comes from.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificate that it was made with.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
     }
 
     /// Has it belong to this token where it belonged to none. Within a tokio runtime.
@@ -112,7 +125,7 @@ mod tests {
     fn session(gate: &Arc<Gate>) -> Arc<Session> {
         let address: SocketAddr = "192.0.2.1:9".parse().unwrap();
         let stranger = gate.admit(IpAddr::from([192, 0, 2, 1]), Instant::now());
-        Session::new(address, stranger.unwrap())
+        Session::new(address, stranger.unwrap(), None)
     }
 
     fn token(number: u8, expires: Option<Timestamp>) -> Arc<Live> {

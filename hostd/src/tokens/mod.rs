@@ -5,6 +5,7 @@
 //!   256 random bits      record: tokens/ID.json               │
 //!   told once            without the secret                   └─ over: revoked or expired
 //! ```
+//! A certificate that the host's authority has signed takes the place of a secret.
 
 mod live;
 mod record;
@@ -16,16 +17,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_api::token::{NewToken, TOKEN_MAX_SECONDS, Token, TokenId, TokenSpec};
+use dyno_api::pem::pem;
+use dyno_api::token::{
+    CertificateSpec, NewCertificate, NewToken, TOKEN_MAX_SECONDS, Token, TokenId, TokenSpec,
+};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::durable::from_io;
+use crate::durable::{chain, from_io};
 use crate::host::{Host, blocking};
 use crate::identity;
+use crate::remote::client::PublicKey;
 
 pub use live::Live;
 pub(crate) use live::MAX_CONNECTIONS;
 use record::Record;
+use secret::Hash;
 
 /// P15: so many are kept; each is compared at each request.
 const MOST: usize = 1000;
@@ -55,11 +61,20 @@ impl Tokens {
 
     /// The token with this secret, unless it is revoked or has expired.
     pub(crate) fn authenticate(&self, secret: &str, now: Timestamp) -> Option<Arc<Live>> {
-        let hash = secret::hash(secret);
+        self.with_hash(&secret::hash(secret), now)
+    }
+
+    /// The token that this certificate (DER) was made for, unless it is revoked or has
+    /// expired. Whoever shows it has proved to have its key.
+    pub(crate) fn of_certificate(&self, certificate: &[u8], now: Timestamp) -> Option<Arc<Live>> {
+        self.with_hash(&secret::hash_of_certificate(certificate), now)
+    }
+
+    fn with_hash(&self, hash: &Hash, now: Timestamp) -> Option<Arc<Live>> {
         let mut found = None;
         // All of them, so that the time tells nothing.
         for token in self.all().values() {
-            if token.has_hash(&hash) {
+            if token.has_hash(hash) {
                 found = Some(token.clone());
             }
         }
@@ -102,22 +117,23 @@ impl Tokens {
         Ok(())
     }
 
-    fn make(
+    /// Makes a token, and what is shown of it, which `prove` makes and which has this hash.
+    fn make<P>(
         &self,
         spec: TokenSpec,
         expires: Option<Timestamp>,
-    ) -> Result<(Token, String), ApiError> {
+        prove: impl FnOnce(&TokenId) -> Result<(P, Hash), ApiError>,
+    ) -> Result<(Token, P), ApiError> {
         let _changing = self.changing();
         self.free(&spec)?;
-        let random = |error| from_io("cannot make a token", &error);
-        let secret = secret::new().map_err(random)?;
-        let id = TokenId::from_bytes(identity::random().map_err(random)?);
-        let record = Record::new(id, spec, secret::hash(&secret), expires);
+        let id = TokenId::from_bytes(identity::random().map_err(no_random)?);
+        let (proof, hash) = prove(&id)?;
+        let record = Record::new(id, spec, hash, expires);
         record::create(&self.folder, &record)?;
         let live = Arc::new(Live::new(record));
         let token = live.shown();
         self.all().insert(token.id.clone(), live);
-        Ok((token, secret))
+        Ok((token, proof))
     }
 
     fn take_away(&self, wanted: &str) -> Result<(), ApiError> {
@@ -137,6 +153,17 @@ impl Tokens {
         self.all().remove(token.id());
         Ok(())
     }
+}
+
+fn no_random(error: io::Error) -> ApiError {
+    from_io("cannot make a token", &error)
+}
+
+/// A secret that nobody had before, and its hash.
+fn new_secret(_: &TokenId) -> Result<(String, Hash), ApiError> {
+    let secret = secret::new().map_err(no_random)?;
+    let hash = secret::hash(&secret);
+    Ok((secret, hash))
 }
 
 fn not_found(wanted: &str) -> ApiError {
@@ -203,11 +230,52 @@ pub async fn create(
     expires: Option<Timestamp>,
 ) -> Result<NewToken, ApiError> {
     blocking(move || {
-        let (token, secret) = host.tokens.make(spec, expires)?;
+        let (token, secret) = host.tokens.make(spec, expires, new_secret)?;
         Ok(NewToken {
             token,
             secret,
             endpoint: host.remote.endpoint(),
+        })
+    })
+    .await
+}
+
+/// Makes a token that ends then and is shown by a certificate of this key.
+///
+/// # Errors
+/// Invalid for a key of another kind, Unsupported where hostd is not reached from elsewhere,
+/// and as with [`create`].
+pub async fn certify(
+    host: Arc<Host>,
+    spec: CertificateSpec,
+    expires: Option<Timestamp>,
+) -> Result<NewCertificate, ApiError> {
+    blocking(move || {
+        let (Some(authority), Some(endpoint)) = (host.remote.authority(), host.remote.endpoint())
+        else {
+            let message = "hostd listens on its socket alone, where no certificate is shown";
+            let hint = "`hostd serve --listen ADDRESS:PORT` has it be reached from elsewhere";
+            return Err(ApiError::new(ErrorKind::Unsupported, message).hint(hint));
+        };
+        let key = PublicKey::from_pem(&spec.public_key).map_err(|error| {
+            ApiError::new(ErrorKind::Invalid, format!("`public_key` is {error}"))
+                .hint("`openssl ecparam -name prime256v1 -genkey | openssl ec -pubout`")
+        })?;
+        let sign = |id: &TokenId| {
+            let certificate = authority.sign(&key, id, expires).map_err(|error| {
+                ApiError::new(
+                    ErrorKind::Internal,
+                    format!("cannot sign: {}", chain(&error)),
+                )
+            })?;
+            let hash = secret::hash_of_certificate(&certificate);
+            Ok((pem("CERTIFICATE", &certificate), hash))
+        };
+        let (token, certificate) = host.tokens.make(spec.token, expires, sign)?;
+        Ok(NewCertificate {
+            token,
+            certificate,
+            endpoint,
         })
     })
     .await

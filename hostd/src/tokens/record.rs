@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) version: u32,
     pub(super) id: TokenId,
     pub(super) name: DynoName,
-    /// SHA-256 of the secret.
+    /// SHA-256 of the secret, or of the certificate that takes its place.
     pub(super) hash: Hash,
     pub(super) scopes: BTreeSet<Scope>,
     pub(super) created: Timestamp,

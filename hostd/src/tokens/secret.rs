@@ -8,7 +8,7 @@ use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 
 use crate::identity;
 
@@ -25,6 +25,17 @@ pub(super) type Hash = [u8; 32];
 pub(super) fn new() -> io::Result<String> {
     let bytes: [u8; 32] = identity::random()?;
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// What is kept of a certificate (DER) that is shown instead of a secret. A certificate is
+/// no secret: with the NUL before it, nothing that a header can hold has the same hash.
+pub(super) fn hash_of_certificate(certificate: &[u8]) -> Hash {
+    let mut context = Context::new(&SHA256);
+    context.update(b"certificate\0");
+    context.update(certificate);
+    let mut hash = Hash::default();
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }
 
 /// What is kept of a secret.
@@ -54,6 +65,12 @@ mod tests {
         assert_eq!(URL_SAFE_NO_PAD.decode(bits).unwrap().len(), 32);
         assert!(secret.bytes().all(|byte| byte.is_ascii_graphic()));
         assert_ne!(secret, new().unwrap());
+    }
+
+    #[test]
+    fn a_certificate_is_no_secret() {
+        assert_ne!(hash_of_certificate(b"x"), hash("x"));
+        assert_eq!(hash_of_certificate(b"x"), hash("certificate\0x"));
     }
 
     #[test]

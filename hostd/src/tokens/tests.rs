@@ -19,7 +19,7 @@ fn open(folder: &Path) -> Tokens {
 }
 
 fn made(tokens: &Tokens, name: &str, expires: Option<Timestamp>) -> (Token, String) {
-    tokens.make(spec(name, None), expires).unwrap()
+    tokens.make(spec(name, None), expires, new_secret).unwrap()
 }
 
 fn later(seconds: i64) -> Timestamp {
@@ -127,7 +127,7 @@ fn two_of_one_name_are_a_conflict() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = open(folder.path());
     made(&tokens, "ci", None);
-    let error = tokens.make(spec("ci", None), None).unwrap_err();
+    let error = tokens.make(spec("ci", None), None, new_secret).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
 }
 

@@ -1,6 +1,8 @@
 //! Another machine over ssh: Debian's sshd and ssh with a configuration of the test's
 //! own, in the network of the test.
 
+mod tls;
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

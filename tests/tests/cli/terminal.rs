@@ -121,14 +121,14 @@ fn top_fills_the_terminal_and_gives_it_back() {
 }
 
 /// A terminal that a person would sit at.
-struct Terminal {
+pub(crate) struct Terminal {
     master: OwnedFd,
     slave: OwnedFd,
     shown: Arc<Mutex<String>>,
 }
 
 impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
+    pub(crate) fn new(rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -161,7 +161,7 @@ impl Terminal {
         terminal
     }
 
-    fn spawn(&self, mut command: Command) -> Child {
+    pub(crate) fn spawn(&self, mut command: Command) -> Child {
         let stdio = || Stdio::from(self.slave.try_clone().unwrap());
         command
             .stdin(stdio())
@@ -194,7 +194,7 @@ impl Terminal {
         master.write_all(bytes).unwrap();
     }
 
-    fn enter(&self, line: &str) {
+    pub(crate) fn enter(&self, line: &str) {
         self.send(format!("{line}\n").as_bytes());
     }
 
@@ -202,7 +202,7 @@ impl Terminal {
         self.shown.lock().unwrap().clone()
     }
 
-    fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         let begin = Instant::now();
         while !self.shown().contains(text) {
             assert!(

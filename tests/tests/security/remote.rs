@@ -1,5 +1,8 @@
 //! The listener for clients from elsewhere, and what tokens are good for (P20).
 
+mod certificates;
+mod clients;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use dyno_tests::DEADLINE;
 use dyno_tests::host::Host;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
@@ -59,12 +59,24 @@ impl Key {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<Tls> {
+        self.connect_with(versions, None)
+    }
+
+    /// The same, with whatever is shown where a certificate is asked for.
+    pub(crate) fn connect_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        shown: Option<Arc<dyn ResolvesClientCert>>,
+    ) -> io::Result<Tls> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned(self.pin.clone())))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(Pinned(self.pin.clone())));
+        let config = match shown {
+            None => config.with_no_client_auth(),
+            Some(shown) => config.with_client_cert_resolver(shown),
+        };
         let name = ServerName::from(self.address.ip());
         let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = TcpStream::connect_timeout(&self.address, DEADLINE)?;

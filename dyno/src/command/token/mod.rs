@@ -1,6 +1,7 @@
 //! `dyno token`: who may use this host from elsewhere, and for what.
 
 mod create;
+mod key;
 mod ls;
 
 use clap::{Args, Subcommand};
