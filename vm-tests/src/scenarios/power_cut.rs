@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use dyno_api::audit::AuditEntry;
 use dyno_api::image::Image;
 
 use super::Context;
@@ -138,7 +139,34 @@ pub(super) fn check(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
     let ids: Vec<String> = listed.iter().map(|dyno| dyno.id.to_string()).collect();
     let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     ensure!(folders == ids, "folders {folders:?} of dynos {ids:?}");
+    has_left_its_trace(host, told)?;
     images_verify(host, told)
+}
+
+/// Every change that was acknowledged is in the audit log, with its end.
+fn has_left_its_trace(host: &Host<'_>, told: &Acknowledged) -> Result<()> {
+    let log = host.dyno(&["audit", "--json", "--all"])?.text()?;
+    let mut done = BTreeSet::new();
+    for line in log.lines() {
+        let entry: AuditEntry = serde_json::from_str(line)?;
+        let is_success = entry.status.is_some_and(|status| status < 300);
+        if let (true, Some(target)) = (is_success, entry.target) {
+            done.insert((entry.operation, target));
+        }
+    }
+    for (operation, names) in [
+        ("dyno.create", &told.created),
+        ("dyno.remove", &told.removed),
+    ] {
+        for name in names {
+            let change = (operation.to_owned(), name.clone());
+            ensure!(
+                done.contains(&change),
+                "{operation} of {name} left no trace: {log}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Every image that was acknowledged is listed, and every listed one holds what was imported.
