@@ -13,7 +13,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat, openat2,
+};
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
@@ -140,8 +142,21 @@ fn folder(target: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Removes what has this name, but no folder.
+/// Removes what has this name, but no folder, and nothing that others talk to by it:
+/// who means `/dev/null` does not mean to replace it.
 fn make_way(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    let kind = found.map(|found| FileType::from_raw_mode(found.st_mode));
+    if matches!(
+        kind,
+        Ok(FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket)
+    ) {
+        let message = format!(
+            "{} is a device, a pipe or a socket; nothing is put in its place",
+            name.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -165,7 +180,7 @@ const FOLDER: OFlags = OFlags::RDONLY
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
     use super::*;
 
@@ -230,6 +245,21 @@ mod tests {
         let link = fs::read_link(copy.join("link")).unwrap();
         assert_eq!(link, Path::new("/etc/passwd"));
         assert_eq!(fs::read_dir(&copy).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_a_pipe() {
+        let folder = Folder::new("pipe");
+        let pipe = folder.0.join("target/copy");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR).unwrap();
+        for (kind, text) in [(EntryType::Regular, "text"), (EntryType::Symlink, "/x")] {
+            let refused = folder.extract(&[("top", kind, 0o644, text)]).unwrap_err();
+            assert!(
+                refused.to_string().contains("copy is a device"),
+                "{refused}"
+            );
+        }
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
     }
 
     #[test]
