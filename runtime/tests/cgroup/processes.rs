@@ -129,7 +129,7 @@ fn a_recorded_group_can_be_opened_again() {
     let text = serde_json::to_string(group.cgroup.record()).unwrap();
     let reopen = || Cgroup::open(serde_json::from_str(&text).unwrap()).unwrap();
     let again = reopen();
-    let sleeper = group.run("sleep 60");
+    let sleeper = group.run("exec sleep 60");
     assert_eq!(again.procs().unwrap(), group.cgroup.procs().unwrap());
     again.kill().unwrap();
     again.wait_empty(LONG).unwrap();

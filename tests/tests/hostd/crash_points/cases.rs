@@ -8,6 +8,8 @@ use dyno_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::rig::curl;
+
 /// One operation with crash points.
 pub(super) struct Case {
     /// What its points begin with.
@@ -317,16 +319,25 @@ pub(super) const CASES: &[Case] = &[
             run(host);
             host.ok(&["run", "-d", "--name", "ended", "busybox", "true"]);
             host.until_phase("ended", "exited");
+            // Whatever there may be of it is taken down at each start.
+            let spec = r#"{"name": "created", "image": "busybox", "command": ["true"]}"#;
+            let json = ["--fail", "-H", "content-type: application/json", "-d", spec];
+            let made = curl(host, "/v1/dynos").args(json).output().unwrap();
+            assert!(made.status.success(), "{made:?}");
         },
         ask: |_| Command::new("true").output().unwrap(),
         after: |host, _| {
             host.until_phase("subject", "running");
+            // Its container may have been killed by the one that was killed then.
+            let status = &host.inspect("created")["status"];
+            let phase = status["phase"].as_str().unwrap();
+            assert!(["created", "exited"].contains(&phase), "{status}");
             assert_eq!(host.inspect("subject")["status"]["restarts"], 0);
             assert_eq!(host.inspect("ended")["status"]["phase"], "exited");
             host.ok(&["exec", "subject", "true"]);
         },
         clean: |host| {
-            host.ok(&["rm", "-f", "subject", "ended"]);
+            host.ok(&["rm", "-f", "subject", "ended", "created"]);
         },
     },
 ];
