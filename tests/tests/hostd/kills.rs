@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dyno_tests::host::{Host, http_get};
+use dyno_tests::host::Host;
 use dyno_tests::{DEADLINE, until};
 use serde_json::{Value, json};
 
-use crate::rig::{Ends, assert_nothing_left, processes};
+use crate::rig::{Ends, assert_no_request_fails, assert_nothing_left, processes};
 
 const CLIENTS: u64 = 4;
 /// A line each second, for long.
@@ -111,23 +111,8 @@ fn many_restarts_of_hostd_fail_no_request_and_lose_no_line() {
     host.ok(&[
         "run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c", SERVE,
     ]);
-    let page = || http_get("127.0.0.1:8080".parse().unwrap(), "/");
-    until("it serves", || page().is_ok());
     let before = processes(&host);
-    let over = AtomicBool::new(false);
-    let (failed, done) = std::thread::scope(|scope| {
-        let ends = Ends(&over);
-        let load = scope.spawn(|| {
-            let (mut failed, mut done) = (Vec::new(), 0);
-            while !over.load(Ordering::Relaxed) {
-                match page() {
-                    Ok(body) if body == "page\n" => done += 1,
-                    other => failed.push(format!("{other:?}")),
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            (failed, done)
-        });
+    assert_no_request_fails(&mut host, |host| {
         for _ in 0..in_soak(1000, 10) {
             host.kill();
             host.spawn_again();
@@ -137,11 +122,7 @@ fn many_restarts_of_hostd_fail_no_request_and_lose_no_line() {
                 matches!(ask(&socket, "GET", "/readyz", &Value::Null), Ok((200, _)))
             });
         }
-        drop(ends);
-        load.join().unwrap()
     });
-    assert!(done > 10, "only {done} requests were made");
-    assert_eq!(failed, Vec::<String>::new(), "of {done} requests");
     assert_eq!(processes(&host), before, "one was started again");
     for name in before.keys().filter(|name| *name != "web") {
         assert_counts(&host, name);

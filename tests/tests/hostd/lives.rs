@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dyno_tests::host::{Host, http_get};
@@ -10,7 +9,7 @@ use dyno_tests::until;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use crate::rig::{Ends, assert_nothing_left, processes, stderr};
+use crate::rig::{assert_no_request_fails, assert_nothing_left, processes, stderr};
 
 const SERVE: &str = "echo page > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
 const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done";
@@ -28,30 +27,8 @@ fn an_upgrade_of_hostd_fails_no_request_to_a_dyno() {
     host.ok(&[
         "run", "-d", "--name", "counter", "busybox", "sh", "-c", COUNT,
     ]);
-    let page = || http_get("127.0.0.1:8080".parse().unwrap(), "/");
-    until("it serves", || page().is_ok());
     let before = processes(&host);
-    let over = AtomicBool::new(false);
-    let (failed, done) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            let (mut failed, mut done) = (Vec::new(), 0);
-            while !over.load(Ordering::Relaxed) {
-                match page() {
-                    Ok(body) if body == "page\n" => done += 1,
-                    other => failed.push(format!("{other:?}")),
-                }
-            }
-            (failed, done)
-        });
-        let ends = Ends(&over);
-        for _ in 0..3 {
-            upgrade(&mut host);
-        }
-        drop(ends);
-        load.join().unwrap()
-    });
-    assert!(done > 10, "only {done} requests were made");
-    assert_eq!(failed, Vec::<String>::new(), "of {done} requests");
+    assert_no_request_fails(&mut host, |host| (0..3).for_each(|_| upgrade(host)));
     assert_eq!(processes(&host), before, "something was started again");
     let logs = host.ok(&["logs", "counter"]);
     let lines: Vec<usize> = logs.lines().map(|line| line.parse().unwrap()).collect();

@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dyno_tests::host::Host;
+use dyno_tests::host::{Host, http_get};
+use dyno_tests::until;
 use serde_json::Value;
 
 /// `dyno`'s exit code for what does not exist.
@@ -117,4 +118,31 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Asks a dyno `web`, which publishes its port 80 as 8080, for its page all the time, while
+/// something is done to hostd: every request is answered.
+#[track_caller]
+pub(crate) fn assert_no_request_fails(host: &mut Host, disturb: impl FnOnce(&mut Host)) {
+    let page = || http_get("127.0.0.1:8080".parse().unwrap(), "/");
+    until("it serves", || page().is_ok());
+    let over = AtomicBool::new(false);
+    let (failed, done) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut failed, mut done) = (Vec::new(), 0);
+            while !over.load(Ordering::Relaxed) {
+                match page() {
+                    Ok(body) if body == "page\n" => done += 1,
+                    other => failed.push(format!("{other:?}")),
+                }
+            }
+            (failed, done)
+        });
+        let ends = Ends(&over);
+        disturb(host);
+        drop(ends);
+        load.join().unwrap()
+    });
+    assert!(done > 10, "only {done} requests were made");
+    assert_eq!(failed, Vec::<String>::new(), "of {done} requests");
 }
