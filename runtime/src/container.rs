@@ -23,12 +23,12 @@ pub use process::{Created, Exit, Process, StartError};
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxIntelRdt};
+use oci_spec::runtime::{self as oci, Hook, Hooks, LinuxIntelRdt, LinuxNamespaceType as Kind};
 use rustix::fs::Mode;
 use rustix::process::Pid;
-use rustix::thread::UnshareFlags;
 
 use crate::cgroup::{self, Cgroup, Layout, Place};
 use crate::device_filter::Policy;
@@ -38,7 +38,6 @@ use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
 use crate::seccomp::{Agent, AgentError};
 use crate::spec::{Bundle, SpecError, check_process};
-use crate::sys;
 use namespaces::Namespaces;
 
 /// How long an init may take to set itself up, its many mounts on a slow machine.
@@ -181,8 +180,9 @@ impl Creator for () {
 impl Container {
     /// Makes the cgroup; its device rules are in force once a process is created.
     ///
-    /// The calling process gets a mount namespace of its own, the umask 022, and
-    /// becomes non-dumpable. It must have one thread, and stay so.
+    /// The calling process gets the umask 022, becomes non-dumpable, and gets a mount
+    /// namespace of its own where something must be attached to make the container. It
+    /// must have one thread, and stay so.
     ///
     /// # Errors
     /// [`Error`]; the cgroup is removed again.
@@ -224,6 +224,9 @@ impl Container {
     /// As [`Container::new`].
     pub fn new_in(bundle: Bundle, place: &Place) -> Result<Self, Error> {
         confine_caller()?;
+        if attaches_mounts(&bundle) {
+            leave_mounts()?;
+        }
         let bundle = namespaces::with_joined_mappings(bundle)?;
         let linux = bundle.spec().linux().as_ref();
         let resources = linux
@@ -479,24 +482,33 @@ impl Container {
     }
 }
 
-/// Mounts made here stay here, while unmounts of the host still reach us, so
-/// that we keep none of its file systems busy. Not being dumpable keeps our
-/// `/proc` entry, our executable among it, from processes that share a
-/// namespace with a child of ours (P5).
+/// What children are to inherit, or must not see. Not being dumpable keeps our
+/// `/proc` entry, our executable among it, from processes that share a namespace
+/// with a child of ours (P5).
 pub(crate) fn confine_caller() -> Result<(), Error> {
     // What is made for containers has the modes that are asked for, whatever
     // the caller's mask; children inherit this one.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let undumpable = rustix::process::DumpableBehavior::NotDumpable;
-    rustix::process::set_dumpable_behavior(undumpable)
-        .map_err(Error::system("become non-dumpable"))?;
-    host_mounts::remember().map_err(Error::system("remember the host's mounts"))?;
-    sys::process::unshare(UnshareFlags::NEWNS)
-        .map_err(Error::system("make a mount namespace (are you root?)"))?;
-    let slave = sys::mount::Attributes {
-        propagation: libc::MS_SLAVE,
-        ..Default::default()
-    };
-    sys::mount::mount_setattr(rustix::fs::CWD, c"/", true, slave)
-        .map_err(Error::system("stop mounts from propagating to the host"))
+    rustix::process::set_dumpable_behavior(undumpable).map_err(Error::system("become non-dumpable"))
+}
+
+/// Gives this process mounts of its own: what is made here stays here.
+pub(crate) fn leave_mounts() -> Result<(), Error> {
+    host_mounts::leave().map_err(Error::system("make a mount namespace (are you root?)"))
+}
+
+/// Whether something is mounted on a folder, if only for a moment, to make this
+/// container: the layers of an overlay, devices for a user namespace. Everything else
+/// is made detached, and seen in the container's mount namespace alone. Outside of the
+/// host's user namespace even that needs a mount namespace of one's own.
+///
+/// One that is not made is 0.15 ms of a start: it begins as a copy of all the host's
+/// mounts, which are taken down again while the process that had it exits.
+fn attaches_mounts(bundle: &Bundle) -> bool {
+    let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
+    let overlay = mounts
+        .first()
+        .is_some_and(|first| first.destination() == Path::new("/"));
+    overlay || bundle.namespace(Kind::User).is_some() || !host_mounts::are_of_the_hosts_root()
 }

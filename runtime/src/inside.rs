@@ -18,7 +18,9 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
-use crate::container::{Error, Exit, Join, Process, Spawn, StartError, User, confine_caller};
+use crate::container::{
+    Error, Exit, Join, Process, Spawn, StartError, User, confine_caller, leave_mounts,
+};
 use crate::jail::limit;
 use crate::plan::{self, Capabilities, InsidePlan, PlanError, Program};
 use crate::spec::SpecError;
@@ -51,6 +53,7 @@ impl Inside {
     /// [`StartError`] when the container is gone or the program not executed.
     pub fn run(&self) -> Result<Exit, StartError> {
         confine_caller()?;
+        leave_mounts()?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let program = openat(CWD, &self.program, flags, Mode::empty()).map_err(|source| {
             Error::from(PlanError::Prepare {

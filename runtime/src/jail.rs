@@ -18,7 +18,7 @@ use oci_spec::runtime::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::CapabilitySet;
 
-use crate::container::{Error, Exit, Spawn, StartError, User, confine_caller};
+use crate::container::{Error, Exit, Spawn, StartError, User, confine_caller, leave_mounts};
 use crate::plan::{self, Capabilities, JailPlan, Mapped, PlanError, Program};
 use crate::spec::SpecError;
 
@@ -55,6 +55,7 @@ impl Jail {
     /// [`StartError`] when the jail cannot be built or the program not executed.
     pub fn run(&self) -> Result<Exit, StartError> {
         confine_caller()?;
+        leave_mounts()?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let program = openat(CWD, &self.program, flags, Mode::empty())
             .map_err(|source| prepare("open", &self.program, source))?;
