@@ -39,4 +39,4 @@ release: toolchain
 
 toolchain:
 	@command -v cargo >/dev/null || { echo "The Rust toolchain is missing. This installs it:"; echo "  $(RUSTUP)"; exit 1; }
-	@command -v cc >/dev/null || { apt-get -q=2 update && DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends gcc libc6-dev; }
+	@command -v cc >/dev/null && command -v protoc >/dev/null && test -e /usr/include/google/protobuf/descriptor.proto || { apt-get -q=2 update && DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends gcc libc6-dev protobuf-compiler libprotobuf-dev; }

@@ -10,6 +10,7 @@ mod tests {
     const ALLOWED: &[(&str, &[&str])] = &[
         ("dyno", &["dyno-api"]),
         ("dyno-api", &[]),
+        ("dyno-cluster", &["dyno-api"]),
         ("dyno-edge", &["dyno-api"]),
         ("dyno-example-web", &[]),
         ("dyno-failpoint", &[]),

@@ -1,0 +1,14 @@
+//! Both stores against the same promises, each against its own faults.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests: a failure ends them"
+)]
+
+mod embedded;
+mod etcd;
+mod etcd_rig;
+mod lies;
+mod suite;
