@@ -4,6 +4,10 @@
 //!  store        what the cluster knows: keys, revisions, leases, watches
 //!    ├ embedded   one host, a file on its disk
 //!    └ etcd       several hosts
+//!  backup       all of a store, in a file or in another store
+//!  leader       one at a time, by a lease
 //! ```
 
+pub mod backup;
+pub mod leader;
 pub mod store;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::etcd_rig::{Rig, Wish};
 use crate::suite::{Any, done, get, promises};
 
-async fn open() -> (Any, Rig) {
+pub async fn open() -> (Any, Rig) {
     let rig = Rig::one();
     (connect(&rig).await, rig)
 }

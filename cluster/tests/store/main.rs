@@ -7,8 +7,10 @@
     reason = "tests: a failure ends them"
 )]
 
+mod backups;
 mod embedded;
 mod etcd;
 mod etcd_rig;
+mod leaders;
 mod lies;
 mod suite;
