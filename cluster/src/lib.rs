@@ -6,8 +6,10 @@
 //!    └ etcd       several hosts
 //!  backup       all of a store, in a file or in another store
 //!  leader       one at a time, by a lease
+//!  members      which hosts carry etcd
 //! ```
 
 pub mod backup;
 pub mod leader;
+pub mod members;
 pub mod store;

@@ -19,7 +19,7 @@ pub async fn open() -> (Any, Rig) {
     (connect(&rig).await, rig)
 }
 
-async fn connect(rig: &Rig) -> Any {
+pub async fn connect(rig: &Rig) -> Any {
     let endpoints = rig.endpoints();
     let config = Config {
         endpoints,

@@ -12,13 +12,15 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Rig {
     pub members: Vec<Member>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// One of its members.
 #[derive(Debug)]
 pub struct Member {
+    pub name: String,
     pub endpoint: String,
+    pub peer: String,
     arguments: Vec<String>,
     process: Option<Child>,
     log: PathBuf,
@@ -56,41 +58,36 @@ impl Rig {
         let cluster: Vec<String> = named.map(|(n, peer)| format!("m{n}={peer}")).collect();
         let members = peers.iter().enumerate().map(|(n, peer)| {
             let endpoint = format!("{scheme}://127.0.0.1:{}", port());
-            let mut arguments: Vec<String> = [
-                ("name", format!("m{n}")),
-                (
-                    "data-dir",
-                    folder.path().join(format!("m{n}")).display().to_string(),
-                ),
-                ("listen-client-urls", endpoint.clone()),
-                ("advertise-client-urls", endpoint.clone()),
-                ("listen-peer-urls", peer.clone()),
-                ("initial-advertise-peer-urls", peer.clone()),
-                ("initial-cluster", cluster.join(",")),
-                ("log-level", "warn".to_owned()),
-            ]
-            .into_iter()
-            .map(|(name, value)| format!("--{name}={value}"))
-            .collect();
+            let mut member = Member::new(folder.path(), n, &endpoint, peer);
+            member.joins(&cluster.join(","), "new");
             if let Some(tls) = wish.tls {
                 for (flag, file) in [("cert-file", "server.pem"), ("key-file", "server.key")] {
-                    arguments.push(format!("--{flag}={}", tls.join(file).display()));
+                    let path = tls.join(file);
+                    member
+                        .arguments
+                        .push(format!("--{flag}={}", path.display()));
                 }
             }
-            arguments.extend(wish.arguments.iter().cloned());
-            Member {
-                endpoint,
-                arguments,
-                process: None,
-                log: folder.path().join(format!("m{n}.log")),
-            }
+            member.arguments.extend(wish.arguments.iter().cloned());
+            member
         });
         let mut rig = Self {
             members: members.collect(),
-            _folder: folder,
+            folder,
         };
         rig.members.iter_mut().for_each(Member::start);
         rig
+    }
+
+    /// A further member, which is not started yet and joins those that are there.
+    pub fn another(&mut self) -> &mut Member {
+        let (endpoint, peer) = (
+            format!("http://127.0.0.1:{}", port()),
+            format!("http://127.0.0.1:{}", port()),
+        );
+        let member = Member::new(self.folder.path(), self.members.len(), &endpoint, &peer);
+        self.members.push(member);
+        self.members.last_mut().unwrap()
     }
 
     pub fn endpoints(&self) -> Vec<String> {
@@ -102,6 +99,36 @@ impl Rig {
 }
 
 impl Member {
+    fn new(folder: &Path, n: usize, endpoint: &str, peer: &str) -> Self {
+        let name = format!("m{n}");
+        let data = folder.join(&name).display().to_string();
+        let arguments = [
+            ("name", name.as_str()),
+            ("data-dir", &data),
+            ("listen-client-urls", endpoint),
+            ("advertise-client-urls", endpoint),
+            ("listen-peer-urls", peer),
+            ("initial-advertise-peer-urls", peer),
+            ("log-level", "warn"),
+        ];
+        let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
+        Self {
+            endpoint: endpoint.to_owned(),
+            peer: peer.to_owned(),
+            arguments: arguments.to_vec(),
+            process: None,
+            log: folder.join(format!("{name}.log")),
+            name,
+        }
+    }
+
+    /// Whom it finds at its first start.
+    pub fn joins(&mut self, cluster: &str, state: &str) {
+        self.arguments.push(format!("--initial-cluster={cluster}"));
+        self.arguments
+            .push(format!("--initial-cluster-state={state}"));
+    }
+
     pub fn start(&mut self) {
         let log = std::fs::File::options()
             .create(true)

@@ -11,6 +11,7 @@ mod backups;
 mod embedded;
 mod etcd;
 mod etcd_rig;
+mod growth;
 mod leaders;
 mod lies;
 mod suite;

@@ -70,10 +70,28 @@ impl fmt::Debug for Config {
     }
 }
 
+impl Config {
+    pub(crate) fn options(&self, patience: Duration) -> ConnectOptions {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(patience)
+            .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some((name, password)) = &self.user {
+            options = options.with_user(name, password);
+        }
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.clone());
+        }
+        options
+    }
+}
+
 /// A store in etcd.
 pub struct Etcd {
-    config: Config,
-    client: Client,
+    pub(crate) config: Config,
+    pub(crate) client: Client,
 }
 
 impl fmt::Debug for Etcd {
@@ -91,18 +109,7 @@ impl Etcd {
     /// [`Error::Invalid`] for endpoints that are none, [`Error::Denied`],
     /// [`Error::Unavailable`].
     pub async fn connect(config: Config) -> Result<Self> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(PATIENCE)
-            .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if let Some((name, password)) = &config.user {
-            options = options.with_user(name, password);
-        }
-        if let Some(tls) = &config.tls {
-            options = options.with_tls(tls.clone());
-        }
+        let options = config.options(PATIENCE);
         let connected = Client::connect(&config.endpoints, Some(options));
         let client = timeout_at(Instant::now() + PATIENCE, connected).await;
         let client = client.map_err(|_late| late())?.map_err(of_read)?;
@@ -110,7 +117,7 @@ impl Etcd {
     }
 
     /// Asks again until there is an answer, an error that will stay, or no time left.
-    async fn again<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T>
+    pub(crate) async fn again<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T>
     where
         F: Future<Output = Theirs<T>>,
     {
@@ -131,7 +138,7 @@ impl Etcd {
         }
     }
 
-    async fn once<T>(&self, ask: impl Future<Output = Theirs<T>>) -> Result<T> {
+    pub(crate) async fn once<T>(&self, ask: impl Future<Output = Theirs<T>>) -> Result<T> {
         match timeout_at(Instant::now() + PATIENCE, ask).await {
             Err(_late) => Err(Error::Uncertain(NO_ANSWER.into())),
             Ok(answer) => answer.map_err(of_change),
