@@ -140,6 +140,8 @@ commands! {
     Import(command::import::Import),
     /// Keep data that outlives dynos
     Volume(command::volume::Volume),
+    /// Make several hosts on this machine, and have them fail
+    Sandbox(command::sandbox::SandboxCommand),
     /// Keep secrets, and give them to dynos
     Secret(command::secret::Secret),
     /// Name machines, and choose one

@@ -16,10 +16,11 @@ pub(crate) fn kernel_has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// Whether this namespace uses IPv6.
+/// Whether this namespace uses IPv6: links that there are, and those that we make.
 pub(crate) fn uses_ipv6() -> Result<bool> {
-    const DISABLED: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
-    Ok(kernel_has_ipv6() && read(DISABLED)? == "0")
+    const ALL: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+    const NEW: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    Ok(kernel_has_ipv6() && read(ALL)? == "0" && read(NEW)? == "0")
 }
 
 /// Turns forwarding on where it is off, and says so.

@@ -485,8 +485,13 @@ fn chosen_subnets_are_free_and_another_hostd_chooses_others() {
     command(&format!("ip route add {next} via {OUTSIDE}"));
     assert_ne!(choose_subnets(id).unwrap().0, next);
     assert!(six.is_some());
-    command("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1");
-    assert_eq!(choose_subnets(id).unwrap().1, None);
+    for links in ["default", "all"] {
+        let setting = format!("net.ipv6.conf.{links}.disable_ipv6");
+        command(&format!("sysctl -q -w {setting}=1"));
+        assert_eq!(choose_subnets(id).unwrap().1, None, "{links}");
+        command(&format!("sysctl -q -w {setting}=0"));
+        assert!(choose_subnets(id).unwrap().1.is_some());
+    }
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod doctor;
 mod refusals;
 mod remote;
 mod rig;
+mod sandbox;
 mod streams;
 mod terminal;
