@@ -196,11 +196,15 @@ impl Container {
     }
 
     /// As [`Container::new`], with the cgroup where `place` says, a folder or a scope
-    /// of systemd, and its device rules in force: for processes that others make.
+    /// of systemd, and its device rules in force: for processes that others make. The
+    /// caller has mounts of its own then, to hand them what they need.
     ///
     /// # Errors
     /// As [`Container::new`].
     pub fn new_restricted_in(bundle: Bundle, place: &Place) -> Result<Self, Error> {
+        if !attaches_mounts(&bundle) {
+            leave_mounts()?;
+        }
         let mut container = Self::new_in(bundle, place)?;
         if let Err(error) = container.restrict_devices() {
             container.cgroup.remove(Duration::from_secs(1)).ok();
@@ -435,9 +439,11 @@ impl Container {
     ) -> Result<Process, StartError> {
         check_process(process).map_err(Error::from)?;
         let cgroup_namespace = self.namespaces.cgroup_of(init, pidfd)?;
-        let (early, cgroup_namespace) = match self.namespaces.cgroup_is_joined_early() {
-            true => (cgroup_namespace, None),
-            false => (None, cgroup_namespace),
+        let early = cgroup_namespace.as_ref();
+        let early = early.map(|namespace| self.namespaces.cgroup_is_joined_early(namespace));
+        let (early, cgroup_namespace) = match early.transpose()? {
+            Some(true) => (cgroup_namespace, None),
+            Some(false) | None => (None, cgroup_namespace),
         };
         let early = early
             .iter()

@@ -12,10 +12,14 @@ mod image;
 pub(crate) mod lock;
 mod mounts;
 mod outside;
+mod readable;
+mod scaffold;
 
 pub(crate) use image::Image;
-pub(crate) use mounts::{External, ids};
+pub(crate) use mounts::{External, ids, saved};
 pub(crate) use outside::Outside;
+pub(crate) use readable::{Readable, close};
+pub(crate) use scaffold::Scaffold;
 
 use std::ffi::OsStr;
 use std::io;

@@ -8,11 +8,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use oci_spec::runtime::LinuxNamespaceType as Kind;
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount};
 
 use super::{Failure, lifecycle};
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu, External, Image, NETWORK, Outside, lock, word};
+use crate::plan::made_by_the_hosts_root;
 use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot, Status};
 
@@ -66,7 +67,7 @@ pub(super) struct Common {
     empty_ns: Vec<String>,
     /// Drop from older images what newer ones have
     #[arg(long)]
-    auto_dedup: bool,
+    pub(super) auto_dedup: bool,
     /// Only `ignore`: cgroups are always made as config.json says
     #[arg(long, value_name = "MODE")]
     manage_cgroups_mode: Option<String>,
@@ -127,6 +128,17 @@ impl Common {
 }
 
 impl Checkpoint {
+    /// Refuses what `restore` could not use.
+    fn fits(&self, bundle: &Bundle) -> Result<(), Failure> {
+        let older = self.pre_dump || self.parent_path.is_some();
+        if older && bundle.namespace(Kind::User).is_some() {
+            let refused = "--pre-dump and --parent-path with a user namespace: its root would \
+                have to walk to the older images";
+            return Err(format!("not supported: {refused}").into());
+        }
+        Ok(())
+    }
+
     /// CRIU's words for what is of `checkpoint` alone.
     fn words(&self) -> Vec<OsString> {
         let asked = [
@@ -165,8 +177,11 @@ fn saved(states: &StateRoot, args: &Checkpoint) -> Result<(StateDir, Record, Bun
     }
     let bundle = lifecycle::bundle(&state, &record)?;
     fits(&bundle)?;
+    args.fits(&bundle)?;
     let criu = Criu::ready()?;
-    has_only_descendants(&record)?;
+    let cgroup = Cgroup::open(record.cgroup.clone())?;
+    has_only_descendants(&cgroup, record.pid)?;
+    promises_alike(&bundle, &cgroup)?;
     dump(&criu, &bundle, &record, args)?;
     Ok((state, record, bundle))
 }
@@ -179,21 +194,16 @@ pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
         return unfit("process.terminal is true: nobody would hold the other end");
     }
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
-    if mounts.iter().any(|mount| mount.destination() == "/") {
-        return unfit("config.json mounts something on /: only root.path can be brought back");
-    }
-    if bundle.namespace(Kind::User).is_some() {
-        return unfit(
-            "it has a user namespace, whose root CRIU reads the images as: he must not be \
-             able to read them",
-        );
+    let on_root = |mount: &Mount| mount.destination() == Path::new("/");
+    if mounts.iter().skip(1).any(on_root) {
+        return unfit("config.json mounts something on /, and not first");
     }
     for kind in [Kind::Pid, Kind::Mount] {
         if bundle.namespace(kind) != Some(None) {
             return unfit("it has not a pid and a mount namespace of its own");
         }
     }
-    for kind in [Kind::Ipc, Kind::Uts, Kind::Cgroup, Kind::Time] {
+    for kind in [Kind::User, Kind::Ipc, Kind::Uts, Kind::Cgroup, Kind::Time] {
         if bundle.namespace(kind).flatten().is_some() {
             return unfit("it has joined a namespace that is not a network");
         }
@@ -201,19 +211,41 @@ pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
     Ok(())
 }
 
+/// CRIU 3.17 does not save `no_new_privs`: `restore` sets it for all processes or none.
+fn promises_alike(bundle: &Bundle, cgroup: &Cgroup) -> Result<(), Failure> {
+    let process = bundle.spec().process().as_ref();
+    if process.and_then(|process| process.no_new_privileges()) == Some(true) {
+        return Ok(());
+    }
+    for pid in cgroup.procs()? {
+        let pid = pid.as_raw_nonzero();
+        // One that has ended needs no saving.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let promise = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NoNewPrivs:"));
+        if promise.is_some_and(|promise| promise.trim() != "0") {
+            return Err(format!(
+                "process {pid} has given up gaining privileges (no_new_privs), which would not \
+                 come back: process.noNewPrivileges in config.json gives them up for all"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// CRIU saves the first process and those below it: one of `exec` is below nobody.
-fn has_only_descendants(record: &Record) -> Result<(), Failure> {
-    for pid in Cgroup::open(record.cgroup.clone())?.procs()? {
+fn has_only_descendants(cgroup: &Cgroup, init: i32) -> Result<(), Failure> {
+    for pid in cgroup.procs()? {
         let mut above = pid.as_raw_nonzero().get();
-        while above > 1 && above != record.pid {
+        while above > 1 && above != init {
             let stat = std::fs::read_to_string(format!("/proc/{above}/stat")).unwrap_or_default();
             let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
             let parent = fields.split_ascii_whitespace().nth(1);
-            above = parent
-                .and_then(|pid| pid.parse().ok())
-                .unwrap_or(record.pid);
+            above = parent.and_then(|pid| pid.parse().ok()).unwrap_or(init);
         }
-        if above != record.pid {
+        if above != init {
             let pid = pid.as_raw_nonzero();
             return Err(format!("process {pid} came by exec and could not be saved").into());
         }
@@ -227,8 +259,11 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     let mountinfo = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
     let network = bundle.namespace(Kind::Network).flatten().is_some();
+    let external = External::of(&mountinfo, mounts, &made_by_the_hosts_root(bundle)?)?;
+    let saved = criu::saved(&mountinfo, &external);
     let mut image = Image::new(
-        External::of(&mountinfo, mounts)?,
+        external,
+        saved,
         Outside::of(pid, &criu::ids(&mountinfo))?,
         network,
     );
@@ -264,7 +299,8 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
         command.args(["--external", &format!("net[{inode}]:{NETWORK}")]);
     }
     if args.pre_dump {
-        return Ok(Criu::run(verb, &mut command, log)?);
+        Criu::run(verb, &mut command, log)?;
+        return Ok(criu::close(&args.common.image_path)?);
     }
     // Before: once it is saved the container is gone, and this is needed.
     image.write(&args.common.image_path)?;
@@ -272,6 +308,10 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
     let tables = |network: &File| lock::tables(network.as_fd()).unwrap_or_default();
     let before = network.as_ref().map(tables).unwrap_or_default();
     Criu::run(verb, &mut command, log).inspect_err(|_| Image::remove(&args.common.image_path))?;
+    if let Err(error) = criu::close(&args.common.image_path) {
+        // Nobody but root walks through their folder.
+        super::warn(&super::words(&error));
+    }
     let Some(network) = network.filter(|_| !args.leave_running) else {
         return Ok(());
     };

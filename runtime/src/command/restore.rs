@@ -12,17 +12,14 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::FdFlags;
-use rustix::mount::{
-    MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount,
-};
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{UnshareFlags, set_no_new_privs};
 
 use super::checkpoint::{Common, fits};
 use super::create::{Outlets, after};
@@ -30,8 +27,9 @@ use super::foreground::{Signals, attend};
 use super::{Failure, GONE, lifecycle};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, Process};
-use crate::criu::{Criu, Image, NETWORK, lock, word};
+use crate::criu::{Criu, Image, NETWORK, Readable, Scaffold, lock, word};
 use crate::intel_rdt;
+use crate::plan::{Prepared, group_of_root};
 use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
 use crate::sys;
@@ -74,6 +72,9 @@ pub(super) struct Inside {
     /// Whether to make a cgroup namespace there
     #[arg(long)]
     namespace: bool,
+    /// Whether its processes gain no privileges any more
+    #[arg(long)]
+    no_new_privileges: bool,
     /// Record of its class of cache and memory bandwidth
     #[arg(long)]
     class: Option<String>,
@@ -117,6 +118,10 @@ fn restored(states: &StateRoot, args: &Restore, driver: Driver) -> Result<u8, Fa
     }
     let bundle = Bundle::load(&args.bundle)?;
     fits(&bundle)?;
+    if args.common.auto_dedup && bundle.namespace(Kind::User).is_some() {
+        let refused = "--auto-dedup with a user namespace: its root would write to the images";
+        return Err(format!("not supported: {refused}").into());
+    }
     let criu = Criu::ready()?;
     let image = Image::read(&args.common.image_path)?;
     let signals = match args.detach {
@@ -193,7 +198,13 @@ fn bring_back(
                 .into(),
         );
     }
-    let root = Root::mount(&bundle.rootfs(), state)?;
+    let images = args.common.image_path.canonicalize()?;
+    let prepared = Prepared::new(bundle, container.cgroup())?;
+    prepared.make_folders(&image.saved, bundle)?;
+    let scaffold = Scaffold::raise(prepared, &[&images])?;
+    let _readable = group_of_root(bundle)
+        .map(|group| Readable::by(group, &images))
+        .transpose()?;
     let pid_file = state.config().with_file_name("restored.pid");
     let record = container.cgroup().record();
     let mut command = Command::new("/proc/self/exe");
@@ -206,6 +217,10 @@ fn bring_back(
         .stdin(Stdio::inherit());
     if bundle.namespace(Kind::Cgroup).is_some() {
         command.arg("--namespace");
+    }
+    let process = bundle.spec().process().as_ref();
+    if process.and_then(|process| process.no_new_privileges()) == Some(true) {
+        command.arg("--no-new-privileges");
     }
     if let Some(class) = container.class() {
         command.args(["--class", &serde_json::to_string(class)?]);
@@ -221,13 +236,13 @@ fn bring_back(
         .arg("--")
         .arg(criu.path())
         .args(["restore", "--restore-detached", "--restore-sibling"])
-        .arg(word("--root=", &root.0))
+        .arg(word("--root=", scaffold.root()))
         .arg(word("--pidfile=", &pid_file));
     let log = args.common.say(&mut command, "restore.log")?;
     command.args(args.labels());
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
     for external in &image.mounts {
-        let path = external.path(mounts, record.v2.as_deref())?;
+        let path = external.path(mounts, record.v2.as_deref(), &scaffold)?;
         let key = format!("--external=mnt[{}]:", external.key);
         command.arg(word(&key, path));
     }
@@ -245,32 +260,6 @@ fn bring_back(
     std::fs::remove_file(&pid_file)?;
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| "criu wrote no process id".into())
-}
-
-/// The root as CRIU wants it: a mount whose changes nobody else sees. It is made in
-/// our own mount namespace, and goes when this is dropped, so that its folder can go.
-#[derive(Debug)]
-struct Root(PathBuf);
-
-impl Root {
-    fn mount(rootfs: &Path, state: &StateDir) -> Result<Self, Failure> {
-        let root = state.config().with_file_name("root");
-        std::fs::create_dir(&root)?;
-        mount_bind_recursive(rootfs, &root)
-            .map_err(|errno| format!("mount {} for criu: {errno}", rootfs.display()))?;
-        let root = Self(root);
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        mount_change(&root.0, private)?;
-        Ok(root)
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        // What stays would go with our mount namespace.
-        unmount(&self.0, UnmountFlags::DETACH).ok();
-        std::fs::remove_dir(&self.0).ok();
-    }
 }
 
 /// Puts the process on record and gives the caller what it wants of it.
@@ -305,6 +294,15 @@ pub(super) fn inside(args: &Inside) -> Result<(), Failure> {
     }
     if args.namespace {
         sys::process::unshare(UnshareFlags::NEWCGROUP)?;
+    }
+    // What CRIU does not save its processes inherit from it: they hold no keys of ours,
+    // and gain no privileges.
+    match sys::process::join_new_session_keyring() {
+        Err(Errno::NOSYS) | Ok(()) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    if args.no_new_privileges {
+        set_no_new_privs(true)?;
     }
     let (program, words) = args.program.split_first().ok_or("no program")?;
     let mut command = Command::new(program);

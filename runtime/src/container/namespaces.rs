@@ -155,10 +155,17 @@ impl Namespaces {
         cgroup.chain(clocks).chain(held.map(one)).collect()
     }
 
-    /// Whether processes join their cgroup namespace as the host's root, and so
-    /// before the others.
-    pub(super) fn cgroup_is_joined_early(&self) -> bool {
-        self.cgroup_by_path
+    /// Whether processes join this cgroup namespace of theirs as the host's root, and
+    /// so before the others: where it is not the container's own, as one is not that
+    /// CRIU was in when it restored the container.
+    pub(super) fn cgroup_is_joined_early(&self, cgroup: &OwnedFd) -> Result<bool, Error> {
+        let has_own_user = self.own.contains(ThreadNameSpaceType::USER);
+        if self.cgroup_by_path || !has_own_user {
+            return Ok(self.cgroup_by_path);
+        }
+        let owner = crate::sys::namespace::owner(cgroup.as_fd());
+        let owner = owner.map_err(Error::system("look at the cgroup namespace of init"))?;
+        is_ours(&Some(owner), Kind::User)
     }
 
     /// All the namespaces of a running init but the cgroup's, which is joined

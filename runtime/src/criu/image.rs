@@ -18,6 +18,9 @@ pub(crate) struct Image {
     version: u32,
     /// Mounts of things that restore has to name again.
     pub(crate) mounts: Vec<External>,
+    /// Where the file systems are mounted that CRIU makes anew.
+    #[serde(default)]
+    pub(crate) saved: Vec<String>,
     /// Standard streams that restore has to hand over.
     pub(crate) streams: Vec<Outside>,
     /// Whether its network was joined rather than made.
@@ -29,10 +32,16 @@ pub(crate) struct Image {
 
 impl Image {
     /// With these.
-    pub(crate) fn new(mounts: Vec<External>, streams: Vec<Outside>, network: bool) -> Self {
+    pub(crate) fn new(
+        mounts: Vec<External>,
+        saved: Vec<String>,
+        streams: Vec<Outside>,
+        network: bool,
+    ) -> Self {
         Self {
             version: VERSION,
             mounts,
+            saved,
             streams,
             network,
             lock: None,

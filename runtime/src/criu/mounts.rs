@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, Scaffold};
 
 /// One of them.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,14 @@ pub(crate) enum Source {
     Cgroup,
     /// A file of the host.
     Host(PathBuf),
+    /// What the host's root makes for the container, as no root of a user namespace
+    /// makes devices.
+    Made {
+        /// Where it is mounted first.
+        at: PathBuf,
+        /// What of it is mounted here; empty for all of it.
+        below: PathBuf,
+    },
 }
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).
@@ -45,11 +53,16 @@ struct Line {
 const SAVED: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
 
 impl External {
-    /// Those in the mountinfo of a container with these mounts in its config.json.
+    /// Those in the mountinfo of a container with these mounts in its config.json;
+    /// `made` is where the host's root has made something that CRIU's cannot.
     ///
     /// # Errors
     /// [`Error::Unfit`] for one of which nobody knows where it comes from.
-    pub(crate) fn of(mountinfo: &str, config: &[Mount]) -> Result<Vec<Self>, Error> {
+    pub(crate) fn of(
+        mountinfo: &str,
+        config: &[Mount],
+        made: &[PathBuf],
+    ) -> Result<Vec<Self>, Error> {
         let lines: Vec<Line> = mountinfo.lines().filter_map(Line::parse).collect();
         let whole = |line: &Line| {
             let same = |other: &Line| other.device == line.device && other.root == "/";
@@ -57,12 +70,35 @@ impl External {
                 .iter()
                 .any(|other| same(other) && bind_above(config, &other.target).is_none())
         };
+        let made = |line: &Line| {
+            let here = |at: &&PathBuf| *at == Path::new(&line.target);
+            let part = |at: &&PathBuf| {
+                let same = |other: &Line| {
+                    Path::new(&other.target) == **at
+                        && other.device == line.device
+                        && other.root == "/"
+                };
+                lines.iter().any(same)
+            };
+            if let Some(at) = made.iter().find(here) {
+                return Some(Source::Made {
+                    at: at.clone(),
+                    below: PathBuf::new(),
+                });
+            }
+            made.iter().find(part).map(|at| Source::Made {
+                at: at.clone(),
+                below: PathBuf::from(line.root.trim_start_matches('/')),
+            })
+        };
         let mut found = Vec::new();
         for line in lines.iter().filter(|line| line.target != "/") {
             let source = if bind_above(config, &line.target).is_some() {
                 Source::Bind
             } else if line.kind == "cgroup2" {
                 Source::Cgroup
+            } else if let Some(made) = made(line) {
+                made
             } else if SAVED.contains(&line.kind.as_str()) && whole(line) {
                 continue;
             } else if line.kind == "devtmpfs" {
@@ -84,13 +120,22 @@ impl External {
         Ok(found)
     }
 
-    /// Where it is found on this host.
+    /// Where it is found on this host, with what was prepared for the container.
     ///
     /// # Errors
     /// [`Error::Unfit`] when it is not there any more.
-    pub(crate) fn path(&self, config: &[Mount], cgroup: Option<&Path>) -> Result<PathBuf, Error> {
+    pub(crate) fn path(
+        &self,
+        config: &[Mount],
+        cgroup: Option<&Path>,
+        scaffold: &Scaffold,
+    ) -> Result<PathBuf, Error> {
         let path = match &self.source {
-            Source::Bind => bind_above(config, &self.target),
+            Source::Bind => {
+                let bind = bind_above(config, &self.target);
+                bind.and_then(|(at, below)| scaffold.path(at, below))
+            }
+            Source::Made { at, below } => scaffold.path(at, below),
             Source::Cgroup => cgroup.map(Path::to_owned),
             Source::Host(path) => Some(path.clone()),
         };
@@ -105,6 +150,14 @@ impl External {
             ))),
         }
     }
+}
+
+/// Where the file systems are mounted that CRIU makes anew.
+pub(crate) fn saved(mountinfo: &str, external: &[External]) -> Vec<String> {
+    let lines = mountinfo.lines().filter_map(Line::parse);
+    let is_known = |line: &Line| external.iter().any(|one| one.target == line.target);
+    let saved = lines.filter(|line| line.root == "/" && line.target != "/" && !is_known(line));
+    saved.map(|line| line.target).collect()
 }
 
 /// The ids of the mounts in a mountinfo.
@@ -139,8 +192,8 @@ fn unescaped(text: &str) -> String {
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// The source of the last bind of a configuration that this path is at or below.
-fn bind_above(config: &[Mount], target: &str) -> Option<PathBuf> {
+/// The last bind of a configuration that this path is at or below, and where below.
+fn bind_above<'a>(config: &'a [Mount], target: &'a str) -> Option<(&'a Path, &'a Path)> {
     let above = config.iter().rev().find_map(|mount| {
         let below = Path::new(target).strip_prefix(mount.destination()).ok()?;
         Some((mount, below))
@@ -151,11 +204,7 @@ fn bind_above(config: &[Mount], target: &str) -> Option<PathBuf> {
         .iter()
         .any(|option| option == "bind" || option == "rbind");
     let bind = named || mount.typ().as_deref() == Some("bind");
-    let source = mount.source().as_ref().filter(|_| bind)?;
-    match below.as_os_str().is_empty() {
-        true => Some(source.clone()),
-        false => Some(source.join(below)),
-    }
+    bind.then_some((mount.destination(), below))
 }
 
 #[cfg(test)]
@@ -184,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_lies_outside_is_found_and_what_is_saved_is_left_to_criu() {
-        let found = External::of(INFO, &config()).unwrap();
+        let found = External::of(INFO, &config(), &[]).unwrap();
         let found: Vec<_> = found
             .iter()
             .map(|external| (external.target.as_str(), &external.source))
@@ -202,9 +251,26 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_nobody_in_a_user_namespace_can_make_are_handed_over() {
+        let info = format!("{INFO}107 101 0:51 /null /proc/kcore rw - tmpfs tmpfs rw\n");
+        let found = External::of(&info, &config(), &["/dev".into()]).unwrap();
+        let source = |target: &str| {
+            let found = found.iter().find(|external| external.target == target);
+            &found.unwrap().source
+        };
+        let made = |below: &str| Source::Made {
+            at: "/dev".into(),
+            below: below.into(),
+        };
+        assert_eq!(*source("/dev"), made(""));
+        assert_eq!(*source("/proc/kcore"), made("null"));
+        assert_eq!(saved(&info, &found), ["/proc"]);
+    }
+
+    #[test]
     fn a_mount_that_nobody_can_name_again_is_refused() {
         let info = format!("{INFO}107 100 8:2 / /mnt rw - ext4 /dev/vdb rw\n");
-        let error = External::of(&info, &config()).unwrap_err();
+        let error = External::of(&info, &config(), &[]).unwrap_err();
         assert!(error.to_string().contains("/mnt"), "{error}");
     }
 }

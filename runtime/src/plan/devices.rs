@@ -380,6 +380,29 @@ impl Drop for NoUmask {
     }
 }
 
+/// The nodes of a container in a user namespace that are mounts of their own.
+pub(super) fn bound_paths(dev: Dev, devices: &[LinuxDevice]) -> Vec<PathBuf> {
+    let default = DEFAULT_DEVICES.iter().filter(|_| dev == Dev::Root);
+    let default = default.map(|(name, ..)| Path::new("/dev").join(name));
+    let given = devices.iter().map(LinuxDevice::path);
+    let given = given.filter(|path| dev != Dev::Tmpfs || below_dev(path).is_none());
+    default.chain(given.cloned()).collect()
+}
+
+/// The tmpfs is ours alone yet: makes a folder of the container's root in it.
+pub(super) fn make_folder(
+    dev: BorrowedFd<'_>,
+    path: &Path,
+    owner: (Option<Uid>, Option<Gid>),
+) -> Result<(), Errno> {
+    make_parents(dev, path)?;
+    match rustix::fs::mkdirat(dev, path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => return Ok(()),
+        made => made?,
+    }
+    hand_over(dev, path, new_owner(owner), AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// The name of a device in `/dev`, where it lies there.
 fn below_dev(path: &Path) -> Option<&Path> {
     let name = path.strip_prefix("/dev").ok()?;

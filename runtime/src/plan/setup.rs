@@ -128,7 +128,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
     } else {
         Step::PivotRoot
     });
-    steps.extend(read_only_root(spec));
+    steps.extend(read_only_root(spec).map(Step::RootAttributes));
     steps.extend(propagation.of_root().map(Step::RootAttributes));
     if parts.started_by_others {
         steps.push(Step::FindProgram {
@@ -368,13 +368,11 @@ fn last_steps(
     Ok(steps)
 }
 
-fn read_only_root(spec: &Spec) -> Option<Step> {
+pub(super) fn read_only_root(spec: &Spec) -> Option<Attributes> {
     let asked = spec.root().as_ref()?.readonly() == Some(true);
-    asked.then(|| {
-        Step::RootAttributes(Attributes {
-            set: libc::MOUNT_ATTR_RDONLY,
-            ..Attributes::default()
-        })
+    asked.then(|| Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attributes::default()
     })
 }
 
@@ -435,7 +433,7 @@ fn protection_steps(bundle: &Bundle) -> Result<Vec<Step>, PlanError> {
 
 /// The folder for the root. Links on the way to it are the host's own; none is
 /// followed later.
-fn root_folder(bundle: &Bundle) -> Result<PathBuf, PlanError> {
+pub(super) fn root_folder(bundle: &Bundle) -> Result<PathBuf, PlanError> {
     let folder = bundle.rootfs();
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
     folder.canonicalize().map_err(|error| PlanError::Prepare {

@@ -110,7 +110,7 @@ pub(super) fn tree(parts: &TreeParts<'_>) -> Result<Tree, PlanError> {
     Ok(Tree { root, steps, late })
 }
 
-fn is_dev(mount: &Mount) -> Result<bool, PlanError> {
+pub(super) fn is_dev(mount: &Mount) -> Result<bool, PlanError> {
     let here = mount.destination() == Path::new("/dev");
     let options = mounts::parse_options(mount)?;
     Ok(here && mount.typ().as_deref() == Some("tmpfs") && !options.remount && !options.copy_up)

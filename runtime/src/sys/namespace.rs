@@ -28,9 +28,25 @@ const NS_GET_PARENT: libc::Ioctl = 0xb702;
 /// # Errors
 /// `EPERM` where that is not ours to know.
 pub(crate) fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related(namespace, NS_GET_PARENT)
+}
+
+/// `NS_GET_USERNS` of `<linux/nsfs.h>`.
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
+
+/// The user namespace that owns this one.
+///
+/// # Errors
+/// `EPERM` where that is not ours to know.
+pub(crate) fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related(namespace, NS_GET_USERNS)
+}
+
+fn related(namespace: BorrowedFd<'_>, question: libc::Ioctl) -> Result<OwnedFd> {
     // SAFETY: takes no argument; the answer is the result.
-    let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) };
-    checked(parent.into()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+    let related = unsafe { libc::ioctl(namespace.as_raw_fd(), question) };
+    checked(related.into())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(parent) })
+    Ok(unsafe { OwnedFd::from_raw_fd(related) })
 }
