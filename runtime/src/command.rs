@@ -10,6 +10,7 @@ mod list;
 mod log;
 mod restore;
 mod run;
+mod save;
 mod template;
 mod update;
 mod update_class;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+pub(crate) use self::checkpoint::fits;
 use self::log::Level;
 use crate::container::{Error, Exit, StartError};
 use crate::features::features;
@@ -160,6 +162,9 @@ enum Command {
     /// Become CRIU in a container's cgroup: given by this program to itself
     #[command(hide = true)]
     RestoreInside(restore::Inside),
+    /// Save a dyno: given by its monitor to itself
+    #[command(hide = true)]
+    Save(save::Save),
     /// Remove what is left of a stopped container
     Delete {
         /// Kill it first if it runs; succeed if there is none
@@ -274,6 +279,9 @@ const FAILED: u8 = 125;
 /// Parses the command line and carries it out.
 pub fn main() -> u8 {
     own_file::show_name();
+    if let Some(code) = crate::criu::stage::program() {
+        return code;
+    }
     let cli = Cli::parse();
     if let Err(error) = log::open(cli.log.as_deref(), cli.log_format, cli.debug) {
         eprintln!("dyno-runtime: open the log: {error}");
@@ -329,6 +337,7 @@ pub fn main() -> u8 {
             return ended(restore::restore(&states, &args, driver), |_| 1);
         }
         Command::RestoreInside(args) => restore::inside(&args),
+        Command::Save(args) => return save::save(&args),
         Command::Delete { force, id } => lifecycle::delete(&states, &id, force),
         Command::Spec(args) => template::write(&args),
         Command::Monitor { spare: true, .. } => return monitor::spare::wait(),

@@ -187,12 +187,18 @@ impl Container {
     /// # Errors
     /// [`Error`]; the cgroup is removed again.
     pub fn new(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
-        let linux = bundle.spec().linux().as_ref();
-        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let path = path.map(|path| path.to_string_lossy().into_owned());
-        let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
-        let layout = layout.clone();
-        Self::new_in(bundle, &Place::Folder { layout, path })
+        let place = folder_of(&bundle, layout)?;
+        Self::new_in(bundle, &place)
+    }
+
+    /// As [`Container::new`], with its device rules in force, as
+    /// [`Container::new_restricted_in`] has them.
+    ///
+    /// # Errors
+    /// As [`Container::new`].
+    pub fn new_restricted(bundle: Bundle, layout: &Layout) -> Result<Self, Error> {
+        let place = folder_of(&bundle, layout)?;
+        Self::new_restricted_in(bundle, &place)
     }
 
     /// As [`Container::new`], with the cgroup where `place` says, a folder or a scope
@@ -424,6 +430,17 @@ impl Container {
         Ok(created)
     }
 
+    /// Takes an init that somebody else has made in new namespaces of the container's,
+    /// up to its program: its network is set up as that of one of ours, and the next
+    /// one joins its user and network namespaces.
+    ///
+    /// # Errors
+    /// [`Error`] with what was refused.
+    pub(crate) fn adopt_init(&mut self, init: Pid) -> Result<(), Error> {
+        self.namespaces.keep(init)?;
+        self.namespaces.set_up_network(&self.bundle)
+    }
+
     /// Runs a further process beside the running `init`, which must be one that
     /// [`Container::create`] made. `pidfd` is of that one: by its id alone it could
     /// be another by now.
@@ -486,6 +503,15 @@ impl Container {
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
     }
+}
+
+fn folder_of(bundle: &Bundle, layout: &Layout) -> Result<Place, Error> {
+    let linux = bundle.spec().linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let path = path.map(|path| path.to_string_lossy().into_owned());
+    let path = path.ok_or(SpecError::Missing("linux.cgroupsPath"))?;
+    let layout = layout.clone();
+    Ok(Place::Folder { layout, path })
 }
 
 /// What children are to inherit, or must not see. Not being dumpable keeps our

@@ -13,18 +13,23 @@ pub(crate) mod lock;
 mod mounts;
 mod outside;
 mod readable;
+mod restoration;
 mod scaffold;
+pub(crate) mod stage;
 
 pub(crate) use image::Image;
 pub(crate) use mounts::{External, ids, saved};
 pub(crate) use outside::Outside;
 pub(crate) use readable::{Readable, close};
+pub(crate) use restoration::{Restoration, Streams, set_apart, written};
 pub(crate) use scaffold::Scaffold;
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::plan::PlanError;
 
 /// Name by which a network that was made elsewhere is known in the images.
 pub(crate) const NETWORK: &str = "dyno-net";
@@ -63,6 +68,9 @@ pub(crate) enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// What it is handed cannot be prepared.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The container has something that cannot be saved or brought back.
     #[error("{0}")]
     Unfit(String),
@@ -94,7 +102,22 @@ impl Criu {
     /// # Errors
     /// [`Error::Missing`], [`Error::Kernel`], or a failure to execute it.
     pub(crate) fn ready() -> Result<Self, Error> {
-        let criu = Self::find().ok_or(Error::Missing)?;
+        Self::find().ok_or(Error::Missing)?.checked()
+    }
+
+    /// This one, if it says itself that it works on this kernel.
+    ///
+    /// # Errors
+    /// As [`Criu::ready`].
+    pub(crate) fn at(path: &Path) -> Result<Self, Error> {
+        match path.is_file() {
+            true => Self(path.to_owned()).checked(),
+            false => Err(Error::Missing),
+        }
+    }
+
+    fn checked(self) -> Result<Self, Error> {
+        let criu = self;
         let checked = criu.output("check")?;
         if checked.status.success() {
             return Ok(criu);
@@ -123,9 +146,23 @@ impl Criu {
         command: &mut Command,
         log: PathBuf,
     ) -> Result<(), Error> {
-        let status = command
-            .status()
-            .map_err(Error::io(format!("execute criu {verb}")))?;
+        let status = command.status();
+        Self::ended(
+            verb,
+            status.map_err(Error::io(format!("execute criu {verb}")))?,
+            log,
+        )
+    }
+
+    /// What its end says.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with its own words.
+    pub(crate) fn ended(
+        verb: &'static str,
+        status: std::process::ExitStatus,
+        log: PathBuf,
+    ) -> Result<(), Error> {
         if status.success() {
             return Ok(());
         }
@@ -143,6 +180,16 @@ impl Criu {
         let output = command.output();
         output.map_err(Error::io(format!("execute {} {word}", self.0.display())))
     }
+}
+
+/// CRIU's words for folders, an absolute one of images and one of its log; where that is.
+pub(crate) fn say_folders(command: &mut Command, images: &Path, work: &Path, log: &str) -> PathBuf {
+    command
+        .arg(word("--images-dir=", images))
+        .arg(word("--work-dir=", work))
+        .arg(format!("--log-file={log}"))
+        .args(["-v4", "--manage-cgroups=ignore"]);
+    work.join(log)
 }
 
 /// `key=value` as one word, whatever bytes the value has.

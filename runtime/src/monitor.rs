@@ -36,6 +36,8 @@ mod failure;
 mod listener;
 mod notify;
 mod record;
+mod restoring;
+mod saving;
 mod serve;
 pub mod spare;
 mod status;
@@ -53,7 +55,7 @@ use rustix::io::Errno;
 use rustix::process::{getpid, setsid};
 
 use self::driver::Monitor;
-use self::dyno::Dyno;
+use self::dyno::{Dyno, Init};
 use self::failure::words;
 use self::listener::Listener;
 use self::log::Log;
@@ -61,6 +63,7 @@ use self::machine::{Machine, Settings};
 use self::notify::Notify;
 use self::protocol::{Announcement, Config, Failure, FailureKind, Phase, Status, VERSION, file};
 use self::record::Recorder;
+use self::streams::Streams;
 use crate::cgroup;
 use crate::container::Container;
 use crate::spec::Bundle;
@@ -113,20 +116,26 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     let notify = notify
         .transpose()
         .map_err(|error| internal(format!("make {}: {error}", file::NOTIFY)))?;
-    let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
+    let container = match config.restore {
+        None => Container::new(bundle, &layout),
+        Some(_) => Container::new_restricted(bundle, &layout),
+    };
+    let container = container.map_err(|error| Failure::from(&error))?;
     let mut container = container.named(&config.id);
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))
-        .and_then(|recorder| Ok((recorder, dyno::create(&mut container, &config)?)));
-    let (recorder, (created, streams)) = match made {
+        .and_then(|recorder| Ok((recorder, begin(&mut container, &config, dir)?)));
+    let (recorder, (init, streams)) = match made {
         Ok(made) => made,
         Err(failure) => {
             remove(&container);
             return Err(failure);
         }
     };
-    let pid = created.pid.as_raw_nonzero().get().cast_unsigned();
+    let dyno = Dyno::new(init, streams);
+    let pid = dyno.pid();
+    let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());
     let mut monitor = Box::new(Monitor {
         machine: Machine::new(settings(&config)),
         config,
@@ -138,9 +147,10 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         listener: None,
         oom: None,
         notify,
-        dyno: Dyno::new(created, streams),
+        dyno,
         clients: Vec::new(),
         execs: Vec::new(),
+        saving: None,
         next_client: 0,
         start_failure: None,
         buffer: Vec::new(),
@@ -150,6 +160,24 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         Err(failure) => {
             monitor.abandon();
             Err(failure)
+        }
+    }
+}
+
+/// The dyno's first init: from the bundle, or from a checkpoint.
+fn begin(
+    container: &mut Container,
+    config: &Config,
+    dir: &Path,
+) -> Result<(Init, Streams), Failure> {
+    match &config.restore {
+        None => {
+            let (created, streams) = dyno::create(container, config)?;
+            Ok((Init::Waiting(Box::new(created)), streams))
+        }
+        Some(restore) => {
+            let (restoring, streams) = restoring::begin(container, config, restore, dir)?;
+            Ok((Init::Restoring(Box::new(restoring)), streams))
         }
     }
 }

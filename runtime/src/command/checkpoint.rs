@@ -18,16 +18,16 @@ use crate::spec::Bundle;
 use crate::state::{Record, StateDir, StateRoot, Status};
 
 // Arguments of `checkpoint`: runc's.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Checkpoint {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Folder of an earlier --pre-dump, relative to the images
     #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
     /// Let the container go on
     #[arg(long)]
-    leave_running: bool,
+    pub(super) leave_running: bool,
     /// Leave out TCP connections that are not yet established
     #[arg(long)]
     tcp_skip_in_flight: bool,
@@ -37,12 +37,15 @@ pub(super) struct Checkpoint {
     /// Save memory alone, for a later checkpoint to build on; the container goes on
     #[arg(long)]
     pre_dump: bool,
+    /// Leave it stopped, to be killed or to go on with SIGCONT
+    #[arg(skip)]
+    pub(super) leave_stopped: bool,
     /// The container
     id: String,
 }
 
 /// What `checkpoint` and `restore` have in common.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Common {
     /// Folder of the images
     #[arg(long, value_name = "DIR", default_value = "checkpoint")]
@@ -52,7 +55,7 @@ pub(super) struct Common {
     work_path: Option<PathBuf>,
     /// With established TCP connections
     #[arg(long)]
-    tcp_established: bool,
+    pub(super) tcp_established: bool,
     /// With Unix sockets whose other end is outside
     #[arg(long)]
     ext_unix_sk: bool,
@@ -64,7 +67,7 @@ pub(super) struct Common {
     file_locks: bool,
     /// Make the namespace anew without what is in it: network
     #[arg(long, value_name = "NAMESPACE")]
-    empty_ns: Vec<String>,
+    pub(super) empty_ns: Vec<String>,
     /// Drop from older images what newer ones have
     #[arg(long)]
     pub(super) auto_dedup: bool,
@@ -105,12 +108,8 @@ impl Common {
     pub(super) fn say(&self, command: &mut Command, log: &str) -> Result<PathBuf, Failure> {
         let work = self.work_path.as_ref().unwrap_or(&self.image_path);
         make(work)?;
-        let work = work.canonicalize()?;
-        command
-            .arg(word("--images-dir=", self.image_path.canonicalize()?))
-            .arg(word("--work-dir=", &work))
-            .arg(format!("--log-file={log}"))
-            .args(["-v4", "--manage-cgroups=ignore"]);
+        let images = self.image_path.canonicalize()?;
+        let log = criu::say_folders(command, &images, &work.canonicalize()?, log);
         for (asked, word) in [
             (self.tcp_established, "--tcp-established"),
             (self.ext_unix_sk, "--ext-unix-sk"),
@@ -123,7 +122,7 @@ impl Common {
                 command.arg(word);
             }
         }
-        Ok(work.join(log))
+        Ok(log)
     }
 }
 
@@ -144,6 +143,7 @@ impl Checkpoint {
         let asked = [
             (self.pre_dump || self.parent_path.is_some(), "--track-mem"),
             (self.leave_running && !self.pre_dump, "--leave-running"),
+            (self.leave_stopped, "--leave-stopped"),
             (self.tcp_skip_in_flight, "--skip-in-flight"),
             (self.link_remap, "--link-remap"),
         ];
@@ -182,12 +182,12 @@ fn saved(states: &StateRoot, args: &Checkpoint) -> Result<(StateDir, Record, Bun
     let cgroup = Cgroup::open(record.cgroup.clone())?;
     has_only_descendants(&cgroup, record.pid)?;
     promises_alike(&bundle, &cgroup)?;
-    dump(&criu, &bundle, &record, args)?;
+    dump(&criu, &bundle, record.pid, args)?;
     Ok((state, record, bundle))
 }
 
 /// Refuses a container of which CRIU, as it is driven here, would lose something.
-pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
+pub(crate) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
     let unfit = |what: &str| Err(criu::Error::Unfit(what.to_owned()));
     let process = bundle.spec().process().as_ref();
     if process.and_then(|process| process.terminal()) == Some(true) {
@@ -212,7 +212,7 @@ pub(super) fn fits(bundle: &Bundle) -> Result<(), criu::Error> {
 }
 
 /// CRIU 3.17 does not save `no_new_privs`: `restore` sets it for all processes or none.
-fn promises_alike(bundle: &Bundle, cgroup: &Cgroup) -> Result<(), Failure> {
+pub(super) fn promises_alike(bundle: &Bundle, cgroup: &Cgroup) -> Result<(), Failure> {
     let process = bundle.spec().process().as_ref();
     if process.and_then(|process| process.no_new_privileges()) == Some(true) {
         return Ok(());
@@ -236,7 +236,7 @@ fn promises_alike(bundle: &Bundle, cgroup: &Cgroup) -> Result<(), Failure> {
 }
 
 /// CRIU saves the first process and those below it: one of `exec` is below nobody.
-fn has_only_descendants(cgroup: &Cgroup, init: i32) -> Result<(), Failure> {
+pub(super) fn has_only_descendants(cgroup: &Cgroup, init: i32) -> Result<(), Failure> {
     for pid in cgroup.procs()? {
         let mut above = pid.as_raw_nonzero().get();
         while above > 1 && above != init {
@@ -253,9 +253,14 @@ fn has_only_descendants(cgroup: &Cgroup, init: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Result<(), Failure> {
+/// Has CRIU save a container's first process and those below it.
+pub(super) fn dump(
+    criu: &Criu,
+    bundle: &Bundle,
+    pid: i32,
+    args: &Checkpoint,
+) -> Result<(), Failure> {
     make(&args.common.image_path)?;
-    let pid = record.pid;
     let mountinfo = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
     let network = bundle.namespace(Kind::Network).flatten().is_some();
@@ -267,6 +272,7 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
         Outside::of(pid, &criu::ids(&mountinfo))?,
         network,
     );
+    image.tcp_established = args.common.tcp_established;
     let verb = if args.pre_dump { "pre-dump" } else { "dump" };
     let mut command = Command::new(criu.path());
     command
@@ -274,7 +280,7 @@ fn dump(criu: &Criu, bundle: &Bundle, record: &Record, args: &Checkpoint) -> Res
         .args(["--tree", &pid.to_string(), "--enable-external-masters"])
         // By its library: the other way executes programs of another package.
         .arg("--network-lock=nftables")
-        .arg(word("--root=", record.rootfs.canonicalize()?))
+        .arg(word("--root=", bundle.rootfs().canonicalize()?))
         .stdin(Stdio::null());
     let log = args.common.say(&mut command, "dump.log")?;
     command.args(args.words());

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -27,9 +27,8 @@ use super::foreground::{Signals, attend};
 use super::{Failure, GONE, lifecycle};
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, Process};
-use crate::criu::{Criu, Image, NETWORK, Readable, Scaffold, lock, word};
+use crate::criu::{self, Criu, Image, NETWORK, Restoration, Streams, lock};
 use crate::intel_rdt;
-use crate::plan::{Prepared, group_of_root};
 use crate::spec::Bundle;
 use crate::state::{Driver, Record, StateDir, StateError, StateRoot};
 use crate::sys;
@@ -81,6 +80,9 @@ pub(super) struct Inside {
     /// Network namespace that CRIU is handed
     #[arg(long)]
     network: Option<PathBuf>,
+    /// A standard stream that is the container's alone: number:name
+    #[arg(long, value_name = "STREAM")]
+    apart: Vec<String>,
     /// CRIU and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     program: Vec<std::ffi::OsString>,
@@ -199,67 +201,18 @@ fn bring_back(
         );
     }
     let images = args.common.image_path.canonicalize()?;
-    let prepared = Prepared::new(bundle, container.cgroup())?;
-    prepared.make_folders(&image.saved, bundle)?;
-    let scaffold = Scaffold::raise(prepared, &[&images])?;
-    let _readable = group_of_root(bundle)
-        .map(|group| Readable::by(group, &images))
-        .transpose()?;
     let pid_file = state.config().with_file_name("restored.pid");
-    let record = container.cgroup().record();
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .args([
-            "restore-inside",
-            "--cgroup",
-            &serde_json::to_string(record)?,
-        ])
-        .stdin(Stdio::inherit());
-    if bundle.namespace(Kind::Cgroup).is_some() {
-        command.arg("--namespace");
-    }
-    let process = bundle.spec().process().as_ref();
-    if process.and_then(|process| process.no_new_privileges()) == Some(true) {
-        command.arg("--no-new-privileges");
-    }
-    if let Some(class) = container.class() {
-        command.args(["--class", &serde_json::to_string(class)?]);
-    }
-    if let Some(network) = bundle
-        .namespace(Kind::Network)
-        .flatten()
-        .filter(|_| image.network)
-    {
-        command.arg(word("--network=", network));
-    }
-    command
-        .arg("--")
-        .arg(criu.path())
-        .args(["restore", "--restore-detached", "--restore-sibling"])
-        .arg(word("--root=", scaffold.root()))
-        .arg(word("--pidfile=", &pid_file));
-    let log = args.common.say(&mut command, "restore.log")?;
-    command.args(args.labels());
-    let mounts = bundle.spec().mounts().as_deref().unwrap_or_default();
-    for external in &image.mounts {
-        let path = external.path(mounts, record.v2.as_deref(), &scaffold)?;
-        let key = format!("--external=mnt[{}]:", external.key);
-        command.arg(word(&key, path));
-    }
-    for stream in image.streams.iter().filter(|stream| !stream.terminal) {
-        let (number, name) = (stream.number, &stream.name);
-        command.args(["--inherit-fd", &format!("fd[{number}]:{name}")]);
-    }
-    Criu::run("restore", &mut command, log)?;
+    let mut restoration =
+        Restoration::new(criu, image, container, &images, &pid_file, Streams::Shared)?;
+    let log = args.common.say(&mut restoration.command, "restore.log")?;
+    restoration.command.args(args.labels());
+    Criu::run("restore", &mut restoration.command, log)?;
     if let (Some(table), Some(path)) = (&image.lock, bundle.namespace(Kind::Network).flatten()) {
         let network = File::open(path)?;
         lock::release(network.as_fd(), table)
             .map_err(|errno| format!("unlock the network, table inet {table}: {errno}"))?;
     }
-    let pid = std::fs::read_to_string(&pid_file)?;
-    std::fs::remove_file(&pid_file)?;
-    let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| "criu wrote no process id".into())
+    Ok(criu::written(&pid_file)?)
 }
 
 /// Puts the process on record and gives the caller what it wants of it.
@@ -307,6 +260,9 @@ pub(super) fn inside(args: &Inside) -> Result<(), Failure> {
     let (program, words) = args.program.split_first().ok_or("no program")?;
     let mut command = Command::new(program);
     command.args(words);
+    if !args.apart.is_empty() {
+        command.args(criu::set_apart(&args.apart)?);
+    }
     let network = args
         .network
         .as_ref()

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
 
 use super::Error;
 use super::process::Join;
@@ -122,6 +122,39 @@ impl Namespaces {
             }
         }
         Ok(())
+    }
+
+    /// Does in the network namespace that was kept what an init of ours does itself:
+    /// brings the loopback link up, and sets its sysctls.
+    pub(super) fn set_up_network(&self, bundle: &Bundle) -> Result<(), Error> {
+        let Some(network) = self.network.as_ref() else {
+            return Ok(());
+        };
+        if !matches!(bundle.namespace(Kind::Network), Some(None)) {
+            return Ok(());
+        }
+        let proc = own_proc()?;
+        let linux = bundle.spec().linux().as_ref();
+        let sysctls = linux.into_iter().flat_map(|linux| linux.sysctl()).flatten();
+        let sysctls: Vec<_> = sysctls
+            .filter(|(key, _)| crate::spec::sysctl_namespace(key) == Some(Kind::Network))
+            .map(|(key, value)| (format!("sys/{}", key.replace('.', "/")), value))
+            .collect();
+        let ours = open_in(&proc, "self/ns/net", OFlags::RDONLY, ResolveFlags::empty());
+        let ours = ours.map_err(Error::system("open our network namespace"))?;
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(network.as_fd(), kind)
+            .map_err(Error::system("enter the container's network namespace"))?;
+        // A sysctl of the network is that of who opens it.
+        let set = crate::sys::network::loopback_up()
+            .map_err(io::Error::from)
+            .and_then(|()| {
+                let set = |(path, value): &(String, &String)| write_proc(&proc, path, value);
+                sysctls.iter().try_for_each(set)
+            });
+        move_into_link_name_space(ours.as_fd(), kind)
+            .map_err(Error::system("leave the container's network namespace"))?;
+        set.map_err(Error::system("set the container's network up"))
     }
 
     /// The user namespace of the next init.

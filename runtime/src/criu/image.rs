@@ -23,6 +23,9 @@ pub(crate) struct Image {
     pub(crate) saved: Vec<String>,
     /// Standard streams that restore has to hand over.
     pub(crate) streams: Vec<Outside>,
+    /// Whether its TCP connections were saved with it.
+    #[serde(default)]
+    pub(crate) tcp_established: bool,
     /// Whether its network was joined rather than made.
     pub(crate) network: bool,
     /// The table by which CRIU keeps that network locked until it is brought back.
@@ -43,6 +46,7 @@ impl Image {
             mounts,
             saved,
             streams,
+            tcp_established: false,
             network,
             lock: None,
         }

@@ -30,6 +30,7 @@ use super::machine::{Event, Machine};
 use super::notify::Notify;
 use super::protocol::{Config, Failure, Phase};
 use super::record::Recorder;
+use super::saving::Saving;
 use crate::cgroup::OomWatch;
 use crate::container::Container;
 use crate::sys;
@@ -55,6 +56,8 @@ pub(super) struct Monitor {
     pub(super) dyno: Dyno,
     pub(super) clients: Vec<Client>,
     pub(super) execs: Vec<Exec>,
+    /// It is being saved.
+    pub(super) saving: Option<Saving>,
     pub(super) next_client: u64,
     pub(super) start_failure: Option<Failure>,
     /// For what is read; empty until it serves.
@@ -69,6 +72,7 @@ enum Source {
     Oom,
     Notify,
     Init,
+    Saving,
     Output(Stream),
     Input,
     Client(u64),
@@ -96,7 +100,8 @@ impl Monitor {
     }
 
     fn is_over(&self) -> bool {
-        self.listener.is_none() && self.clients.is_empty() && self.execs.is_empty()
+        let is_idle = self.execs.is_empty() && self.saving.is_none();
+        self.listener.is_none() && self.clients.is_empty() && is_idle
     }
 
     fn wait(&self) -> rustix::io::Result<Vec<(Source, PollFlags)>> {
@@ -131,6 +136,9 @@ impl Monitor {
         }
         if let Some(pidfd) = self.dyno.pidfd() {
             add(Source::Init, pidfd, PollFlags::IN);
+        }
+        if let Some(saving) = &self.saving {
+            add(Source::Saving, saving.as_fd(), PollFlags::IN);
         }
         let flows = self.output_flows();
         for stream in OUTPUTS {
@@ -203,6 +211,7 @@ impl Monitor {
                 self.publish();
             }
             Source::Init => self.init_ended(),
+            Source::Saving => self.saved(),
             Source::Output(stream) => {
                 self.pass_output(stream);
             }
@@ -311,7 +320,7 @@ impl Monitor {
             self.event(Event::Timer).ok();
         }
         if let Some((reason, healthy)) = self.notify.as_mut().and_then(|it| it.overdue(now)) {
-            if self.container.cgroup().record().is_frozen() {
+            if self.saving.is_some() || self.container.cgroup().record().is_frozen() {
                 self.notify.iter_mut().for_each(|it| it.excuse(now));
             } else {
                 self.fail(&reason, healthy);

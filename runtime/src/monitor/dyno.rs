@@ -16,6 +16,7 @@ use super::ending::Sweep;
 use super::failure::{exit_code, words};
 use super::machine::{Action, Conflict, Event};
 use super::protocol::{Config, ExitStatus, Failure, FailureKind};
+use super::restoring::Restoring;
 use super::streams::Streams;
 use crate::container::{Container, Created, Parent, Process, Stdio};
 use crate::sys;
@@ -51,13 +52,14 @@ pub(super) struct Dyno {
 #[derive(Debug)]
 pub(super) enum Init {
     Waiting(Box<Created>),
+    Restoring(Box<Restoring>),
     Running(Process),
 }
 
 impl Dyno {
-    pub(super) fn new(created: Created, streams: Streams) -> Self {
+    pub(super) fn new(init: Init, streams: Streams) -> Self {
         Self {
-            init: Some(Init::Waiting(Box::new(created))),
+            init: Some(init),
             streams,
             sweep: None,
             oom_before: 0,
@@ -76,6 +78,7 @@ impl Dyno {
     pub(super) fn pid(&self) -> Option<Pid> {
         match self.init.as_ref()? {
             Init::Waiting(created) => Some(created.pid),
+            Init::Restoring(restoring) => Some(restoring.pid),
             Init::Running(process) => Some(process.pid),
         }
     }
@@ -84,6 +87,7 @@ impl Dyno {
     pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self.init.as_ref()? {
             Init::Waiting(created) => Some(created.pidfd.as_fd()),
+            Init::Restoring(restoring) => Some(restoring.pidfd.as_fd()),
             Init::Running(process) => Some(process.pidfd.as_fd()),
         }
     }
@@ -91,7 +95,7 @@ impl Dyno {
     /// The init that executes the command, if it does.
     pub(super) fn running(&self) -> Option<Pid> {
         match self.init.as_ref()? {
-            Init::Waiting(_) => None,
+            Init::Waiting(_) | Init::Restoring(_) => None,
             Init::Running(process) => Some(process.pid),
         }
     }
@@ -214,30 +218,40 @@ impl Monitor {
     }
 
     fn execute(&mut self) -> Event {
-        let Some(Init::Waiting(created)) = self.dyno.init.take() else {
-            return self.start_failed(Failure::new(FailureKind::Internal, "there is no init"));
-        };
-        let pid = created.pid;
+        let pid = self.dyno.pid();
+        let init = self.dyno.init.take();
         self.dyno.oom_before = self.oom_count();
         self.dyno.oom = false;
         self.dyno.killed = false;
         // Before its first word can come.
         if let Some(notify) = &mut self.notify {
             notify.begin(Instant::now());
+            if matches!(init, Some(Init::Restoring(_))) {
+                notify.resume();
+            }
         }
-        match created.start() {
+        let started = match init {
+            Some(Init::Waiting(created)) => created.start().map_err(|error| (&error).into()),
+            Some(Init::Restoring(restoring)) => restoring.finish(),
+            Some(Init::Running(_)) | None => {
+                Err(Failure::new(FailureKind::Internal, "there is no init"))
+            }
+        };
+        match started {
             Ok(process) => {
                 self.dyno.init = Some(Init::Running(process));
                 self.dyno.started = Some(Timestamp::now());
                 self.dyno.reason = None;
                 Event::Started
             }
-            Err(error) => {
+            Err(failure) => {
                 // It is gone and reaped unless it was the conversation with it
                 // that failed.
                 self.kill_group();
-                waitpid(Some(pid), WaitOptions::empty()).ok();
-                self.start_failed((&error).into())
+                if let Some(pid) = pid {
+                    waitpid(Some(pid), WaitOptions::empty()).ok();
+                }
+                self.start_failed(failure)
             }
         }
     }
@@ -314,8 +328,10 @@ impl Monitor {
     /// Kills what was created and removes it: nobody will start it.
     pub(super) fn abandon(&mut self) {
         self.kill_group();
-        if let Some(Init::Waiting(created)) = self.dyno.init.take() {
-            created.detach().wait().ok();
+        match self.dyno.init.take() {
+            Some(Init::Waiting(created)) => drop(created.detach().wait().ok()),
+            Some(Init::Restoring(restoring)) => restoring.end(),
+            Some(Init::Running(_)) | None => {}
         }
         if let Err(error) = self.container.cgroup().remove(REMOVAL) {
             complain(&words(&error));

@@ -84,6 +84,7 @@ impl Monitor {
         let process = match self.dyno.init.take() {
             Some(Init::Running(process)) => process,
             Some(Init::Waiting(created)) => created.detach(),
+            Some(Init::Restoring(restoring)) => restoring.detach(),
             None => return,
         };
         if let Some(notify) = &mut self.notify {

@@ -3,6 +3,7 @@
 use super::protocol::{Failure, FailureKind};
 use crate::cgroup;
 use crate::container::{self, StartError};
+use crate::criu;
 use crate::plan::PlanError;
 
 /// Exit codes of what could not be started, as every shell has them.
@@ -41,6 +42,25 @@ impl From<&StartError> for Failure {
 impl From<&container::Error> for Failure {
     fn from(error: &container::Error) -> Self {
         Self::new(kind_of(error), words(error))
+    }
+}
+
+impl From<&criu::Error> for Failure {
+    fn from(error: &criu::Error) -> Self {
+        let kind = match error {
+            criu::Error::Missing | criu::Error::Kernel { .. } | criu::Error::Unfit(_) => {
+                FailureKind::Unsupported
+            }
+            criu::Error::Failed { .. } => FailureKind::Conflict,
+            criu::Error::Io { .. } | criu::Error::Plan(_) => FailureKind::Internal,
+        };
+        let failure = Self::new(kind, words(error));
+        match error {
+            criu::Error::Failed { reason, .. } if reason.contains("tcp-established") => {
+                failure.hint("it has TCP connections: save it with them, or once they are closed")
+            }
+            _ => failure,
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Event {
         /// How long of this run it worked.
         healthy: Duration,
     },
+    /// It is saved, and held still: its processes are of no use any more.
+    Saved,
     /// Its memory limit was reached and a process was killed for it.
     Oom,
     /// Init has ended.
@@ -215,6 +217,13 @@ impl Machine {
                 Event::Oom,
                 Stage::Running { .. } | Stage::Stopping { .. } | Stage::Failing { .. },
             ) => vec![Action::Kill],
+            (
+                Event::Saved,
+                Stage::Running { .. } | Stage::Stopping { .. } | Stage::Failing { .. },
+            ) => {
+                self.stage = Stage::Stopping { kill_at: None };
+                vec![Action::Kill]
+            }
             (Event::Exited { success }, stage) => self.exited(stage, success, now),
             (Event::Emptied, Stage::Draining { run, verdict }) => {
                 self.emptied(run, verdict, now, jitter)

@@ -105,6 +105,14 @@ impl Notify {
         });
     }
 
+    /// The run that has begun goes on with one that was saved, which has long said that
+    /// it is ready.
+    pub(super) fn resume(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.said.ready = true;
+        }
+    }
+
     /// The run has ended, or is being ended.
     pub(super) fn end(&mut self) {
         self.run = None;

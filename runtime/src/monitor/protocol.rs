@@ -63,6 +63,9 @@ pub struct Config {
     /// at each start, so that what is secret is in no bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_file: Option<PathBuf>,
+    /// Its first init comes from a checkpoint rather than from the bundle's command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreConfig>,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]
@@ -75,6 +78,32 @@ fn default_stop_signal() -> u8 {
 
 fn default_stop_grace() -> u64 {
     10_000
+}
+
+/// A checkpoint that a dyno comes back from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreConfig {
+    /// The program `criu`.
+    pub criu: PathBuf,
+    /// Folder of the images, absolute.
+    pub images: PathBuf,
+}
+
+/// A checkpoint to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The program `criu`.
+    pub criu: PathBuf,
+    /// Folder of the images, absolute: there once they are complete, not before.
+    pub images: PathBuf,
+    /// With the TCP connections that it has.
+    #[serde(default)]
+    pub tcp_established: bool,
+    /// The dyno runs on; else it ends as soon as it is saved.
+    #[serde(default)]
+    pub leave_running: bool,
 }
 
 /// When a dyno that has ended is started again.
@@ -196,6 +225,8 @@ pub enum Request {
         #[serde(default)]
         run: Option<Timestamp>,
     },
+    /// Save the dyno; answered once that is done, or once it has ended then.
+    Checkpoint(Checkpoint),
     /// Send a signal.
     Signal {
         /// Its number.

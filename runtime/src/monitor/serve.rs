@@ -96,6 +96,10 @@ impl Monitor {
                 }
                 Ok(Answer::Now)
             }
+            Request::Checkpoint(wanted) => {
+                self.save(id, &wanted)?;
+                Ok(Answer::Later)
+            }
             Request::Signal { signal, all } => self.signal(signal, all),
             Request::Watch {} => {
                 self.become_part(id, Role::Watching, Patience::Observer);
@@ -319,7 +323,7 @@ impl Monitor {
         })
     }
 
-    fn become_part(&mut self, id: u64, role: Role, patience: Patience) {
+    pub(super) fn become_part(&mut self, id: u64, role: Role, patience: Patience) {
         if let Some(client) = self.client_mut(id) {
             client.become_part(role, patience);
         }

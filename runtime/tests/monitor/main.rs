@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod checkpoint;
 mod exec;
 mod faults;
 mod life;

@@ -82,6 +82,26 @@ fn a_stop_asks_then_kills_and_is_not_followed_by_a_restart() {
 }
 
 #[test]
+fn what_is_saved_is_killed_and_not_restarted_whatever_it_was_about() {
+    let fail = Event::Fail {
+        healthy: Duration::ZERO,
+    };
+    for before in [&[][..], &[STOP], &[fail]] {
+        let mut dyno = machine(RestartPolicy::Always);
+        play(
+            &mut dyno,
+            &[&[Event::Start, Event::Started], before].concat(),
+        );
+        assert_eq!(play(&mut dyno, &[Event::Saved]), [Action::Kill]);
+        assert_eq!(dyno.deadline(), None);
+        assert_eq!(play(&mut dyno, &[FAILED]), [Action::Kill]);
+        assert_eq!(play(&mut dyno, &[Event::Emptied]), [Action::Finish]);
+        assert_eq!(dyno.phase(), Phase::Exited);
+    }
+    assert_eq!(play(&mut machine(RestartPolicy::No), &[Event::Saved]), []);
+}
+
+#[test]
 fn what_does_not_work_is_asked_then_killed_and_counts_as_a_failure_however_it_ends() {
     let fail = Event::Fail {
         healthy: Duration::ZERO,
@@ -251,6 +271,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             }
         }),
         Just(Event::Oom),
+        Just(Event::Saved),
         (0_u64..70_000).prop_map(|healthy| Event::Fail {
             healthy: Duration::from_millis(healthy),
         }),
