@@ -17,6 +17,7 @@
 //! ```
 
 pub mod audit;
+pub mod checkpoint;
 pub mod client;
 pub mod doctor;
 pub mod drain;

@@ -4,6 +4,7 @@
 //! tests walk its routes and compare them with this document, in both
 //! directions.
 
+mod checkpoints;
 mod drains;
 mod dynos;
 mod host;
@@ -64,6 +65,10 @@ pub const FRAMES: &str = "dyno-frames";
         dynos::limit,
         dynos::pause,
         dynos::resume,
+        checkpoints::list,
+        checkpoints::make,
+        checkpoints::remove,
+        checkpoints::restore,
         dynos::wait,
         dynos::logs,
         dynos::stats,

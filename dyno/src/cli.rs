@@ -112,6 +112,12 @@ commands! {
     Pause(command::pause::Pause),
     /// Let paused dynos go on
     Resume(command::resume::Resume),
+    /// Save the processes of a dyno, to bring it back later
+    Checkpoint(command::checkpoint::Checkpoint),
+    /// List the checkpoints of a dyno
+    Checkpoints(command::checkpoints::Checkpoints),
+    /// Bring a dyno back from a checkpoint
+    Restore(command::restore::Restore),
     /// Send a signal to dynos
     Kill(command::kill::Kill),
     /// Remove dynos

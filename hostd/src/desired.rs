@@ -59,6 +59,9 @@ pub struct Record {
     /// started by request.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: u32,
+    /// The checkpoint that it comes back from; none once it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<DynoName>,
     /// The latest check that failed since it was last started by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_check: Option<FailedCheck>,
@@ -200,6 +203,7 @@ pub(crate) mod tests {
             reason: None,
             exit: None,
             restarts: 0,
+            restore: None,
             failed_check: None,
         }
     }
@@ -226,6 +230,7 @@ pub(crate) mod tests {
             );
         }
         assert!(fields.get("failed_check").is_none());
+        assert!(fields.get("restore").is_none());
         assert!(fields["image"]["config"].get("healthcheck").is_none());
         assert_eq!(serde_json::from_value::<Record>(old).unwrap(), record(1));
     }

@@ -150,6 +150,7 @@ fn reserve(
         reason: None,
         exit: None,
         restarts: 0,
+        restore: None,
         failed_check: None,
         spec,
     };

@@ -150,14 +150,19 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
         .map_err(|error| from_io(&format!("cannot make {}", path.display()), &error))
 }
 
-/// Creates the container of a dyno: attachable, not started.
+/// Creates the container of a dyno: attachable, not started; from a checkpoint, where
+/// one is given.
 ///
 /// # Errors
 /// Why not; nothing runs and nothing is plumbed then.
-pub async fn prepare(host: &Arc<Host>, record: &Record) -> Result<Running, ApiError> {
+pub async fn prepare(
+    host: &Arc<Host>,
+    record: &Record,
+    from: Option<monitor_protocol::RestoreConfig>,
+) -> Result<Running, ApiError> {
     let own = host.paths.dyno(&record.id);
     let (shared, wanted) = (host.clone(), record.clone());
-    blocking(move || write_bundle(&shared, &wanted)).await?;
+    blocking(move || write_bundle(&shared, &wanted, from)).await?;
     failpoint("start.bundle");
     let mut spawned = monitor::spawn(&host.spares, &own.run).await?;
     failpoint("start.spawned");
@@ -188,7 +193,7 @@ pub async fn show(host: &Arc<Host>, record: &Record) -> Result<Child, ApiError> 
     // Who looks at files that rest is shown no secret, nor held up by a missing one.
     wanted.spec.secrets.clear();
     wanted.spec.secret_env.clear();
-    blocking(move || write_bundle(&shared, &wanted)).await?;
+    blocking(move || write_bundle(&shared, &wanted, None)).await?;
     let run = host.paths.dyno(&record.id).run;
     Ok(monitor::spawn(&host.spares, &run).await?.monitor)
 }
@@ -253,7 +258,11 @@ pub fn identity(host: &Host, record: &Record, user: &str) -> Result<Identity, Ap
     })
 }
 
-fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
+fn write_bundle(
+    host: &Host,
+    record: &Record,
+    from: Option<monitor_protocol::RestoreConfig>,
+) -> Result<(), ApiError> {
     let own = host.paths.dyno(&record.id);
     // Whoever changes a volume looks whether there is a bundle.
     host.volumes.unless_busy(&record.spec, || {
@@ -268,7 +277,8 @@ fn write_bundle(host: &Host, record: &Record) -> Result<(), ApiError> {
     let user = user.as_ref().unwrap_or(&record.image.config.user);
     let user = identity(host, record, user)?;
     let config = build(host, record, &user)?;
-    let monitor = monitor_config(host, record)?;
+    let mut monitor = monitor_config(host, record)?;
+    monitor.restore = from;
     secrets::give(host, record, &user)?;
     failpoint("start.secrets");
     // Variables are often secrets: root's alone.
@@ -336,6 +346,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
             }
         }),
         env_file: (!spec.secret_env.is_empty()).then(|| host.paths.dyno(&record.id).secret_env()),
+        restore: None,
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,
     })

@@ -29,6 +29,7 @@ pub mod bundle;
 pub mod cgroups;
 pub mod chance;
 pub mod changes;
+pub mod checkpoints;
 pub mod config;
 pub mod daemon;
 pub mod desired;

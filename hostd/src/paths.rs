@@ -8,6 +8,7 @@
 //!   dynos/<id>/dyno.json        desired state
 //!   dynos/<id>/once.json        the key that it was created with, if any
 //!   dynos/<id>/{upper,work}     the dyno's own layer
+//!   dynos/<id>/checkpoints/     what its processes were, see `checkpoints`
 //!   dynos/<id>/log*             its output, see runtime's `monitor::log::folder`
 //!   drains/<name>/              where output is sent, and how much of it was
 //!   volumes/<name>/             see `volumes::folders`
@@ -178,6 +179,11 @@ impl DynoPaths {
     /// Overlay's scratch folder.
     pub fn work(&self) -> PathBuf {
         self.state.join("work")
+    }
+
+    /// One folder per checkpoint.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.state.join("checkpoints")
     }
 
     /// Its log: a link to the newest file, which the files are named after.

@@ -7,6 +7,7 @@ use super::body::RequestBody;
 use super::connection::Call;
 use super::path::encode;
 use super::{Client, Download, Error, Lines};
+use crate::checkpoint::{Checkpoint, CheckpointRequest, RestoreRequest};
 use crate::dyno::{Change, Dyno, DynoSpec, ExitStatus, LimitRequest, LogLine, Stats};
 use crate::query::{
     ArchiveQuery, CreateQuery, KillQuery, LogsQuery, RemoveQuery, StatsQuery, StopQuery, WaitQuery,
@@ -119,6 +120,47 @@ impl Client {
     /// [`Error::Api`] where there is no such dyno or it does not run.
     pub async fn resume(&self, dyno: &str) -> Result<Dyno, Error> {
         self.json(Self::dyno_call(Method::POST, dyno, "/resume"))
+            .await
+    }
+
+    /// The checkpoints of a dyno, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is no such dyno.
+    pub async fn checkpoints(&self, dyno: &str) -> Result<Vec<Checkpoint>, Error> {
+        self.json(Self::dyno_call(Method::GET, dyno, "/checkpoints"))
+            .await
+    }
+
+    /// Saves a dyno that runs.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where it cannot be saved; it runs on then.
+    pub async fn checkpoint(
+        &self,
+        dyno: &str,
+        request: &CheckpointRequest,
+    ) -> Result<Checkpoint, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/checkpoints").json(request)?)
+            .await
+    }
+
+    /// Removes a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is none.
+    pub async fn remove_checkpoint(&self, dyno: &str, checkpoint: &str) -> Result<(), Error> {
+        let path = format!("/checkpoints/{}", encode(checkpoint));
+        self.done(Self::dyno_call(Method::DELETE, dyno, &path))
+            .await
+    }
+
+    /// Brings a dyno back from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where it runs, or cannot be brought back.
+    pub async fn restore(&self, dyno: &str, request: &RestoreRequest) -> Result<Dyno, Error> {
+        self.json(Self::dyno_call(Method::POST, dyno, "/restore").json(request)?)
             .await
     }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod attach;
 pub(crate) mod audit;
+pub(crate) mod checkpoint;
+pub(crate) mod checkpoints;
 pub(crate) mod completion;
 pub(crate) mod cp;
 mod credentials;
@@ -27,6 +29,7 @@ pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod restart;
+pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod rm;
 pub(crate) mod rmi;

@@ -6,14 +6,14 @@ use dyno_api::query::RemoveQuery;
 use super::Context;
 use crate::failure::Failure;
 
-/// Remove dynos with their files and logs; volumes stay
+/// Remove dynos with their files, logs and checkpoints; volumes stay. Or checkpoints
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
     /// Kill those that run first
     #[arg(short, long)]
     force: bool,
-    /// Ids or names
-    #[arg(required = true, value_name = "DYNO")]
+    /// Ids or names, or checkpoints of these
+    #[arg(required = true, value_name = "DYNO[@CHECKPOINT]")]
     dynos: Vec<String>,
 }
 
@@ -22,7 +22,10 @@ impl Rm {
         let query = RemoveQuery { force: self.force };
         context
             .each(self.dynos, |client, dyno| async move {
-                client.remove(&dyno, query).await
+                match dyno.split_once('@') {
+                    Some((dyno, checkpoint)) => client.remove_checkpoint(dyno, checkpoint).await,
+                    None => client.remove(&dyno, query).await,
+                }
             })
             .await
     }

@@ -7,7 +7,7 @@
 //! trace     what leaves a trace in the audit log
 //! extract   query and body, bounded and strict
 //! answer    errors and streams
-//! dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
+//! checkpoints, dynos, drains, files, images, secrets, tokens, volumes, host   one handler per operation of the OpenAPI document
 //! observe   metrics and health, on a TCP port, too, where that is asked for
 //! places    how many connections there may be, and who makes room
 //! pace      how slow a client may be
@@ -18,6 +18,7 @@
 
 mod answer;
 mod caller;
+mod checkpoints;
 mod drains;
 mod dynos;
 mod extract;
@@ -82,6 +83,15 @@ fn routes() -> Routes {
         ("/v1/dynos/{dyno}/limit", post(dynos::limit)),
         ("/v1/dynos/{dyno}/pause", post(dynos::pause)),
         ("/v1/dynos/{dyno}/resume", post(dynos::resume)),
+        (
+            "/v1/dynos/{dyno}/checkpoints",
+            get(checkpoints::list).post(checkpoints::make),
+        ),
+        (
+            "/v1/dynos/{dyno}/checkpoints/{checkpoint}",
+            delete(checkpoints::remove),
+        ),
+        ("/v1/dynos/{dyno}/restore", post(checkpoints::restore)),
         ("/v1/dynos/{dyno}/wait", get(dynos::wait)),
         ("/v1/dynos/{dyno}/logs", get(dynos::logs)),
         ("/v1/dynos/{dyno}/stats", get(dynos::stats)),

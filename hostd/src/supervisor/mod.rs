@@ -5,6 +5,7 @@
 //! machine   (state, input) → (state, actions)
 //! perform   the actions
 //! live      limits and pauses of a dyno that runs
+//! saved     checkpoints, and what comes back from one
 //! show      a container for the files of a dyno that does not run
 //! view      what the API shows, and which events follow
 //! again     restarts that are hostd's own
@@ -18,6 +19,7 @@ mod live;
 pub mod machine;
 mod order;
 mod perform;
+mod saved;
 mod show;
 mod view;
 
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Dyno, LimitRequest, Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
+use dyno_api::name::DynoName;
 use dyno_failpoint::failpoint;
 use dyno_runtime::monitor::policy::History;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,7 +50,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// What is asked of a dyno.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Have a container that can be attached to.
     Prepare,
@@ -68,6 +71,15 @@ pub enum Ask {
     Pause,
     /// Let them go on.
     Resume,
+    /// Be about to be saved by its monitor.
+    Save {
+        /// It runs on then.
+        leave_running: bool,
+    },
+    /// Be done with that.
+    Saved,
+    /// Run from this checkpoint.
+    Restore(DynoName),
     /// Have a container in which its files can be seen, running or not.
     Show,
     /// Remove it.
@@ -323,6 +335,12 @@ impl Supervisor {
             Ask::Remove { force } => Input::Remove { force },
             Ask::Show => return self.show_files().await,
             Ask::Limit(request) => return self.limit(request).await,
+            Ask::Save { leave_running } => return self.begin_save(leave_running),
+            Ask::Saved => {
+                self.end_save();
+                return Ok(());
+            }
+            Ask::Restore(ref name) => return self.restore(name.clone(), ask.clone()).await,
             Ask::Pause => return self.set_paused(true).await,
             Ask::Resume => return self.set_paused(false).await,
         };
@@ -341,7 +359,7 @@ impl Supervisor {
             self.end_show().await;
         }
         for action in actions {
-            if let Err(error) = self.perform(action, ask).await {
+            if let Err(error) = self.perform(action, ask.as_ref()).await {
                 self.failed(&error, ask.is_some()).await;
                 return Err(error);
             }

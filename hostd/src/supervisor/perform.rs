@@ -17,10 +17,12 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor, secrets, signal, trash};
+use crate::{cgroups, checkpoints, monitor, secrets, signal, trash};
 
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// What its monitor gives CRIU to restore a dyno, and some more.
+const RESTORING: Duration = Duration::from_secs(660);
 /// How long a killed monitor may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -28,14 +30,15 @@ impl Supervisor {
     pub(super) async fn perform(
         &mut self,
         action: Action,
-        ask: Option<Ask>,
+        ask: Option<&Ask>,
     ) -> Result<(), ApiError> {
         match action {
             Action::Want(wanted) => self.want(wanted, ask.is_some()).await,
             Action::Prepare => self.prepare().await,
             Action::Start => {
-                self.tell(&Request::Start {}).await?;
+                self.tell_start().await?;
                 failpoint("start.told");
+                self.came_back().await;
                 Ok(())
             }
             Action::Stop => {
@@ -50,7 +53,7 @@ impl Supervisor {
                 Ok(())
             }
             Action::Signal => match ask {
-                Some(Ask::Signal(signal)) => {
+                Some(&Ask::Signal(signal)) => {
                     self.tell(&Request::Signal { signal, all: false }).await?;
                     // Else what a monitor of before starts next would be born frozen.
                     match self.paused && signal == signal::KILL {
@@ -75,6 +78,8 @@ impl Supervisor {
     /// asked is told; where nobody did, at boot or after a loss, a dyno that
     /// shall run is tried again.
     pub(super) async fn failed(&mut self, error: &ApiError, asked: bool) {
+        // Who could not be brought back rests: his checkpoint is still there.
+        let came_back = self.record.restore.take().is_some();
         // A refused start ends the monitor by itself; its last word comes.
         if self.state == State::Live && self.running.is_some() {
             return;
@@ -84,6 +89,7 @@ impl Supervisor {
         self.record.rest = Phase::Failed;
         self.record.reason = Some(error.message.clone());
         let again = !asked
+            && !came_back
             && self.record.wanted == Wanted::Running
             && self.record.spec.restart != RestartPolicy::No;
         if !again {
@@ -144,9 +150,20 @@ impl Supervisor {
     }
 
     async fn prepare(&mut self) -> Result<(), ApiError> {
-        self.running = Some(launch::prepare(&self.host, &self.record).await?);
+        let from = self.comes_from()?;
+        self.running = Some(launch::prepare(&self.host, &self.record, from).await?);
         self.show_running();
         Ok(())
+    }
+
+    /// A dyno that comes back has its memory read first.
+    async fn tell_start(&self) -> Result<(), ApiError> {
+        if self.record.restore.is_none() {
+            return self.tell(&Request::Start {}).await;
+        }
+        let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
+        let started = monitor::ask_within(&socket, &Request::Start {}, RESTORING).await;
+        started.map(drop)
     }
 
     async fn tell(&self, request: &Request) -> Result<(), ApiError> {
@@ -156,9 +173,9 @@ impl Supervisor {
 
     /// Sends the stop on a connection of its own: other requests, a kill
     /// among them, are served meanwhile.
-    fn begin_stop(&self, ask: Option<Ask>) {
+    fn begin_stop(&self, ask: Option<&Ask>) {
         let (signal, grace_ms) = match ask {
-            Some(Ask::Stop { signal, grace_ms }) => (signal, grace_ms),
+            Some(&Ask::Stop { signal, grace_ms }) => (signal, grace_ms),
             _ => (None, None),
         };
         let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
@@ -221,6 +238,7 @@ impl Supervisor {
         let removed = blocking(move || {
             secrets::take_back(&own)?;
             failpoint("end.secrets");
+            checkpoints::sweep(&own);
             let run = own.run;
             trash::throw(&run, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", run.display()), &error))
@@ -377,6 +395,7 @@ impl Supervisor {
     pub(super) async fn recover(&mut self, how: Recovery) {
         let outcome = match how {
             Recovery::Adopt { stop: false } => {
+                self.came_back().await;
                 self.look_whether_paused().await;
                 self.show_running();
                 // A change of them may have been recorded and not applied.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 mod apps;
+mod checkpoints;
 mod cycles;
 mod faults;
 mod files;

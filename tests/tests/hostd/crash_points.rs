@@ -79,6 +79,11 @@ fn hostd_killed_at_each_step_of_a_change_leaves_the_old_or_the_new() {
 }
 
 #[test]
+fn hostd_killed_at_each_step_of_a_checkpoint_leaves_a_dyno_that_runs_or_can_come_back() {
+    try_all(&["checkpoint", "checkpoint_remove", "restore"]);
+}
+
+#[test]
 fn hostd_killed_at_each_step_with_a_volume_leaves_the_old_or_the_new() {
     try_all(&["volume", "volume_remove"]);
     try_all(&["snapshot", "snapshot_remove", "rollback"]);

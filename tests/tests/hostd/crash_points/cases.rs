@@ -130,6 +130,53 @@ pub(super) const CASES: &[Case] = &[
         clean: remove,
     },
     Case {
+        // Where CRIU does not know the kernel it is refused, at the same points.
+        name: "checkpoint",
+        before: run,
+        ask: |host| answered(host.run(&["checkpoint", "subject", "one"])),
+        after: |host, done| {
+            let mut phase = Value::Null;
+            until("it runs on or can be brought back", || {
+                phase = host.inspect("subject")["status"]["phase"].clone();
+                let is_there = lists(host, &["checkpoints", "subject"], "one");
+                let refused = !done || !criu_works();
+                phase == "running" && refused || phase == "exited" && is_there
+            });
+            match phase == "running" {
+                true => host.ok(&["exec", "subject", "true"]),
+                false => host.ok(&["restore", "subject"]),
+            };
+        },
+        clean: remove,
+    },
+    Case {
+        name: "checkpoint_remove",
+        before: with_checkpoint,
+        ask: |host| host.run(&["rm", "subject@one"]),
+        after: |host, done| {
+            let is_there = lists(host, &["checkpoints", "subject"], "one");
+            assert!(!is_there || !done, "it was acknowledged and is there");
+        },
+        clean: remove,
+    },
+    Case {
+        // From what is no checkpoint: it is never started anew instead.
+        name: "restore",
+        before: with_checkpoint,
+        ask: |host| answered(host.run(&["restore", "subject"])),
+        after: |host, _| {
+            let mut phase = Value::Null;
+            until("it has come to something", || {
+                phase = host.inspect("subject")["status"]["phase"].clone();
+                phase == "exited" || phase == "failed"
+            });
+            assert!(lists(host, &["checkpoints", "subject"], "one"));
+            // And an ordinary start is one.
+            host.ok(&["start", "subject"]);
+        },
+        clean: remove,
+    },
+    Case {
         name: "drain",
         before: |_| {},
         ask: |host| host.run(&["drain", "add", "--name", "away", "http://127.0.0.1:9/"]),
@@ -355,6 +402,33 @@ const RUN: [&str; 11] = [
     "sleep",
     "1000",
 ];
+
+/// An answer is one that says that the host cannot do it, too.
+fn answered(output: Output) -> Output {
+    match output.status.code() {
+        Some(7) => Command::new("true").output().unwrap(),
+        _ => output,
+    }
+}
+
+fn criu_works() -> bool {
+    Command::new("criu")
+        .arg("check")
+        .output()
+        .unwrap()
+        .status
+        .success()
+}
+
+/// Something in the place of a checkpoint.
+fn with_checkpoint(host: &Host) {
+    run(host);
+    host.ok(&["stop", "-t", "0", "subject"]);
+    let id = host.inspect("subject")["id"].as_str().unwrap().to_owned();
+    let dyno = host.path().join("state/dynos").join(id);
+    std::fs::create_dir_all(dyno.join("checkpoints/one")).unwrap();
+    dyno_tests::write_file(&dyno.join("checkpoints/one/dyno-runtime.json"), "{}");
+}
 
 fn run(host: &Host) {
     host.ok(&RUN);
