@@ -281,7 +281,7 @@ pub struct IoLimits {
 }
 
 /// Soft and hard value of one resource limit; `u64::MAX` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ulimit {
     /// Soft limit.

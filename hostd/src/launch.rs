@@ -94,6 +94,11 @@ impl Running {
         })
     }
 
+    /// Whether it has answered; what it is asked before waits for it.
+    pub fn answers(&self) -> bool {
+        self.watch.is_open()
+    }
+
     /// Whether the monitor process ends within this time.
     pub async fn ends_within(&self, limit: Duration) -> bool {
         let process = self.process.clone();

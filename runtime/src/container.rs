@@ -12,6 +12,7 @@ pub mod hooks;
 mod limits;
 mod namespaces;
 mod process;
+mod relimit;
 mod user_namespace;
 
 pub(crate) use namespaces::User;
@@ -20,6 +21,7 @@ pub(crate) use user_namespace::mapped;
 
 pub use crate::plan::Switches;
 pub use process::{Created, Exit, Process, StartError};
+pub use relimit::RelimitError;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

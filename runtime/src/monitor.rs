@@ -143,6 +143,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         execs: Vec::new(),
         next_client: 0,
         start_failure: None,
+        relimited: Vec::new(),
         buffer: Vec::new(),
     });
     match open_to_clients(&mut monitor, dir) {

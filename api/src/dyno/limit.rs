@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{IoLimits, Limits};
+use super::{IoLimits, Limits, Ulimit};
 
 /// Other limits for a dyno, `POST /v1/dynos/{dyno}/limit`: what is absent stays, and
 /// 0 is no limit (of processes: the default).
@@ -18,6 +18,10 @@ pub struct LimitRequest {
     pub pids: Option<u32>,
     /// Reading and writing, each by itself.
     pub io: Option<IoLimits>,
+    /// Open files of each process: `nofile` of its
+    /// [`ulimits`](super::DynoSpec::ulimits). Where both values are 0, the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nofile: Option<Ulimit>,
 }
 
 impl LimitRequest {
@@ -77,6 +81,7 @@ mod tests {
                 write_ops: Some(50),
                 ..IoLimits::default()
             }),
+            nofile: None,
         };
         let after = Limits {
             memory_bytes: None,

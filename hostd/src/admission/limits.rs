@@ -119,7 +119,11 @@ fn check_cpu(millis: u32, facts: &HostFacts) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_ulimit(name: &str, limit: Ulimit, facts: &HostFacts) -> Result<(), ApiError> {
+/// A resource limit of setrlimit(2).
+///
+/// # Errors
+/// Why it cannot be had, and what can.
+pub fn check_ulimit(name: &str, limit: Ulimit, facts: &HostFacts) -> Result<(), ApiError> {
     if rlimit_type(name).is_none() {
         return Err(invalid(format!("there is no resource limit {name:?}"))
             .hint("getrlimit(2) lists them, e.g. nofile, nproc, core"));

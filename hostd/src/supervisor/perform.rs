@@ -149,7 +149,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn tell(&self, request: &Request) -> Result<(), ApiError> {
+    pub(super) async fn tell(&self, request: &Request) -> Result<(), ApiError> {
         let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
         monitor::ask(&socket, request).await.map(|_| ())
     }
@@ -379,10 +379,7 @@ impl Supervisor {
             Recovery::Adopt { stop: false } => {
                 self.look_whether_paused().await;
                 self.show_running();
-                // A change of them may have been recorded and not applied.
-                if let Err(error) = self.apply_limits().await {
-                    tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
-                }
+                self.complete_limits().await;
                 Ok(())
             }
             Recovery::Adopt { stop: true } => {

@@ -2,7 +2,7 @@
 
 use super::protocol::{Failure, FailureKind};
 use crate::cgroup;
-use crate::container::{self, StartError};
+use crate::container::{self, RelimitError, StartError};
 use crate::plan::PlanError;
 
 /// Exit codes of what could not be started, as every shell has them.
@@ -41,6 +41,19 @@ impl From<&StartError> for Failure {
 impl From<&container::Error> for Failure {
     fn from(error: &container::Error) -> Self {
         Self::new(kind_of(error), words(error))
+    }
+}
+
+impl From<&RelimitError> for Failure {
+    fn from(error: &RelimitError) -> Self {
+        match error {
+            RelimitError::Hard { .. } => Self::new(FailureKind::Unsupported, words(error)).hint(
+                "the monitor has no CAP_SYS_RESOURCE, and only who has it raises a hard limit: \
+                 the next start gives them a higher one",
+            ),
+            RelimitError::Unsteady => Self::new(FailureKind::Conflict, words(error)),
+            RelimitError::Container(error) => error.into(),
+        }
     }
 }
 

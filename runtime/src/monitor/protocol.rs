@@ -204,6 +204,12 @@ pub enum Request {
         #[serde(default)]
         all: bool,
     },
+    /// Give every process of the dyno this resource limit, at once and at every start:
+    /// its init, and whatever is executed in it.
+    Limit {
+        /// The limit as the OCI runtime specification describes it.
+        rlimit: oci::PosixRlimit,
+    },
     /// Tell the status.
     Status {},
     /// Tell the status now and at every change, one line each, until the end.
