@@ -53,6 +53,10 @@ pub struct DynoSpec {
     pub tty: bool,
     /// Keep standard input open for attached clients.
     pub stdin: bool,
+    /// Give it an init as its first process: its command is that one's child, is sent
+    /// the signals, and orphans are reaped. No file of the image is needed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// Remove it once it has ended, or where nobody attaches to it or starts
     /// it for half a minute.
     pub rm: bool,

@@ -216,6 +216,7 @@ pub(crate) mod tests {
             ("spec", "health"),
             ("spec", "after"),
             ("spec", "priority"),
+            ("spec", "init"),
             ("spec", "secrets"),
             ("spec", "secret_env"),
             ("spec", "config_files"),

@@ -340,6 +340,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
                 watchdog_ms: spec.health.watchdog_ms,
             }
         }),
+        init: spec.init,
         env_file: (!spec.secret_env.is_empty()).then(|| host.paths.dyno(&record.id).secret_env()),
         // It is born in hostd's own, see `daemon`.
         monitors_cgroup: None,

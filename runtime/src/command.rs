@@ -25,6 +25,7 @@ use rustix::process::Pid;
 use self::log::Level;
 use crate::container::{Error, Exit, StartError};
 use crate::features::features;
+use crate::init;
 use crate::inside::Inside;
 use crate::jail::Jail;
 use crate::monitor;
@@ -273,6 +274,9 @@ const FAILED: u8 = 125;
 
 /// Parses the command line and carries it out.
 pub fn main() -> u8 {
+    if let Some(code) = init::run_if_called() {
+        return code;
+    }
     own_file::show_name();
     let cli = Cli::parse();
     if let Err(error) = log::open(cli.log.as_deref(), cli.log_format, cli.debug) {

@@ -115,6 +115,9 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         .map_err(|error| internal(format!("make {}: {error}", file::NOTIFY)))?;
     let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
     let mut container = container.named(&config.id);
+    if config.init {
+        container.give_init();
+    }
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))

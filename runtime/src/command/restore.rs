@@ -288,6 +288,7 @@ fn settle(
         pid,
         pidfd,
         terminal: None,
+        listener: None,
     };
     Ok((record, process))
 }

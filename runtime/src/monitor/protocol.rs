@@ -63,6 +63,9 @@ pub struct Config {
     /// at each start, so that what is secret is in no bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_file: Option<PathBuf>,
+    /// Give it an init of ours, which forwards signals to its command and reaps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]

@@ -6,6 +6,7 @@ mod cycles;
 mod faults;
 mod files;
 mod health;
+mod init;
 mod isolation;
 mod limits;
 mod live;

@@ -36,6 +36,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
     spec.tty = fields.read("tty", Item::flag).unwrap_or_default();
     spec.stdin = fields.read("stdin", Item::flag).unwrap_or_default();
     spec.read_only = fields.read("read_only", Item::flag).unwrap_or_default();
+    spec.init = fields.read("init", Item::flag).unwrap_or_default();
     let restart = fields.read("restart", |item| item.parsed(restart::parse));
     spec.restart = restart.unwrap_or_default();
     spec.priority = fields.read("priority", Item::typed).unwrap_or_default();

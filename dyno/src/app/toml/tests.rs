@@ -55,6 +55,7 @@ fn a_key_means_what_the_flag_of_run_means() {
         secret_env = { PASSWORD = "db" }
         log_mode = "drop"
         read_only = true
+        init = true
         "#,
     );
     assert_eq!(made.entrypoint, Some(Vec::new()));
@@ -102,7 +103,7 @@ fn a_key_means_what_the_flag_of_run_means() {
     assert_eq!(made.stop_grace_ms, Some(60_000));
     assert_eq!(made.secrets[0].mode, Some(0o440));
     assert_eq!(made.secret_env["PASSWORD"].as_str(), "db");
-    assert!(made.read_only && made.ulimits.contains_key("nofile"));
+    assert!(made.read_only && made.init && made.ulimits.contains_key("nofile"));
 }
 
 #[test]

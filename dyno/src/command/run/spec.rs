@@ -74,6 +74,9 @@ pub(super) struct SpecArgs {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
+    /// Put an init before its command: it forwards signals and reaps orphans
+    #[arg(long)]
+    init: bool,
     /// Network to join
     #[arg(long, value_enum, default_value_t)]
     net: Net,
@@ -155,6 +158,7 @@ impl SpecArgs {
             workdir: self.workdir,
             hostname: self.hostname,
             read_only: self.read_only,
+            init: self.init,
             restart: self.restart,
             after: self.after,
             priority: self.priority,
@@ -257,7 +261,9 @@ mod tests {
             "--net",
             "none",
             "--read-only",
+            "--init",
         ]);
+        assert!(made.init);
         assert_eq!(made.env["A"], "1");
         assert_eq!(made.labels["tier"], "web");
         assert_eq!((made.net, made.read_only), (NetMode::None, true));
