@@ -36,6 +36,9 @@ struct LimitArgs {
     /// Of the disk each second, such as read=10M,write=5M,reads=200,writes=none
     #[arg(long, value_name = "LIMITS|none", value_parser = parse_io)]
     io: Option<IoLimits>,
+    /// What it writes to its own /, on disk, such as 1G
+    #[arg(long, value_name = "SIZE|none", value_parser = or_none(size::parse))]
+    disk: Option<u64>,
     /// Open files of each process, soft and hard: 1024 or 1024:2048; none is the default
     #[arg(long, value_name = "N[:M]|none", value_parser = or_none(parse_nofile))]
     nofile: Option<Ulimit>,
@@ -77,6 +80,7 @@ impl Limit {
             cpu_millis: self.limits.cpu,
             pids: self.limits.pids,
             io: self.limits.io,
+            disk_bytes: self.limits.disk,
             nofile: self.limits.nofile,
         };
         let dyno = context.client().await?.limit(&self.dyno, &request).await?;

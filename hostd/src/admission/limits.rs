@@ -6,6 +6,7 @@ use oci_spec::runtime::PosixRlimitType;
 
 use super::invalid;
 use crate::facts::HostFacts;
+use crate::projects::MIN_BYTES;
 
 /// The least memory that a dyno can be started in.
 const MIN_MEMORY: u64 = 4 << 20;
@@ -48,6 +49,13 @@ pub fn check_limits(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> 
     {
         return Err(invalid(format!(
             "a limit of {pids} processes; it is from 1 to {MAX_PIDS}"
+        )));
+    }
+    if let Some(bytes) = spec.limits.disk_bytes
+        && bytes < MIN_BYTES
+    {
+        return Err(invalid(format!(
+            "a limit of {bytes} bytes on disk is below the minimum of {MIN_BYTES} (64 KiB)"
         )));
     }
     spec.limits.io.map_or(Ok(()), |io| check_io(io, facts))

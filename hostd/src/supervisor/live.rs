@@ -17,6 +17,8 @@ use crate::cgroups;
 use crate::durable::internal;
 use crate::host::blocking;
 use crate::launch::Running;
+use crate::layer;
+use crate::paths::DynoPaths;
 use dyno_failpoint::failpoint;
 
 /// The one resource limit that is changed while a dyno runs.
@@ -48,21 +50,13 @@ impl Supervisor {
             return Err(error);
         }
         failpoint("limit.recorded");
-        let applied = match self.apply_limits().await {
-            Ok(()) => {
-                failpoint("limit.group");
-                self.apply_nofile(nofile).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = applied {
+        let has_parts = request.disk_bytes.is_some() || nofile.is_some();
+        if let Err(error) = self.apply(&request, nofile).await {
             (self.record.spec.limits, self.record.spec.ulimits) = before;
             self.save().await?;
-            // The files may have been refused after the rest was had.
-            if nofile.is_some()
-                && let Err(error) = self.apply_limits().await
-            {
-                tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
+            // Some may have been had before one was refused.
+            if has_parts {
+                self.complete_limits().await;
             }
             return Err(error);
         }
@@ -108,12 +102,33 @@ impl Supervisor {
         })
     }
 
-    /// Completes a change of a dyno that was found again. It may have been recorded and
-    /// not applied.
+    /// Applies the limits of the record, where there is something that they apply to.
+    async fn apply(&self, request: &LimitRequest, nofile: Option<Ulimit>) -> Result<(), ApiError> {
+        if request.disk_bytes.is_some() {
+            self.limit_layer(layer::limit_anew).await?;
+        }
+        failpoint("limit.layer");
+        self.apply_limits().await?;
+        failpoint("limit.group");
+        self.apply_nofile(nofile).await
+    }
+
+    async fn limit_layer(
+        &self,
+        limit: fn(&DynoPaths, Option<u64>) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let own = self.host.paths.dyno(&self.record.id);
+        let most = self.record.spec.limits.disk_bytes;
+        blocking(move || limit(&own, most)).await
+    }
+
+    /// Completes a change of a dyno that was found again: it may have been recorded and
+    /// not applied. Or takes back what was applied of one that is not recorded.
     pub(super) async fn complete_limits(&self) {
         let warn = |error: ApiError| {
             tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
         };
+        self.limit_layer(layer::limit).await.unwrap_or_else(warn);
         self.apply_limits().await.unwrap_or_else(warn);
         if self.running.as_ref().is_some_and(Running::answers) {
             let nofile = self.record.spec.ulimits.get(NOFILE).copied();

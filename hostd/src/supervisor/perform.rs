@@ -17,7 +17,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, monitor, secrets, signal, trash};
+use crate::{cgroups, layer, monitor, secrets, signal, trash};
 
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
@@ -282,10 +282,13 @@ impl Supervisor {
         self.forgotten = true;
         self.host.drains.leaving(&self.view).await;
         failpoint("remove.drained");
-        let state = self.host.paths.dyno(&self.record.id).state;
+        let own = self.host.paths.dyno(&self.record.id);
         let trash = self.host.paths.trash();
         // Without its record what stays is rubbish, which a start sweeps.
         let removed = blocking(move || {
+            layer::forget(&own);
+            failpoint("remove.unlimited");
+            let state = own.state;
             trash::throw(&state, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
         })

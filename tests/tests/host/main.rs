@@ -3,6 +3,7 @@
 
 mod apps;
 mod cycles;
+mod disk;
 mod faults;
 mod files;
 mod health;

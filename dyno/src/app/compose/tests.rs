@@ -85,6 +85,7 @@ stop_grace_period: 1m30s
 network_mode: none
 labels: {tier: front, empty: }
 shm_size: 128m
+storage_opt: {size: 2G}
 platform: linux/amd64
 cap_add: [NET_ADMIN]
 cap_drop: [ALL]
@@ -102,6 +103,7 @@ x-mine: [1]
     let texts = [made.user, made.workdir, made.hostname, made.stop_signal];
     let texts = texts.map(Option::unwrap);
     assert_eq!(texts, ["1000:1000", "/w", "h", "SIGINT"]);
+    assert_eq!(made.limits.disk_bytes, Some(2 << 30));
     assert!(made.tty && made.stdin && made.read_only && made.init);
     assert_eq!(made.restart, RestartPolicy::Always);
     assert_eq!(made.stop_grace_ms, Some(90_000));

@@ -51,6 +51,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
         cpu_millis: fields.read("cpu", |item| item.parsed(limit::parse_cpu)),
         pids: fields.read("pids", |item| item.parsed(positive)),
         io: fields.read("io", |item| item.parsed(io::parse_new)),
+        disk_bytes: bytes(&mut fields, "disk"),
     };
     let ulimits = fields.list("ulimits", |item| item.parsed(ulimit::parse));
     spec.ulimits = ulimits.into_iter().collect();

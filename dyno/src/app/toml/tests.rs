@@ -50,6 +50,7 @@ fn a_key_means_what_the_flag_of_run_means() {
         stop_grace = "1m"
         net = "default"
         ulimits = ["nofile=1024:2048"]
+        disk = "2G"
         cap_add = ["NET_ADMIN"]
         secrets = ["db:mode=0440"]
         secret_env = { PASSWORD = "db" }
@@ -90,6 +91,7 @@ fn a_key_means_what_the_flag_of_run_means() {
         ("shop-data", "/srv/My_Shop/x")
     );
     assert_eq!(made.limits.memory_bytes, Some(64 << 20));
+    assert_eq!(made.limits.disk_bytes, Some(2 << 30));
     assert_eq!(
         (made.limits.cpu_millis, made.limits.pids),
         (Some(500), Some(32))

@@ -45,6 +45,9 @@ pub(super) struct SpecArgs {
     /// Most of the disk each second, such as read=10M,write=5M,reads=200,writes=100
     #[arg(long, value_name = "LIMITS", value_parser = io::parse_new)]
     io: Option<IoLimits>,
+    /// What it may write to its own /, on disk
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    disk: Option<u64>,
     /// User and group, names or numbers [default: the image's]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -174,6 +177,7 @@ impl SpecArgs {
                 cpu_millis: self.cpu,
                 pids: self.pids,
                 io: self.io,
+                disk_bytes: self.disk,
             },
             ulimits: self.ulimit.into_iter().collect(),
             security: Security {
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn each_flag_reaches_its_field() {
         let limits = [
-            "-m", "64M", "--cpu", "0.5", "--pids", "32", "--io", "read=1M",
+            "-m", "64M", "--cpu", "0.5", "--pids", "32", "--io", "read=1M", "--disk", "1G",
         ];
         let expected = Limits {
             memory_bytes: Some(64 << 20),
@@ -251,6 +255,7 @@ mod tests {
                 read_bytes: Some(1 << 20),
                 ..IoLimits::default()
             }),
+            disk_bytes: Some(1 << 30),
         };
         assert_eq!(spec(&limits).limits, expected);
         let made = spec(&[
