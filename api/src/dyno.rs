@@ -53,6 +53,10 @@ pub struct DynoSpec {
     pub tty: bool,
     /// Keep standard input open for attached clients.
     pub stdin: bool,
+    /// Give it an init as its first process: its command is that one's child, is sent
+    /// the signals, and orphans are reaped. No file of the image is needed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// Remove it once it has ended, or where nobody attaches to it or starts
     /// it for half a minute.
     pub rm: bool,
@@ -259,6 +263,10 @@ pub struct Limits {
     /// Reading and writing of the disk that the host's state is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io: Option<IoLimits>,
+    /// Bytes that what it writes to its own `/` takes up on disk; volumes do not count.
+    /// For file systems with quotas of projects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// What a dyno may have of a disk each second (`io.max`); without limit what is absent.
@@ -281,7 +289,7 @@ pub struct IoLimits {
 }
 
 /// Soft and hard value of one resource limit; `u64::MAX` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ulimit {
     /// Soft limit.
@@ -500,6 +508,13 @@ pub struct Stats {
     pub io_stalled_usec: u64,
     /// Entries of its log that were dropped, ever.
     pub log_dropped: u64,
+    /// Bytes on disk of what it has written to its own `/`; absent where the file system
+    /// does not count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// How many these may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_max_bytes: Option<u64>,
 }
 
 /// One line of a dyno's output, `GET /v1/dynos/{id}/logs` (JSON lines).

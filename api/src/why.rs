@@ -75,4 +75,6 @@ pub enum Cause {
     Memory,
     /// It is near its limit of processes.
     Processes,
+    /// What it has written is near its limit.
+    Disk,
 }

@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dyno_api::dyno::{DynoSpec, ExitStatus, Phase, PortMapping};
 use dyno_api::health::FailedCheck;
@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, DurableError, Survives};
-use crate::paths::Paths;
+use crate::layer;
+use crate::paths::{DynoPaths, Paths};
 
 /// The version of [`Record`] that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -156,7 +157,7 @@ pub fn load_all(paths: &Paths) -> io::Result<(Vec<Record>, Vec<Damaged>)> {
         match durable::read_json::<Record>(&paths.dyno(&id).record()) {
             Ok(Some(record)) if record.version == VERSION => records.push(record),
             Ok(Some(record)) => damaged.push((name, record.of_another_version(paths))),
-            Ok(None) => sweep(&paths.dyno(&id).state),
+            Ok(None) => sweep(&paths.dyno(&id)),
             Err(error) => damaged.push((name, error)),
         }
     }
@@ -166,7 +167,9 @@ pub fn load_all(paths: &Paths) -> io::Result<(Vec<Record>, Vec<Damaged>)> {
 
 /// Removes what a creation that was cut short before its record, or a removal
 /// after it, has left: nothing was promised, and nobody waits for it.
-fn sweep(state: &Path) {
+fn sweep(own: &DynoPaths) {
+    layer::forget(own);
+    let state = &own.state;
     if let Err(error) = durable::remove_tree(state) {
         tracing::warn!(%error, folder = %state.display(), "what is left of a dyno stays until the next start");
     }
@@ -220,6 +223,7 @@ pub(crate) mod tests {
             ("spec", "health"),
             ("spec", "after"),
             ("spec", "priority"),
+            ("spec", "init"),
             ("spec", "secrets"),
             ("spec", "secret_env"),
             ("spec", "config_files"),

@@ -22,7 +22,7 @@ use crate::launch::{self, DEFAULT_GRACE_MS};
 use crate::monitor::{self, Connection};
 use crate::once::Once;
 use crate::supervisor::{self, Ask, Handle, Presence, is_over};
-use crate::{admission, exec, identity, images, secrets, signal, volumes};
+use crate::{admission, exec, identity, images, layer, secrets, signal, volumes};
 
 /// How long a new dyno waits for the name of one that is being removed.
 const PASSING: Duration = Duration::from_secs(5);
@@ -189,7 +189,9 @@ fn address(host: &Host, record: &mut Record) -> Result<(), ApiError> {
 }
 
 fn give_back(host: &Host, record: &Record) {
-    let state = host.paths.dyno(&record.id).state;
+    let own = host.paths.dyno(&record.id);
+    layer::forget(&own);
+    let state = own.state;
     if let Err(error) = durable::remove_tree(&state) {
         tracing::warn!(%error, folder = %state.display(), "a half-made folder stays until the next start");
     }

@@ -5,12 +5,12 @@
 //! ```
 //! Whatever was made is taken down again where a later step fails.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::desired::Record;
 use crate::durable::{self, Survives, from_io, internal};
 use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
+use crate::layer::{self, make_folder};
 use crate::logs;
 use crate::monitor::{self, Watch};
 use crate::network::Place;
@@ -94,6 +95,11 @@ impl Running {
         })
     }
 
+    /// Whether it has answered; what it is asked before waits for it.
+    pub fn answers(&self) -> bool {
+        self.watch.is_open()
+    }
+
     /// Whether the monitor process ends within this time.
     pub async fn ends_within(&self, limit: Duration) -> bool {
         let process = self.process.clone();
@@ -136,18 +142,8 @@ pub fn make_state(host: &Host, record: &Record) -> Result<(), ApiError> {
             .and_then(|folder| folder.sync_all())
             .map_err(|error| from_io(&format!("cannot sync {}", dynos.display()), &error))?;
     }
-    // The upper folder is the dyno's `/`: its mode shows inside.
-    make_folder(&own.upper(), 0o755)?;
-    make_folder(&own.work(), 0o700)?;
+    layer::make(&own, record.spec.limits.disk_bytes)?;
     host.volumes.make_missing(&record.spec, record.survives())
-}
-
-fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|error| from_io(&format!("cannot make {}", path.display()), &error))
 }
 
 /// Creates the container of a dyno: attachable, not started; from a checkpoint, where
@@ -345,6 +341,7 @@ fn monitor_config(host: &Host, record: &Record) -> Result<monitor_protocol::Conf
                 watchdog_ms: spec.health.watchdog_ms,
             }
         }),
+        init: spec.init,
         env_file: (!spec.secret_env.is_empty()).then(|| host.paths.dyno(&record.id).secret_env()),
         restore: None,
         // It is born in hostd's own, see `daemon`.

@@ -232,6 +232,11 @@ impl Watch {
         Self { stream }
     }
 
+    /// Whether the monitor has answered.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stream, Stream::Open(_))
+    }
+
     /// The next status; `None` once the monitor is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Status> {
         let lines = match &mut self.stream {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::durable::internal;
 use crate::host::{Host, blocking};
-use crate::{cgroups, logs};
+use crate::{cgroups, layer, logs};
 
 /// One measurement. What the kernel does not count is 0.
 ///
@@ -16,9 +16,10 @@ use crate::{cgroups, logs};
 /// When the cgroup cannot be read.
 pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
     let (shared, group) = (host.clone(), id.clone());
-    let (used, log_dropped) = blocking(move || {
+    let (used, log_dropped, disk) = blocking(move || {
         let used = used(&shared, &group)?;
-        Ok((used, logs::dropped(&shared.paths.dyno(&group).log())))
+        let own = shared.paths.dyno(&group);
+        Ok((used, logs::dropped(&own.log()), layer::usage(&own)))
     })
     .await?;
     let link = host.network.counters(id).await.unwrap_or_default();
@@ -37,6 +38,8 @@ pub async fn measure(host: &Arc<Host>, id: &DynoId) -> Result<Stats, ApiError> {
         memory_stalled_usec: used.memory_stalled_usec.unwrap_or(0),
         io_stalled_usec: used.io_stalled_usec.unwrap_or(0),
         log_dropped,
+        disk_bytes: disk.map(|disk| disk.bytes),
+        disk_max_bytes: disk.and_then(|disk| disk.bytes_most),
     })
 }
 

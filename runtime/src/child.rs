@@ -18,7 +18,7 @@ use std::fmt::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, FdFlags, Result};
 
 use crate::plan::{Plan, Program, ProgramFile, Step};
 use crate::sys;
@@ -29,6 +29,8 @@ struct Walk<'a> {
     /// Where the word to start comes from.
     start: BorrowedFd<'a>,
     program: &'a Program,
+    /// What an init of ours speaks by.
+    speaker: Option<BorrowedFd<'a>>,
     /// The root, where the parent could make it only after the user namespace.
     handed: Option<OwnedFd>,
     /// Descriptors below are the program's.
@@ -44,6 +46,7 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
         reporter,
         start,
         program: &plan.program,
+        speaker: plan.speaker.as_ref().map(AsFd::as_fd),
         handed: None,
         first_of_ours: 3 + plan.preserved,
         root: None,
@@ -56,7 +59,7 @@ pub(crate) fn run(plan: &Plan, reporter: &Reporter, start: BorrowedFd<'_>) -> In
             sys::process::exit_now(FAILED);
         }
     }
-    let errno = walk.execute();
+    let errno = plan.program.execute();
     if !reporter.fail(plan.steps.len(), errno) {
         let program = plan.program.argv.strings().first();
         let program = program.map_or(c"", |program| program.as_c_str());
@@ -175,7 +178,10 @@ impl Walk<'_> {
             }
             Step::WorkingDirectory(path) => working_directory(path),
             // P4: whatever was inherited or forgotten ends with execve.
-            Step::CloseOnExec => sys::process::close_range_cloexec(self.first_of_ours),
+            Step::CloseOnExec => {
+                sys::process::close_range_cloexec(self.first_of_ours)?;
+                self.leave_speaker()
+            }
             Step::Identity {
                 uid,
                 gid,
@@ -208,7 +214,8 @@ impl Walk<'_> {
             ProgramFile::Open(file) => file.as_fd(),
             ProgramFile::Candidates(_) => self.start,
         };
-        let keep = [self.reporter.as_start(), self.start, program];
+        let speaker = self.speaker.unwrap_or(self.start);
+        let keep = [self.reporter.as_start(), self.start, program, speaker];
         sys::process::close_all_but(self.first_of_ours, keep)
     }
 
@@ -241,25 +248,11 @@ impl Walk<'_> {
         Err(Errno::NOENT)
     }
 
-    /// Returns only when no candidate could be executed. As `execvp(3)` does, a
-    /// permission problem is reported over a missing file.
-    fn execute(&self) -> Errno {
-        let program = self.program;
-        match &program.file {
-            ProgramFile::Open(file) => {
-                sys::process::fexecve(file.as_fd(), &program.argv, &program.envp)
-            }
-            ProgramFile::Candidates(candidates) => {
-                let mut worst = Errno::NOENT;
-                for candidate in candidates {
-                    match sys::process::execve(candidate, &program.argv, &program.envp) {
-                        Errno::NOENT | Errno::NOTDIR => {}
-                        Errno::ACCESS => worst = Errno::ACCESS,
-                        errno => return errno,
-                    }
-                }
-                worst
-            }
+    /// An init of ours is left what it speaks by.
+    fn leave_speaker(&self) -> Result<()> {
+        match self.speaker {
+            Some(speaker) => rustix::io::fcntl_setfd(speaker, FdFlags::empty()),
+            None => Ok(()),
         }
     }
 }

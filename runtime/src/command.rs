@@ -27,6 +27,7 @@ pub(crate) use self::checkpoint::fits;
 use self::log::Level;
 use crate::container::{Error, Exit, StartError};
 use crate::features::features;
+use crate::init;
 use crate::inside::Inside;
 use crate::jail::Jail;
 use crate::monitor;
@@ -278,6 +279,9 @@ const FAILED: u8 = 125;
 
 /// Parses the command line and carries it out.
 pub fn main() -> u8 {
+    if let Some(code) = init::run_if_called() {
+        return code;
+    }
     own_file::show_name();
     if let Some(code) = crate::criu::stage::program() {
         return code;

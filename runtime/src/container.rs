@@ -12,6 +12,7 @@ pub mod hooks;
 mod limits;
 mod namespaces;
 mod process;
+mod relimit;
 mod user_namespace;
 
 pub(crate) use namespaces::User;
@@ -20,6 +21,7 @@ pub(crate) use user_namespace::mapped;
 
 pub use crate::plan::Switches;
 pub use process::{Created, Exit, Process, StartError};
+pub use relimit::RelimitError;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +35,7 @@ use rustix::process::Pid;
 use crate::cgroup::{self, Cgroup, Layout, Place};
 use crate::device_filter::Policy;
 use crate::host_mounts;
+use crate::init;
 use crate::intel_rdt::{self, Resctrl};
 use crate::net_devices::NetDeviceError;
 use crate::plan::{self, ExecParts, InitParts, PlanError};
@@ -147,6 +150,8 @@ pub struct Container {
     namespaces: Namespaces,
     preserved: u32,
     switches: Switches,
+    /// Its first process is one of ours.
+    init: bool,
     /// Somebody else's: what is executed in it lives on without us.
     adopted: bool,
     /// The cgroup's device rules, until they are in force.
@@ -256,6 +261,7 @@ impl Container {
                 namespaces,
                 preserved: 0,
                 switches: Switches::default(),
+                init: false,
                 adopted: false,
                 devices,
             }),
@@ -285,6 +291,7 @@ impl Container {
             bundle,
             preserved: 0,
             switches: Switches::default(),
+            init: false,
             adopted: true,
             devices: None,
         })
@@ -325,6 +332,11 @@ impl Container {
     /// Makes its processes in another way than usual.
     pub fn switch(&mut self, switches: Switches) {
         self.switches = switches;
+    }
+
+    /// Gives it an init of ours (`dyno-init`), whose child its command is.
+    pub fn give_init(&mut self) {
+        self.init = true;
     }
 
     /// The hooks of the container's namespaces that come before its program.
@@ -386,14 +398,22 @@ impl Container {
         if self.class.is_none() && self.wanted_class().is_some() {
             return Err(SpecError::Unsupported("linux.intelRdt under a monitor").into());
         }
+        let (listener, speaker) = match self.init {
+            true => {
+                let pair = init::pair().map_err(Error::system("make a socket pair"))?;
+                (Some(pair.0), Some(pair.1))
+            }
+            false => (None, None),
+        };
         let plan = plan::init_plan(
-            &InitParts {
+            InitParts {
                 bundle: &self.bundle,
                 cgroup: &self.cgroup,
                 die_with_parent: matches!(parent, Parent::Monitor),
                 started_by_others: matches!(parent, Parent::Detached { .. }),
                 preserved: self.preserved,
                 switches: self.switches,
+                speaker,
             },
             stdio,
         )?;
@@ -421,7 +441,8 @@ impl Container {
             agent: Agent::of(&self.bundle, &self.id, None),
             patience: INIT_PATIENCE,
         };
-        let created = spawn.run(plan)?;
+        let mut created = spawn.run(plan)?;
+        created.listen(listener);
         self.devices = None;
         if monitored && let Err(error) = self.namespaces.keep(created.pid) {
             created.detach().end();

@@ -13,6 +13,7 @@
 //!  inside    runs one among a container's files
 //!  criu      saves a container's processes and brings them back
 //!  rootless  an ordinary user becomes root of a user namespace of his own
+//!  init      the first process of a dyno that wants one of ours
 //!  own_file  keeps the file that we run from out of a container's reach
 //!  quota     what one folder may take up of its file system
 //!  features  what is supported, for callers that ask
@@ -55,6 +56,7 @@ pub mod tcp;
 mod child;
 mod criu;
 mod host_mounts;
+mod init;
 mod lsm;
 mod mountinfo;
 mod net_devices;

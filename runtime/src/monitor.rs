@@ -122,6 +122,9 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     };
     let container = container.map_err(|error| Failure::from(&error))?;
     let mut container = container.named(&config.id);
+    if config.init {
+        container.give_init();
+    }
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
         .map_err(|error| internal(format!("read /proc: {error}")))
@@ -153,6 +156,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
         saving: None,
         next_client: 0,
         start_failure: None,
+        relimited: Vec::new(),
         buffer: Vec::new(),
     });
     match open_to_clients(&mut monitor, dir) {

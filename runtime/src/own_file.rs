@@ -46,8 +46,7 @@ pub(crate) fn show_name() {
 /// When there is no such file to be had: nothing of a container must be
 /// started then (P18).
 pub(crate) fn put_out_of_reach() -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let file = openat(CWD, "/proc/self/exe", flags, Mode::empty())?;
+    let file = current()?;
     if is_read_only(&file)? || is_sealed()? {
         return Ok(());
     }
@@ -57,6 +56,12 @@ pub(crate) fn put_out_of_reach() -> io::Result<()> {
         }
         copy => execute(&copy?, None),
     }
+}
+
+/// The file that this process runs from, to be executed by descriptor.
+pub(crate) fn current() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat(CWD, "/proc/self/exe", flags, Mode::empty())
 }
 
 /// Executes a sealed copy of this program, with one more argument: for a process

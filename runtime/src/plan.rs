@@ -40,6 +40,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
 
+use crate::init;
 use crate::seccomp::{Filter, Notifier};
 use crate::spec::SpecError;
 use crate::spec::process::{Label, MemoryPolicy};
@@ -93,6 +94,8 @@ pub(crate) struct Plan {
     pub(crate) program: Program,
     /// How many descriptors from 3 on the program gets.
     pub(crate) preserved: u32,
+    /// What it gets besides, where it is an init of ours.
+    pub(crate) speaker: Option<init::Speaker>,
     /// What the parent does once the child's user namespace exists.
     pub(crate) late: Late,
 }

@@ -24,6 +24,8 @@ const UNIT: u64 = 1024;
 pub struct Usage {
     /// Bytes on disk.
     pub bytes: u64,
+    /// As many as it may take up; without limit when absent.
+    pub bytes_most: Option<u64>,
     /// Files, folders and links.
     pub inodes: u64,
 }
@@ -61,6 +63,7 @@ pub fn usage(file: BorrowedFd<'_>, project: u32) -> rustix::io::Result<Usage> {
     let block = sys::get(file, project)?;
     Ok(Usage {
         bytes: block.bytes_used,
+        bytes_most: Some(block.bytes_hard.saturating_mul(UNIT)).filter(|most| *most > 0),
         inodes: block.inodes_used,
     })
 }

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hook, Hooks, LinuxIdMapping, LinuxNamespaceType, PosixRlimit, Spec};
 
 pub(crate) use check::{check_intel_rdt, check_process, inside_name, sysctl_namespace};
 pub(crate) use names::parse;
@@ -184,6 +184,13 @@ impl Bundle {
         env.retain(|known| variables.iter().all(|new| name(new) != name(known)));
         env.extend(variables);
         process.set_env(Some(env));
+    }
+
+    /// Puts this resource limit in place of the one of its type.
+    pub(crate) fn set_rlimit(&mut self, rlimit: PosixRlimit) {
+        if let Some(process) = self.spec.process_mut() {
+            process::put_rlimit(process, rlimit);
+        }
     }
 
     /// The folder, absolute.

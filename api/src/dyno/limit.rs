@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{IoLimits, Limits};
+use super::{IoLimits, Limits, Ulimit};
 
 /// Other limits for a dyno, `POST /v1/dynos/{dyno}/limit`: what is absent stays, and
 /// 0 is no limit (of processes: the default).
@@ -18,6 +18,13 @@ pub struct LimitRequest {
     pub pids: Option<u32>,
     /// Reading and writing, each by itself.
     pub io: Option<IoLimits>,
+    /// Bytes on disk of what it writes to its own `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Open files of each process: `nofile` of its
+    /// [`ulimits`](super::DynoSpec::ulimits). Where both values are 0, the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nofile: Option<Ulimit>,
 }
 
 impl LimitRequest {
@@ -34,6 +41,7 @@ impl LimitRequest {
             memory_bytes: one(self.memory_bytes, limits.memory_bytes),
             cpu_millis: one(self.cpu_millis, limits.cpu_millis),
             pids: one(self.pids, limits.pids),
+            disk_bytes: one(self.disk_bytes, limits.disk_bytes),
             // Once there were any, they are told to the kernel each time: those that are
             // gone as well.
             io: match self.io {
@@ -62,6 +70,7 @@ mod tests {
             memory_bytes: Some(64 << 20),
             cpu_millis: Some(500),
             pids: None,
+            disk_bytes: Some(1 << 30),
             io: Some(IoLimits {
                 read_bytes: Some(1 << 20),
                 write_bytes: Some(2 << 20),
@@ -72,16 +81,19 @@ mod tests {
             memory_bytes: Some(0),
             cpu_millis: None,
             pids: Some(7),
+            disk_bytes: None,
             io: Some(IoLimits {
                 read_bytes: Some(0),
                 write_ops: Some(50),
                 ..IoLimits::default()
             }),
+            nofile: None,
         };
         let after = Limits {
             memory_bytes: None,
             cpu_millis: Some(500),
             pids: Some(7),
+            disk_bytes: Some(1 << 30),
             io: Some(IoLimits {
                 write_bytes: Some(2 << 20),
                 write_ops: Some(50),

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 
 use clap::Args;
-use dyno_api::dyno::{IoLimits, LimitRequest};
+use dyno_api::dyno::{IoLimits, LimitRequest, Ulimit};
 
 use super::Context;
 use crate::failure::Failure;
-use crate::value::{io, limit, size};
+use crate::value::{io, limit, size, ulimit};
 
 /// Change the limits of a dyno: at once where it runs, and for every later start
 ///
@@ -36,6 +36,19 @@ struct LimitArgs {
     /// Of the disk each second, such as read=10M,write=5M,reads=200,writes=none
     #[arg(long, value_name = "LIMITS|none", value_parser = parse_io)]
     io: Option<IoLimits>,
+    /// What it writes to its own /, on disk, such as 1G
+    #[arg(long, value_name = "SIZE|none", value_parser = or_none(size::parse))]
+    disk: Option<u64>,
+    /// Open files of each process, soft and hard: 1024 or 1024:2048; none is the default
+    #[arg(long, value_name = "N[:M]|none", value_parser = or_none(parse_nofile))]
+    nofile: Option<Ulimit>,
+}
+
+fn parse_nofile(text: &str) -> Result<Ulimit, String> {
+    match ulimit::parse_values(text).map_err(|error| error.to_string())? {
+        Ulimit { soft: 0, .. } => Err("not a number of open files above 0".to_owned()),
+        limit => Ok(limit),
+    }
 }
 
 fn parse_io(text: &str) -> Result<IoLimits, io::IoError> {
@@ -67,6 +80,8 @@ impl Limit {
             cpu_millis: self.limits.cpu,
             pids: self.limits.pids,
             io: self.limits.io,
+            disk_bytes: self.limits.disk,
+            nofile: self.limits.nofile,
         };
         let dyno = context.client().await?.limit(&self.dyno, &request).await?;
         if context.output.json {
@@ -103,6 +118,18 @@ mod tests {
             parsed(&["--cpu", "0.5", "web"]),
             Some((None, Some(500), None))
         );
+        let nofile = |text| {
+            let line = Line::try_parse_from(["limit", "--nofile", text, "web"]).ok()?;
+            line.limit
+                .limits
+                .nofile
+                .map(|limit| (limit.soft, limit.hard))
+        };
+        assert_eq!(nofile("1024:2048"), Some((1024, 2048)));
+        assert_eq!(nofile("none"), Some((0, 0)));
+        for wrong in ["0", "2:1", "many"] {
+            assert_eq!(nofile(wrong), None, "{wrong}");
+        }
         for wrong in [&["web"][..], &["-m", "1", "web"], &["--pids", "0", "web"]] {
             assert_eq!(parsed(wrong), None, "{wrong:?}");
         }

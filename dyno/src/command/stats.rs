@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
+use dyno_api::dyno::Stats;
 use tokio::time::sleep;
 
 use super::Context;
@@ -72,6 +73,7 @@ fn table(uses: &[Use]) -> Table {
         ">PIDS",
         ">NET IN/OUT",
         ">DISK R/W",
+        ">WRITTEN",
         ">LOST LINES",
     ]);
     for Use {
@@ -96,8 +98,18 @@ fn table(uses: &[Use]) -> Table {
             Cell::from(stats.pids.to_string()).right(),
             Cell::from(pair(stats.net_rx_bytes, stats.net_tx_bytes)).right(),
             Cell::from(pair(stats.io_read_bytes, stats.io_write_bytes)).right(),
+            Cell::from(written(stats)).right(),
             Cell::from(stats.log_dropped.to_string()).right(),
         ]);
     }
     table
+}
+
+/// What it has written to its own `/`, and may.
+fn written(stats: &Stats) -> String {
+    match (stats.disk_bytes, stats.disk_max_bytes) {
+        (None, _) => "-".to_owned(),
+        (Some(used), None) => size::human(used),
+        (Some(used), Some(most)) => format!("{} of {}", size::human(used), size::human(most)),
+    }
 }

@@ -41,6 +41,11 @@ pub(crate) fn parse(text: &str) -> Result<(String, Ulimit), UlimitError> {
     if !NAMES.contains(&name) {
         return Err(UlimitError::Name(name.to_owned()));
     }
+    Ok((name.to_owned(), parse_values(values)?))
+}
+
+/// Soft and hard value of a limit; one value is both.
+pub(crate) fn parse_values(values: &str) -> Result<Ulimit, UlimitError> {
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let limit = Ulimit {
         soft: value(soft)?,
@@ -52,7 +57,7 @@ pub(crate) fn parse(text: &str) -> Result<(String, Ulimit), UlimitError> {
             hard: limit.hard,
         });
     }
-    Ok((name.to_owned(), limit))
+    Ok(limit)
 }
 
 fn value(text: &str) -> Result<u64, UlimitError> {

@@ -6,6 +6,7 @@ use oci_spec::runtime::PosixRlimitType;
 
 use super::invalid;
 use crate::facts::HostFacts;
+use crate::projects::MIN_BYTES;
 
 /// The least memory that a dyno can be started in.
 const MIN_MEMORY: u64 = 4 << 20;
@@ -48,6 +49,13 @@ pub fn check_limits(spec: &DynoSpec, facts: &HostFacts) -> Result<(), ApiError> 
     {
         return Err(invalid(format!(
             "a limit of {pids} processes; it is from 1 to {MAX_PIDS}"
+        )));
+    }
+    if let Some(bytes) = spec.limits.disk_bytes
+        && bytes < MIN_BYTES
+    {
+        return Err(invalid(format!(
+            "a limit of {bytes} bytes on disk is below the minimum of {MIN_BYTES} (64 KiB)"
         )));
     }
     spec.limits.io.map_or(Ok(()), |io| check_io(io, facts))
@@ -119,7 +127,11 @@ fn check_cpu(millis: u32, facts: &HostFacts) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_ulimit(name: &str, limit: Ulimit, facts: &HostFacts) -> Result<(), ApiError> {
+/// A resource limit of setrlimit(2).
+///
+/// # Errors
+/// Why it cannot be had, and what can.
+pub fn check_ulimit(name: &str, limit: Ulimit, facts: &HostFacts) -> Result<(), ApiError> {
     if rlimit_type(name).is_none() {
         return Err(invalid(format!("there is no resource limit {name:?}"))
             .hint("getrlimit(2) lists them, e.g. nofile, nproc, core"));

@@ -15,7 +15,7 @@ use dyno_api::dyno::{DynoSpec, NetMode};
 use dyno_api::error::{ApiError, ErrorKind};
 
 pub use capability::capabilities;
-pub use limits::{check_limits, rlimit_type};
+pub use limits::{check_limits, check_ulimit, rlimit_type};
 pub use mounts::{DeviceNode, check_sources, devices, idmappable};
 
 use crate::facts::HostFacts;

@@ -183,6 +183,7 @@ fn resources(inputs: &Inputs<'_>) -> Result<LinuxResources, BundleError> {
         cpu_millis,
         pids,
         io: _,
+        disk_bytes: _,
     } = inputs.record.spec.limits;
     let pids = LinuxPidsBuilder::default()
         .limit(i64::from(pids.unwrap_or(DEFAULT_PIDS)))

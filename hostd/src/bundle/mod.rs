@@ -26,7 +26,7 @@ use crate::facts::HostFacts;
 use crate::paths::Paths;
 
 pub use isolation::limit_resources;
-pub use process::{exec_process, stop_signal};
+pub use process::{default_nofile, exec_process, rlimit, stop_signal};
 
 /// Everything that a bundle is made of.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dyno_api::dyno::{DynoSpec, ExecRequest};
+use dyno_api::dyno::{DynoSpec, ExecRequest, Ulimit};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_images::ImageConfig;
 use dyno_images::identity::Identity;
@@ -224,31 +224,41 @@ fn identity_capabilities(
         .build()?)
 }
 
+/// How many files each process may have open where nothing else was asked for.
+pub fn default_nofile(facts: &HostFacts) -> Ulimit {
+    let most = facts.hard_limits.get("nofile").copied();
+    let nofile = DEFAULT_NOFILE.min(most.unwrap_or(DEFAULT_NOFILE));
+    Ulimit {
+        soft: nofile,
+        hard: nofile,
+    }
+}
+
+/// A resource limit as the runtime has it; none where there is no such limit.
+///
+/// # Errors
+/// [`BundleError::Spec`] where it has no form.
+pub fn rlimit(name: &str, limit: Ulimit) -> Result<Option<PosixRlimit>, BundleError> {
+    let Some(typ) = rlimit_type(name) else {
+        return Ok(None);
+    };
+    let built = PosixRlimitBuilder::default()
+        .typ(typ)
+        .soft(limit.soft)
+        .hard(limit.hard);
+    Ok(Some(built.build()?))
+}
+
 fn rlimits(spec: &DynoSpec, facts: &HostFacts) -> Result<Vec<PosixRlimit>, BundleError> {
-    let most = facts
-        .hard_limits
-        .get("nofile")
-        .copied()
-        .unwrap_or(DEFAULT_NOFILE);
-    let nofile = DEFAULT_NOFILE.min(most);
-    let mut limits = BTreeMap::from([("nofile", (nofile, nofile))]);
+    let mut limits = BTreeMap::from([("nofile", default_nofile(facts))]);
     limits.extend(
         spec.ulimits
             .iter()
-            .map(|(name, limit)| (name.as_str(), (limit.soft, limit.hard))),
+            .map(|(name, limit)| (name.as_str(), *limit)),
     );
     let mut built = Vec::new();
-    for (name, (soft, hard)) in limits {
-        let Some(typ) = rlimit_type(name) else {
-            continue;
-        };
-        built.push(
-            PosixRlimitBuilder::default()
-                .typ(typ)
-                .soft(soft)
-                .hard(hard)
-                .build()?,
-        );
+    for (name, limit) in limits {
+        built.extend(rlimit(name, limit)?);
     }
     Ok(built)
 }

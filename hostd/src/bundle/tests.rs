@@ -261,6 +261,7 @@ fn limits_become_resources() {
                 read_bytes: Some(1 << 20),
                 ..IoLimits::default()
             }),
+            disk_bytes: None,
         },
         ulimits: [("core".to_owned(), Ulimit { soft: 0, hard: 1 })].into(),
         ..DynoSpec::default()

@@ -1,9 +1,12 @@
 //! The file system of the state folder: images, layers, volumes, logs.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use dyno_api::doctor::HostCheck;
+use dyno_runtime::quota;
 use rustix::fs::{StatFs, statfs};
 
 /// Below these parts in a thousand free, something is to be done, or too late.
@@ -28,7 +31,12 @@ pub(super) fn checks(state_dir: &Path) -> Vec<HostCheck> {
     let there = state_dir.ancestors().find(|folder| folder.exists());
     let there = there.unwrap_or(Path::new("/"));
     match statfs(there) {
-        Ok(found) => vec![kind(there, &found), space(&found), inodes(&found)],
+        Ok(found) => vec![
+            kind(there, &found),
+            space(&found),
+            inodes(&found),
+            quotas(there),
+        ],
         Err(errno) => vec![unreadable(there, errno.into())],
     }
 }
@@ -94,6 +102,20 @@ fn inodes(found: &StatFs) -> HostCheck {
         part if part < LITTLE => HostCheck::warning(NAME, text).advise(advice),
         _ => HostCheck::ok(NAME, text),
     }
+}
+
+/// Nobody needs them who does not ask for a limit.
+fn quotas(folder: &Path) -> HostCheck {
+    const NAME: &str = "disk limits";
+    let enforced = File::open(folder).is_ok_and(|folder| quota::is_enforced(folder.as_fd()));
+    let text = match enforced {
+        true => "what dynos write and volumes hold can be limited",
+        false => {
+            "none: `--disk` and quotas of volumes are refused, as the file system is not XFS \
+             or ext4, or not mounted with `prjquota`"
+        }
+    };
+    HostCheck::ok(NAME, text.to_owned())
 }
 
 fn thousandths(part: u64, whole: u64) -> u64 {

@@ -17,7 +17,7 @@ use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
 use crate::launch::{self, DEFAULT_GRACE_MS};
-use crate::{cgroups, checkpoints, monitor, secrets, signal, trash};
+use crate::{cgroups, checkpoints, layer, monitor, secrets, signal, trash};
 
 /// What a stop may take beyond its grace.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
@@ -166,7 +166,7 @@ impl Supervisor {
         started.map(drop)
     }
 
-    async fn tell(&self, request: &Request) -> Result<(), ApiError> {
+    pub(super) async fn tell(&self, request: &Request) -> Result<(), ApiError> {
         let socket = self.host.paths.dyno(&self.record.id).monitor_socket();
         monitor::ask(&socket, request).await.map(|_| ())
     }
@@ -300,10 +300,13 @@ impl Supervisor {
         self.forgotten = true;
         self.host.drains.leaving(&self.view).await;
         failpoint("remove.drained");
-        let state = self.host.paths.dyno(&self.record.id).state;
+        let own = self.host.paths.dyno(&self.record.id);
         let trash = self.host.paths.trash();
         // Without its record what stays is rubbish, which a start sweeps.
         let removed = blocking(move || {
+            layer::forget(&own);
+            failpoint("remove.unlimited");
+            let state = own.state;
             trash::throw(&state, &trash)
                 .map_err(|error| from_io(&format!("cannot remove {}", state.display()), &error))
         })
@@ -398,10 +401,7 @@ impl Supervisor {
                 self.came_back().await;
                 self.look_whether_paused().await;
                 self.show_running();
-                // A change of them may have been recorded and not applied.
-                if let Err(error) = self.apply_limits().await {
-                    tracing::warn!(dyno = %self.record.id, %error, "its limits may not be those of its record");
-                }
+                self.complete_limits().await;
                 Ok(())
             }
             Recovery::Adopt { stop: true } => {

@@ -12,12 +12,7 @@ use dyno_runtime::quota;
 
 use super::folders::Quota;
 use crate::durable::from_io;
-use crate::identity;
-
-/// The smallest quota: a folder alone may take up as much.
-const MIN_BYTES: u64 = 64 << 10;
-/// Tries to find a project that nobody uses.
-const TRIES: u32 = 32;
+use crate::projects::{self, MIN_BYTES};
 
 /// Gives an empty folder a project with these limits.
 ///
@@ -30,34 +25,15 @@ pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError
     }
     let failed = |error: io::Error| from_io("cannot give a volume its quota", &error);
     let file = File::open(folder).map_err(failed)?;
-    if !quota::is_enforced(file.as_fd()) {
-        let message = "the file system of the volumes enforces no project quotas";
-        return Err(ApiError::new(ErrorKind::Unsupported, message).hint(
-            "mount it with `prjquota`: XFS, or ext4 with the features project and quota; \
-             or leave the quota out",
-        ));
-    }
-    let project = free_project(&file).map_err(failed)?;
-    quota::give(file.as_fd(), project)
-        .and_then(|()| quota::limit(file.as_fd(), project, wanted.bytes, wanted.inodes))
+    projects::check_enforced(&file, "the volumes")?;
+    let project = projects::give(&[&file]).map_err(failed)?;
+    quota::limit(file.as_fd(), project, wanted.bytes, wanted.inodes)
         .map_err(|error| failed(error.into()))?;
     Ok(Quota {
         project,
         bytes: wanted.bytes,
         inodes: wanted.inodes,
     })
-}
-
-/// By chance: others may use the same file system, and know nothing of us.
-fn free_project(file: &File) -> io::Result<u32> {
-    for _ in 0..TRIES {
-        let project = identity::random_u32()? | 1 << 30;
-        let project = project & !(1 << 31);
-        if quota::is_free(file.as_fd(), project)? {
-            return Ok(project);
-        }
-    }
-    Err(io::Error::other("no project is free"))
 }
 
 /// A quota as it is recorded, with the project that the folder has: a crash in the middle

@@ -193,6 +193,16 @@ fn held_back(dyno: &Dyno, stats: &Stats) -> Vec<Finding> {
             "allow more: --pids",
         ));
     }
+    if let (Some(used), Some(limit)) = (stats.disk_bytes, stats.disk_max_bytes)
+        && near(used, limit)
+    {
+        let (used, limit) = (mebibytes(used), mebibytes(limit));
+        let message = format!("what it has written takes up {used} of its {limit} on disk");
+        findings.push(with_hint(
+            finding(Cause::Disk, message),
+            "allow more: dyno limit --disk",
+        ));
+    }
     findings
 }
 
@@ -317,10 +327,13 @@ mod tests {
             throttled_usec: 50,
             memory_bytes: 95,
             memory_max_bytes: Some(100),
+            disk_bytes: Some(97 << 20),
+            disk_max_bytes: Some(100 << 20),
             ..Stats::default()
         };
         let (causes, text) = told(&slow, Some(&stats));
-        assert_eq!(causes, [Cause::Throttled, Cause::Memory]);
+        assert_eq!(causes, [Cause::Throttled, Cause::Memory, Cause::Disk]);
+        assert!(text.contains("97.0 MiB of its 100.0 MiB on disk"), "{text}");
         assert!(text.contains("0.250") && text.contains("50 %"), "{text}");
         let idle = Stats::default();
         assert_eq!(told(&slow, Some(&idle)).0, [Cause::Running]);

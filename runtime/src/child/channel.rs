@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSlice, IoSliceMut, Result};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
 const GO: u8 = 1;
@@ -129,17 +129,14 @@ impl Reporter {
     }
 
     /// Fails if the parent's end is closed: it died before the death signal was set.
+    /// Not by poll(2), which refuses to look at more descriptors than a process may have.
     pub(crate) fn parent_lives(&self) -> Result<()> {
-        let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
-        let gone = polled[0]
-            .revents()
-            .intersects(PollFlags::HUP | PollFlags::RDHUP);
-        if gone { Err(Errno::SRCH) } else { Ok(()) }
+        let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::io::retry_on_intr(|| recv(&self.0, &mut [0], look)) {
+            Err(Errno::AGAIN) => Ok(()),
+            Ok((_, length)) if length > 0 => Ok(()),
+            _ => Err(Errno::SRCH),
+        }
     }
 
     /// This end, where it is also the one that the word to start comes on.
@@ -292,6 +289,17 @@ mod tests {
                 "{bytes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_child_knows_whether_its_parent_lives() {
+        let (receiver, reporter) = pair().unwrap();
+        assert_eq!(reporter.parent_lives(), Ok(()));
+        receiver.go(None).unwrap();
+        assert_eq!(reporter.parent_lives(), Ok(()));
+        assert!(reporter.await_parent().is_ok());
+        drop(receiver);
+        assert_eq!(reporter.parent_lives(), Err(Errno::SRCH));
     }
 
     #[test]

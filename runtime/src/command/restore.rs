@@ -230,6 +230,7 @@ fn settle(
         pid,
         pidfd,
         terminal: None,
+        listener: None,
     };
     Ok((record, process))
 }

@@ -44,13 +44,8 @@ pub(super) fn set(pid: Pid, process: &oci::Process, further: bool) -> Result<(),
             .map_err(Error::system("set process.execCPUAffinity.final"))?;
     }
     for rlimit in process.rlimits().iter().flatten() {
-        let value = |value: u64| (value != u64::MAX).then_some(value);
-        let limit = Rlimit {
-            current: value(rlimit.soft()),
-            maximum: value(rlimit.hard()),
-        };
-        prlimit(Some(pid), resource(rlimit.typ()), limit)
-            .map_err(Error::system("set a resource limit"))?;
+        let (resource, limit) = kernels(rlimit);
+        prlimit(Some(pid), resource, limit).map_err(Error::system("set a resource limit"))?;
     }
     if let Some(score) = process.oom_score_adj() {
         match write_proc(&proc_folder(pid)?, "oom_score_adj", &score.to_string()) {
@@ -63,6 +58,16 @@ pub(super) fn set(pid: Pid, process: &oci::Process, further: bool) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// A resource limit in the kernel's words.
+pub(super) fn kernels(rlimit: &oci::PosixRlimit) -> (Resource, Rlimit) {
+    let value = |value: u64| (value != u64::MAX).then_some(value);
+    let limit = Rlimit {
+        current: value(rlimit.soft()),
+        maximum: value(rlimit.hard()),
+    };
+    (resource(rlimit.typ()), limit)
 }
 
 fn resource(kind: oci::PosixRlimitType) -> Resource {

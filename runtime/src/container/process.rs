@@ -22,6 +22,7 @@ use super::namespaces::{User, move_devices};
 use super::{Error, limits};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Receiver, Report, Reporter};
+use crate::init::{self, Listener, Word};
 use crate::intel_rdt;
 use crate::plan::Plan;
 use crate::seccomp::Agent;
@@ -71,6 +72,8 @@ pub struct Created {
     receiver: Receiver,
     plan: Plan,
     patience: Duration,
+    /// What an init of ours says.
+    listener: Option<Listener>,
 }
 
 /// A process that runs.
@@ -82,9 +85,16 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// The master of its terminal, where it has one.
     pub terminal: Option<OwnedFd>,
+    /// What an init of ours says.
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Created {
+    /// Hears what the init of ours says that it becomes.
+    pub(crate) fn listen(&mut self, listener: Option<Listener>) {
+        self.listener = listener;
+    }
+
     /// Lets it execute its program.
     ///
     /// # Errors
@@ -98,9 +108,13 @@ impl Created {
             pid: self.pid,
             pidfd: self.pidfd,
             terminal: self.terminal,
+            listener: self.listener,
         };
         let error = match started {
-            Ok(Report::Closed) => return Ok(process),
+            Ok(Report::Closed) => match process.begun(&self.plan, self.patience) {
+                Ok(()) => return Ok(process),
+                Err(error) => error,
+            },
             Ok(Report::Failed { step, errno }) => failure(&self.plan, step, errno),
             Ok(_) => Error::Died.into(),
             Err(errno) => Error::system("start the container")(errno).into(),
@@ -115,6 +129,7 @@ impl Created {
             pid: self.pid,
             pidfd: self.pidfd,
             terminal: self.terminal,
+            listener: self.listener,
         }
     }
 }
@@ -131,10 +146,32 @@ impl Process {
         let status = status.ok_or(Errno::CHILD)?;
         let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
         Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Exit::Code(byte(code)),
+            (Some(code), _) => self.end_of_command().unwrap_or(Exit::Code(byte(code))),
             (None, Some(signal)) => Exit::Signal(byte(signal)),
             (None, None) => return Err(Errno::CHILD.into()),
         })
+    }
+
+    /// How the command of an init of ours ended, where a signal did that: it could not end
+    /// itself by one.
+    fn end_of_command(&self) -> Option<Exit> {
+        match self.listener.as_ref()?.next(Duration::ZERO)? {
+            Word::Killed(signal) => Some(Exit::Signal(signal)),
+            Word::Executed | Word::NotExecuted(_) | Word::NotCloned(_) => None,
+        }
+    }
+
+    /// Whether the command is executed, where an init of ours does that.
+    fn begun(&self, plan: &Plan, patience: Duration) -> Result<(), StartError> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        match listener.next(patience) {
+            Some(Word::Executed) => Ok(()),
+            Some(Word::NotExecuted(errno)) => Err(not_executed(init::command(plan), errno)),
+            Some(Word::NotCloned(errno)) => Err(step_error(COMMAND, errno).into()),
+            Some(Word::Killed(_)) | None => Err(Error::Died.into()),
+        }
     }
 
     /// Kills and reaps it; there is nobody to tell what fails, as it is our child.
@@ -165,13 +202,14 @@ fn failure(plan: &Plan, step: usize, errno: Errno) -> StartError {
         }
         None if step == TIMING => step_error("set the clocks of linux.timeOffsets", errno).into(),
         None if step == CLONING => step_error(CLONE, errno).into(),
-        None => {
-            let program = plan.program.name();
-            match errno {
-                Errno::NOENT => StartError::NotFound { program },
-                source => StartError::NotExecutable { program, source },
-            }
-        }
+        None => not_executed(plan.program.name(), errno),
+    }
+}
+
+fn not_executed(program: String, errno: Errno) -> StartError {
+    match errno {
+        Errno::NOENT => StartError::NotFound { program },
+        source => StartError::NotExecutable { program, source },
     }
 }
 
@@ -196,6 +234,7 @@ const CLONING: usize = JOINING - 1;
 const TIMING: usize = JOINING - 2;
 const PLACING: usize = JOINING - 3;
 
+const COMMAND: &str = "make a process for the command of its init";
 const CLONE: &str = "clone a process into its cgroup and namespaces";
 
 /// What a process joins before it is cloned.
@@ -244,9 +283,11 @@ pub(crate) struct Spawn<'a> {
 
 impl Spawn<'_> {
     /// Clones the process and lets it walk its plan until it is ready.
-    pub(crate) fn run(&self, plan: Plan) -> Result<Created, Error> {
+    pub(crate) fn run(&self, mut plan: Plan) -> Result<Created, Error> {
         let (receiver, reporter) = child::pair().map_err(Error::system("make a socket pair"))?;
         let pid = self.clone_child(&plan, &receiver, reporter)?;
+        // The init has its own; where it is gone, its listener shall hear that.
+        plan.speaker = None;
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(errno) => {
@@ -263,6 +304,7 @@ impl Spawn<'_> {
             receiver,
             plan,
             patience: self.patience,
+            listener: None,
         };
         match self.prepare(&mut created) {
             Ok(()) => Ok(created),

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal as Received;
 use nix::sys::signalfd::SignalFd;
+use oci_spec::runtime as oci;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -60,6 +61,8 @@ pub(super) struct Monitor {
     pub(super) saving: Option<Saving>,
     pub(super) next_client: u64,
     pub(super) start_failure: Option<Failure>,
+    /// Resource limits that were changed since the dyno was created.
+    pub(super) relimited: Vec<oci::PosixRlimit>,
     /// For what is read; empty until it serves.
     pub(super) buffer: Vec<u8>,
 }

@@ -2,7 +2,7 @@
 
 use super::protocol::{Failure, FailureKind};
 use crate::cgroup;
-use crate::container::{self, StartError};
+use crate::container::{self, RelimitError, StartError};
 use crate::criu;
 use crate::plan::PlanError;
 
@@ -60,6 +60,19 @@ impl From<&criu::Error> for Failure {
                 failure.hint("it has TCP connections: save it with them, or once they are closed")
             }
             _ => failure,
+        }
+    }
+}
+
+impl From<&RelimitError> for Failure {
+    fn from(error: &RelimitError) -> Self {
+        match error {
+            RelimitError::Hard { .. } => Self::new(FailureKind::Unsupported, words(error)).hint(
+                "the monitor has no CAP_SYS_RESOURCE, and only who has it raises a hard limit: \
+                 the next start gives them a higher one",
+            ),
+            RelimitError::Unsteady => Self::new(FailureKind::Conflict, words(error)),
+            RelimitError::Container(error) => error.into(),
         }
     }
 }

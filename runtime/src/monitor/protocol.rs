@@ -66,6 +66,9 @@ pub struct Config {
     /// Its first init comes from a checkpoint rather than from the bundle's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreConfig>,
+    /// Give it an init of ours, which forwards signals to its command and reaps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// cgroup the monitor itself moves into, relative to the root of the v2
     /// tree (`/dyno-<host>/monitors`); it stays where it is when absent.
     #[serde(default)]
@@ -234,6 +237,12 @@ pub enum Request {
         /// To every process of the dyno rather than to its init.
         #[serde(default)]
         all: bool,
+    },
+    /// Give every process of the dyno this resource limit, at once and at every start:
+    /// its init, and whatever is executed in it.
+    Limit {
+        /// The limit as the OCI runtime specification describes it.
+        rlimit: oci::PosixRlimit,
     },
     /// Tell the status.
     Status {},

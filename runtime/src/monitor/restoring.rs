@@ -180,6 +180,7 @@ impl Restoring {
             pid: self.pid,
             pidfd: self.pidfd,
             terminal: None,
+            listener: None,
         })
     }
 
@@ -196,6 +197,7 @@ impl Restoring {
             pid: self.pid,
             pidfd: self.pidfd,
             terminal: None,
+            listener: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::outbox::Patience;
 use super::protocol::{Failure, FailureKind, Phase, Reply, Request};
 use super::streams::Streams;
 use crate::container::Stdio;
+use crate::spec::process::put_rlimit;
 use crate::sys;
 
 /// The most connections at a time (P15).
@@ -101,16 +102,17 @@ impl Monitor {
                 Ok(Answer::Later)
             }
             Request::Signal { signal, all } => self.signal(signal, all),
+            Request::Limit { rlimit } => self.limit(rlimit),
             Request::Watch {} => {
                 self.become_part(id, Role::Watching, Patience::Observer);
                 Ok(Answer::Now)
             }
             Request::Attach { stdin, size } => self.attach(id, stdin, size),
             Request::Exec {
-                process,
+                mut process,
                 stdin,
                 size,
-            } => self.exec(id, &process, stdin, size),
+            } => self.exec(id, &mut process, stdin, size),
         }
     }
 
@@ -170,6 +172,22 @@ impl Monitor {
         Ok(Answer::Now)
     }
 
+    /// What follows is born with it, and so is what is executed: whoever asks for that
+    /// may have read the limit of before.
+    fn limit(&mut self, rlimit: oci::PosixRlimit) -> Result<Answer, Failure> {
+        if rlimit.soft() > rlimit.hard() {
+            let (soft, hard) = (rlimit.soft(), rlimit.hard());
+            let message = format!("the soft limit {soft} is above the hard limit {hard}");
+            return Err(Failure::new(FailureKind::Invalid, message));
+        }
+        self.container
+            .relimit(rlimit)
+            .map_err(|error| Failure::from(&error))?;
+        self.relimited.retain(|known| known.typ() != rlimit.typ());
+        self.relimited.push(rlimit);
+        Ok(Answer::Now)
+    }
+
     fn attach(
         &mut self,
         id: u64,
@@ -209,10 +227,13 @@ impl Monitor {
     fn exec(
         &mut self,
         id: u64,
-        process: &oci::Process,
+        process: &mut oci::Process,
         stdin: bool,
         size: Option<(u16, u16)>,
     ) -> Result<Answer, Failure> {
+        for rlimit in &self.relimited {
+            put_rlimit(process, *rlimit);
+        }
         let (Some(init), Some(pidfd)) = (self.dyno.running(), self.dyno.pidfd()) else {
             return Err(not_running(self.machine.phase()));
         };

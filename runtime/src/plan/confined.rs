@@ -45,6 +45,7 @@ pub(crate) fn jail_plan(jail: JailPlan) -> Plan {
         steps,
         program: jail.program,
         preserved: 0,
+        speaker: None,
         late: Late {
             root: None,
             mapped: vec![jail.mapped],
@@ -77,6 +78,7 @@ pub(crate) fn inside_plan(inside: InsidePlan) -> Plan {
         steps,
         program: inside.program,
         preserved: 0,
+        speaker: None,
         late: Late::default(),
     }
 }

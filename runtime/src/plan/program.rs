@@ -1,10 +1,12 @@
 //! The program that a child becomes.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
 
 use super::PlanError;
-use crate::sys::process::CStringArray;
+use crate::sys::process::{CStringArray, execve, fexecve};
 
 /// `PATH` where the environment has none, as `execvp(3)` has it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -70,6 +72,25 @@ impl Program {
             argv: array(args)?,
             envp: array(env)?,
         })
+    }
+
+    /// Becomes it; returns only when no candidate could be executed. As `execvp(3)` does,
+    /// a permission problem is reported over a missing file. Nothing is allocated.
+    pub(crate) fn execute(&self) -> Errno {
+        match &self.file {
+            ProgramFile::Open(file) => fexecve(file.as_fd(), &self.argv, &self.envp),
+            ProgramFile::Candidates(candidates) => {
+                let mut worst = Errno::NOENT;
+                for candidate in candidates {
+                    match execve(candidate, &self.argv, &self.envp) {
+                        Errno::NOENT | Errno::NOTDIR => {}
+                        Errno::ACCESS => worst = Errno::ACCESS,
+                        errno => return errno,
+                    }
+                }
+                worst
+            }
+        }
     }
 
     /// The program's name as it was given.

@@ -34,8 +34,10 @@ use super::tree::{TreeParts, tree};
 use super::{Capabilities, Late, Plan, PlanError, Program, Step};
 use crate::cgroup::Cgroup;
 use crate::container::Stdio;
+use crate::init::{self, Speaker};
 use crate::mountinfo;
 use crate::net_devices::NetDevice;
+use crate::own_file;
 use crate::rootless;
 use crate::seccomp;
 use crate::spec::process::{labels, memory_policy, personality};
@@ -57,6 +59,8 @@ pub(crate) struct InitParts<'a> {
     pub(crate) preserved: u32,
     /// How it differs from the usual.
     pub(crate) switches: Switches,
+    /// What an init of ours speaks by, where there shall be one.
+    pub(crate) speaker: Option<Speaker>,
 }
 
 /// What a caller may want of a container in another way than usual.
@@ -72,14 +76,17 @@ pub struct Switches {
 }
 
 /// The plan of a container's first process.
-pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, PlanError> {
+pub(crate) fn init_plan(parts: InitParts<'_>, stdio: Stdio) -> Result<Plan, PlanError> {
     let spec = parts.bundle.spec();
     let process = spec
         .process()
         .as_ref()
         .ok_or(SpecError::Missing("process"))?;
     let new = |kind| parts.bundle.namespace(kind) == Some(None);
-    let program = program(process)?;
+    let program = match &parts.speaker {
+        Some(speaker) => own_init(process, speaker)?,
+        None => program(process)?,
+    };
     let at = root_folder(parts.bundle)?;
     let propagation = RootPropagation::new(parts.bundle)?;
     let tree = tree(&TreeParts {
@@ -142,6 +149,7 @@ pub(crate) fn init_plan(parts: &InitParts<'_>, stdio: Stdio) -> Result<Plan, Pla
         steps,
         program,
         preserved: parts.preserved,
+        speaker: parts.speaker,
         late: Late {
             devices: net_devices(parts.bundle),
             ..tree.late
@@ -202,6 +210,7 @@ pub(crate) fn exec_plan(
         steps,
         program: program(process)?,
         preserved: parts.preserved,
+        speaker: None,
         late: Late::default(),
     })
 }
@@ -227,6 +236,7 @@ pub(crate) fn hook_plan(hook: &Hook, bundle: &Bundle, stdio: Stdio) -> Result<Pl
         steps,
         program: Program::at(&name, &args.unwrap_or_else(|| vec![name.clone()]), &env)?,
         preserved: 0,
+        speaker: None,
         late: Late::default(),
     })
 }
@@ -415,6 +425,22 @@ fn notifier_step(bundle: &Bundle) -> Result<Option<Step>, PlanError> {
 fn program(process: &Process) -> Result<Program, PlanError> {
     let args = process.args().as_deref().unwrap_or_default();
     Program::search(args, process.env().as_deref().unwrap_or_default())
+}
+
+/// P5: our own program, from the read-only copy of its mount that we run from ourselves.
+fn own_init(process: &Process, speaker: &Speaker) -> Result<Program, PlanError> {
+    let file = own_file::current().map_err(|source| PlanError::Prepare {
+        what: "open",
+        subject: "our own program".to_owned(),
+        source,
+    })?;
+    let command = process.args().as_deref().unwrap_or_default();
+    let arguments = init::arguments(speaker, command);
+    Program::open(
+        file,
+        &arguments,
+        process.env().as_deref().unwrap_or_default(),
+    )
 }
 
 fn protection_steps(bundle: &Bundle) -> Result<Vec<Step>, PlanError> {

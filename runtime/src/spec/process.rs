@@ -5,7 +5,7 @@ use std::ffi::CString;
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy as Policy, MemoryPolicyFlagType as MemoryFlag,
-    MemoryPolicyModeType as MemoryMode, Process, Scheduler,
+    MemoryPolicyModeType as MemoryMode, PosixRlimit, Process, Scheduler,
 };
 use rustix::thread::CpuSet;
 
@@ -302,6 +302,14 @@ fn invalid<T>(
         value,
         expected,
     })
+}
+
+/// Puts this resource limit in place of the one of its type.
+pub(crate) fn put_rlimit(process: &mut Process, rlimit: PosixRlimit) {
+    let mut rlimits = process.rlimits().clone().unwrap_or_default();
+    rlimits.retain(|known| known.typ() != rlimit.typ());
+    rlimits.push(rlimit);
+    process.set_rlimits(Some(rlimits));
 }
 
 #[cfg(test)]

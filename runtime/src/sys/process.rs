@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
@@ -87,6 +87,52 @@ pub(crate) fn clone3(
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
+}
+
+/// As fork(2), and returns once the child, which runs `body`, has executed another program
+/// or ended. By clone(2), which a filter permits that cannot look into what clone3(2) is
+/// given.
+///
+/// The child gets a copy of the memory: `body` must not allocate, lock, log or panic, and
+/// ends by executing another program or exiting. This process must have one thread.
+///
+/// # Errors
+/// Those of `clone(2)`.
+pub(crate) fn fork_until_exec(body: impl FnOnce() -> Infallible) -> io::Result<Pid> {
+    let flags = libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: no CLONE_VM and no new stack, so this behaves as fork(2), of a process with
+    // one thread; the order of the arguments differs between architectures where they
+    // are zero.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = checked(result)?;
+    if pid == 0 {
+        super::alloc::forbid();
+        let _guard = NeverReturn;
+        #[expect(unreachable_code, reason = "it is: an `Infallible` cannot be made")]
+        match body() {}
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))
+}
+
+/// The descriptor of this number, if it is open and none of the first three: one that
+/// whoever has executed us has left for us. To be called once for each.
+pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
+    if number < 3 {
+        return None;
+    }
+    // SAFETY: it is looked at only; if it is not open, the kernel says so.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_getfd(borrowed).ok()?;
+    // SAFETY: it is open, was so before this program began, and nobody else in it knows.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Gives up the controlling terminal that standard input is, ioctl_tty(2). The kernel
+/// sends SIGHUP and SIGCONT to whoever leads its session, and does so.
+pub(crate) fn leave_terminal() -> rustix::io::Result<()> {
+    // SAFETY: the request takes no argument.
+    done(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCNOTTY) }.into())
 }
 
 /// NULL-terminated strings as `execve(2)` takes them, made beforehand.

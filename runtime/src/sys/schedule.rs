@@ -1,8 +1,9 @@
-//! When and where a process runs: `sched_setattr(2)`, `ioprio_set(2)`,
-//! `set_mempolicy(2)`, `personality(2)`; and the clock that it reads, `adjtimex(2)`.
+//! When and where a process runs, and how much it may have: `sched_setattr(2)`,
+//! `ioprio_set(2)`, `set_mempolicy(2)`, `personality(2)`, `prlimit(2)`; and the clock that it
+//! reads, `adjtimex(2)`.
 
 use rustix::io::Result;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit};
 
 use super::done;
 
@@ -51,6 +52,25 @@ pub(crate) fn set_io_priority(pid: Pid, class: u16, level: u16) -> Result<()> {
     let priority = libc::c_int::from(class) << CLASS_SHIFT | libc::c_int::from(level);
     // SAFETY: takes numbers only.
     done(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, priority) })
+}
+
+/// Soft and hard value of a resource limit of a process, `prlimit(2)`. Those of other
+/// processes are for who may set them.
+pub(crate) fn rlimit(pid: Pid, resource: Resource) -> Result<Rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: nothing is set where the new value is null; the old one is written into a
+    // structure that is alive during the call.
+    let told = unsafe { libc::prlimit(pid, resource as _, std::ptr::null(), &raw mut limit) };
+    done(told.into())?;
+    let value = |value| (value != libc::RLIM_INFINITY).then_some(value);
+    Ok(Rlimit {
+        current: value(limit.rlim_cur),
+        maximum: value(limit.rlim_max),
+    })
 }
 
 /// Memory nodes that a kernel can have at most.

@@ -63,6 +63,40 @@ fn the_terminal_is_restored_after_an_exit_and_after_a_signal() {
 }
 
 #[test]
+fn a_terminal_is_the_commands_own_under_an_init_too() {
+    let host = Host::start();
+    let run = ["run", "--rm", "-it", "--init", "host"];
+    let terminal = Terminal::new(33, 99);
+    let mut child = terminal.spawn(host.dyno(&[&run[..], &["sh"]].concat()));
+    terminal.enter("stty size; echo at-$(tty)");
+    terminal.wait_for("33 99");
+    terminal.wait_for("at-/dev/pts/0");
+    terminal.enter("echo begun-$((40 + 1)); sleep 1000; echo interrupted");
+    terminal.wait_for("begun-41");
+    // In the foreground is what the shell has started, once it has.
+    until("it is interrupted and the shell goes on", || {
+        terminal.send(&[3]);
+        terminal.enter("echo on-$((40 + 2))");
+        thread::sleep(Duration::from_millis(50));
+        terminal.shown().contains("on-42")
+    });
+    assert!(
+        !terminal.shown().contains("job control"),
+        "{}",
+        terminal.shown()
+    );
+    terminal.enter("exit 5");
+    assert_eq!(wait(&mut child), Some(5));
+
+    let terminal = Terminal::new(24, 80);
+    let sleep = ["sh", "-c", "echo begun-$((40 + 1)); exec sleep 1000"];
+    let mut child = terminal.spawn(host.dyno(&[&run[..], &sleep].concat()));
+    terminal.wait_for("begun-41");
+    terminal.send(&[3]);
+    assert_eq!(wait(&mut child), Some(130));
+}
+
+#[test]
 fn the_detach_keys_leave_the_dyno_running() {
     let host = Host::start();
     let terminal = Terminal::new(24, 80);

@@ -55,6 +55,135 @@ fn limits_change_without_a_restart_and_outlive_hostd_and_a_restart() {
     assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
 }
 
+/// What a process of a dyno may have open, soft and hard, from inside.
+const OPEN_FILES: &str = "echo $(ulimit -Sn):$(ulimit -Hn)";
+
+/// The limits of all processes in the dyno's cgroup, by the kernel's word.
+fn open_files(host: &Host, id: &str) -> Vec<String> {
+    let pid = host.inspect(id)["status"]["pid"].as_u64().unwrap();
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mut limits: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        if read("cgroup") == groups {
+            let line = read("limits");
+            // Who has ended and was not waited for is in no cgroup any more.
+            let status = read("status");
+            let is_alive = |state: &str| state.starts_with("State:") && !state.contains('Z');
+            if !status.lines().any(is_alive) {
+                continue;
+            }
+            let line = line.lines().find(|line| line.starts_with("Max open files"));
+            limits.extend(line.map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                format!("{}:{}", words[3], words[4])
+            }));
+        }
+    }
+    limits.sort();
+    limits.dedup();
+    limits
+}
+
+#[test]
+fn open_files_are_limited_without_a_restart_in_every_process_and_for_good() {
+    let mut host = Host::with_busybox();
+    // They fork all the time: a child gets what its parent had when it began.
+    let storm = "for i in 1 2 3 4; do (while :; do (:); done) & done; wait";
+    let run = [
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "--ulimit",
+        "nofile=900:1000",
+    ];
+    let id = host.ok(&[&run[..], &["busybox", "sh", "-c", storm]].concat());
+    let pid = host.inspect(&id)["status"]["pid"].clone();
+    assert_eq!(open_files(&host, &id), ["900:1000"]);
+
+    let limited = |host: &Host, wanted: &str| {
+        assert_eq!(open_files(host, &id), [wanted]);
+        assert_eq!(host.ok(&["exec", &id, "sh", "-c", OPEN_FILES]), wanted);
+    };
+    for wanted in ["800:950", "700:900", "650:800", "500:700"] {
+        host.ok(&["limit", "--nofile", wanted, &id]);
+        limited(&host, wanted);
+    }
+    let recorded = host.inspect(&id)["spec"]["ulimits"]["nofile"].clone();
+    assert_eq!(recorded, serde_json::json!({"soft": 500, "hard": 700}));
+    assert_eq!(host.inspect(&id)["status"]["pid"], pid);
+    host.kill_and_restart();
+    limited(&host, "500:700");
+    assert_eq!(host.inspect(&id)["status"]["pid"], pid);
+
+    // One that is held still is given it and stays so.
+    host.ok(&["pause", &id]);
+    host.ok(&["limit", "--nofile", "400:600", &id]);
+    assert_eq!(host.inspect(&id)["status"]["paused"], true);
+    assert_eq!(open_files(&host, &id), ["400:600"]);
+    host.ok(&["resume", &id]);
+
+    // Its monitor starts it again by itself, hostd does by request.
+    let pid = host.inspect(&id)["status"]["pid"].clone();
+    host.ok(&["kill", &id]);
+    until("its monitor has started it again", || {
+        let status = host.inspect(&id)["status"].clone();
+        status["phase"] == "running" && status["pid"] != pid
+    });
+    limited(&host, "400:600");
+    host.ok(&["restart", "-t", "0", &id]);
+    limited(&host, "400:600");
+}
+
+#[test]
+fn more_open_files_than_the_machine_gives_are_refused_and_none_is_the_default() {
+    let host = Host::with_busybox();
+    let sleep = ["busybox", "sleep", "1000"];
+    let id = host.ok(&[&["run", "-d"][..], &sleep].concat());
+    let default = open_files(&host, &id);
+    let (said, code) = host.fails(&["limit", "--nofile", "unlimited", &id]);
+    assert!(code == 7 && said.contains("nofile"), "{code} {said}");
+    assert_eq!(open_files(&host, &id), default);
+    assert_eq!(host.inspect(&id)["spec"]["ulimits"], serde_json::json!({}));
+
+    // A soft limit goes up and down; a hard one is for who has CAP_SYS_RESOURCE.
+    let hard = default[0].split(':').nth(1).unwrap();
+    host.ok(&["limit", "--nofile", &format!("64:{hard}"), &id]);
+    assert_eq!(open_files(&host, &id), [format!("64:{hard}")]);
+    host.ok(&["limit", "--nofile", "none", &id]);
+    assert_eq!(open_files(&host, &id), default);
+    assert_eq!(host.inspect(&id)["spec"]["ulimits"], serde_json::json!({}));
+
+    host.ok(&["limit", "--nofile", "64", &id]);
+    let raised = host.run(&["limit", "-m", "64M", "--nofile", "128", &id]);
+    if raised.status.success() {
+        assert_eq!(open_files(&host, &id), ["128:128"]);
+    } else {
+        let said = String::from_utf8_lossy(&raised.stderr).into_owned();
+        assert!(said.contains("CAP_SYS_RESOURCE"), "{said}");
+        assert_eq!(open_files(&host, &id), ["64:64"]);
+        assert_eq!(host.inspect(&id)["spec"]["ulimits"]["nofile"]["hard"], 64);
+        assert_eq!(stats(&host, &id)["memory_max_bytes"], Value::Null);
+    }
+    // One that rests has it from its next start on.
+    host.ok(&["stop", "-t", "0", &id]);
+    host.ok(&["limit", "--nofile", "128", &id]);
+    host.ok(&["start", &id]);
+    assert_eq!(open_files(&host, &id), ["128:128"]);
+}
+
+/// It was not so once: what is done before its command took one for granted.
+#[test]
+fn a_dyno_that_may_open_nothing_runs() {
+    let host = Host::with_busybox();
+    for flags in [&[][..], &["--init"]] {
+        let run = ["run", "--rm", "--ulimit", "nofile=0"];
+        let said = host.ok(&[&run, flags, &["busybox", "echo", "on"]].concat());
+        assert_eq!(said, "on", "{flags:?}");
+    }
+}
+
 #[test]
 fn a_limit_on_the_disk_holds_at_once_and_over_hostd_and_goes_again() {
     let mut host = Host::with_busybox();

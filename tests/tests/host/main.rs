@@ -4,9 +4,11 @@
 mod apps;
 mod checkpoints;
 mod cycles;
+mod disk;
 mod faults;
 mod files;
 mod health;
+mod init;
 mod isolation;
 mod limits;
 mod live;

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::disk::{Disk, EXT4};
 use dyno_tests::host::Host;
 use dyno_tests::{skip, until, write_file};
 use rustix::process::{Pid, Signal, kill_process};
@@ -311,46 +312,13 @@ fn a_hostile_archive_stays_in_its_volume_or_is_none() {
     }
 }
 
-/// A file system of its own for the volumes of a host that does not run.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None` where this machine cannot make or mount one.
-    fn mount(host: &Host, make: &[&str], options: &str) -> Option<Self> {
-        let image = host.path().join("disk.img");
-        fs::File::create(&image)
-            .unwrap()
-            .set_len(400 << 20)
-            .unwrap();
-        let volumes = host.path().join("state/volumes");
-        fs::create_dir_all(&volumes).unwrap();
-        let quiet = |mut command: Command| {
-            let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
-        };
-        let mut mkfs = Command::new(make[0]);
-        mkfs.args(&make[1..]).arg(&image);
-        let mut mount = Command::new("mount");
-        mount.args(["-o", options]).arg(&image).arg(&volumes);
-        (quiet(mkfs) && quiet(mount)).then(|| Self(volumes))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
 #[test]
 fn a_quota_holds_or_is_refused() {
     let host = Host::with_busybox();
     let asked = [
         "volume", "create", "--quota", "8M", "--inodes", "20", "small",
     ];
-    let ext4 = ["mkfs.ext4", "-q", "-F", "-O", "project,quota"];
-    let Some(_disk) = Disk::mount(&host, &ext4, "loop,prjquota") else {
+    let Some(_disk) = Disk::mount(&host, "volumes", &EXT4, "loop,prjquota") else {
         let (error, code) = host.fails(&asked);
         assert!(error.contains("no project quotas") && code == 7, "{error}");
         assert_eq!(host.fails(&["volume", "info", "small"]).1, 3);
@@ -386,7 +354,7 @@ fn a_quota_holds_or_is_refused() {
 fn where_there_are_reflinks_a_snapshot_takes_no_room() {
     let host = Host::with_busybox();
     let xfs = ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"];
-    let Some(disk) = Disk::mount(&host, &xfs, "loop") else {
+    let Some(disk) = Disk::mount(&host, "volumes", &xfs, "loop") else {
         skip("mkfs.xfs is missing, or this kernel has no XFS");
         return;
     };
@@ -394,11 +362,11 @@ fn where_there_are_reflinks_a_snapshot_takes_no_room() {
     host.ok(&["volume", "snapshot", "data", "one"]);
     let list = parsed(&host.ok(&["volume", "snapshots", "data", "--json"]));
     assert_eq!(list[0]["reflinked"], true, "{list}");
-    let free = rustix::fs::statvfs(&disk.0).unwrap();
+    let free = rustix::fs::statvfs(&disk.folder).unwrap();
     let free = free.f_bavail * free.f_frsize;
     assert!(free > 150 << 20, "{free} bytes are free");
     within(&host, "data", "echo x > /data/big");
-    let kept = disk.0.join(".snapshots/data/one/files/big");
+    let kept = disk.folder.join(".snapshots/data/one/files/big");
     assert_eq!(fs::metadata(kept).unwrap().size(), 100_000_000);
     host.ok(&["volume", "rollback", "data@one"]);
     assert_eq!(within(&host, "data", "stat -c %s /data/big"), "100000000");

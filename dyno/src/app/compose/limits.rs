@@ -18,6 +18,7 @@ pub(super) fn of(fields: &mut Fields<'_>) -> (Limits, u32) {
         cpu_millis: fields.read("cpus", cpu),
         pids: fields.read("pids_limit", pids),
         io: None,
+        disk_bytes: storage(fields),
     };
     let scale = fields.read("scale", copies);
     let Some(item) = fields.take("deploy") else {
@@ -28,7 +29,7 @@ pub(super) fn of(fields: &mut Fields<'_>) -> (Limits, u32) {
         memory_bytes: one(&item, "memory", own.memory_bytes, deployed.memory_bytes),
         cpu_millis: one(&item, "cpus", own.cpu_millis, deployed.cpu_millis),
         pids: one(&item, "pids", own.pids, deployed.pids),
-        io: None,
+        ..own
     };
     (limits, one(&item, "replicas", scale, replicas).unwrap_or(1))
 }
@@ -44,7 +45,7 @@ fn deploy(item: &Item<'_>) -> Option<(Limits, Option<u32>)> {
                 memory_bytes: most.read("memory", memory),
                 cpu_millis: most.read("cpus", cpu),
                 pids: most.read("pids", pids),
-                io: None,
+                ..limits
             };
             most.finish();
         }
@@ -53,6 +54,15 @@ fn deploy(item: &Item<'_>) -> Option<(Limits, Option<u32>)> {
     fields.ignore(|key| key.starts_with("x-"));
     fields.finish();
     Some((limits, replicas))
+}
+
+/// `storage_opt: {size: 1G}`.
+fn storage(fields: &mut Fields<'_>) -> Option<u64> {
+    let item = fields.take("storage_opt")?;
+    let mut options = item.fields()?;
+    let size = options.read("size", |item| item.parsed(size::parse));
+    options.finish();
+    size
 }
 
 /// What is said here or there, or at both places alike.

@@ -34,6 +34,7 @@ pub(super) fn read(item: &Item<'_>, scope: &mut Scope<'_>) -> Option<Service> {
     spec.tty = fields.read("tty", Item::flag).unwrap_or_default();
     spec.stdin = fields.read("stdin_open", Item::flag).unwrap_or_default();
     spec.read_only = fields.read("read_only", Item::flag).unwrap_or_default();
+    spec.init = fields.read("init", Item::flag).unwrap_or_default();
     let restart = fields.read("restart", |item| item.parsed(restart));
     spec.restart = restart.unwrap_or_default();
     spec.stop_signal = fields.read("stop_signal", Item::text);
@@ -63,7 +64,6 @@ pub(super) fn read(item: &Item<'_>, scope: &mut Scope<'_>) -> Option<Service> {
 /// Keys that can only say what is so anyway.
 fn as_it_is(fields: &mut Fields<'_>) {
     fields.ignore(|key| WITHOUT_EFFECT.contains(&key) || key.starts_with("x-"));
-    only(fields, "init", &["false"]);
     only(fields, "privileged", &["false"]);
     only(fields, "oom_kill_disable", &["false"]);
     only(fields, "pull_policy", &["missing", "if_not_present"]);

@@ -78,19 +78,20 @@ hostname: h
 tty: true
 stdin_open: true
 read_only: true
+init: true
 restart: unless-stopped
 stop_signal: SIGINT
 stop_grace_period: 1m30s
 network_mode: none
 labels: {tier: front, empty: }
 shm_size: 128m
+storage_opt: {size: 2G}
 platform: linux/amd64
 cap_add: [NET_ADMIN]
 cap_drop: [ALL]
 devices: ["/dev/fuse:/dev/fuse:rwm"]
 ulimits: {nproc: 100, nofile: {soft: 10, hard: 20}}
 logging: {driver: json-file, options: {max-size: 1m, max-file: "3", mode: non-blocking}}
-init: false
 privileged: false
 security_opt: ["no-new-privileges:true"]
 expose: ["80"]
@@ -102,7 +103,8 @@ x-mine: [1]
     let texts = [made.user, made.workdir, made.hostname, made.stop_signal];
     let texts = texts.map(Option::unwrap);
     assert_eq!(texts, ["1000:1000", "/w", "h", "SIGINT"]);
-    assert!(made.tty && made.stdin && made.read_only);
+    assert_eq!(made.limits.disk_bytes, Some(2 << 30));
+    assert!(made.tty && made.stdin && made.read_only && made.init);
     assert_eq!(made.restart, RestartPolicy::Always);
     assert_eq!(made.stop_grace_ms, Some(90_000));
     assert_eq!(made.net, NetMode::None);
@@ -338,7 +340,7 @@ fn services_come_after_others() {
 #[test]
 fn every_key_that_is_not_read_is_named_at_once() {
     let error = refused(
-        "version: '3'\nnetworks: {a: }\nservices:\n  web:\n    build: .\n    image: host\n    privileged: true\n    init: true\n    \
+        "version: '3'\nnetworks: {a: }\nservices:\n  web:\n    build: .\n    image: host\n    privileged: true\n    oom_kill_disable: true\n    \
          networks: [a]\n    container_name: x\n    healthcheck: {test: a, start_interval: 1s}\n    deploy: {placement: {}, resources: {reservations: {}}}\n    \
          volumes: [\"/anonymous\", \"none:/x\", {type: volume, source: s, target: /y, volume: {subpath: a}}]\n  db: {extends: web}\ninclude: [x]\n",
     );
@@ -346,7 +348,7 @@ fn every_key_that_is_not_read_is_named_at_once() {
         "networks: not supported (compose.yaml:2:1)",
         "services.web.build: not supported (compose.yaml:5:5)",
         "services.web.privileged: \"true\" is not supported; accepted is false (compose.yaml:7:17)",
-        "services.web.init: \"true\" is not supported; accepted is false (compose.yaml:8:11)",
+        "services.web.oom_kill_disable: \"true\" is not supported; accepted is false (compose.yaml:8:23)",
         "services.web.networks: not supported (compose.yaml:9:5)",
         "services.web.container_name: not supported (compose.yaml:10:5)",
         "services.web.healthcheck.start_interval: not supported (compose.yaml:11:28)",

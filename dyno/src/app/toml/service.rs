@@ -36,6 +36,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
     spec.tty = fields.read("tty", Item::flag).unwrap_or_default();
     spec.stdin = fields.read("stdin", Item::flag).unwrap_or_default();
     spec.read_only = fields.read("read_only", Item::flag).unwrap_or_default();
+    spec.init = fields.read("init", Item::flag).unwrap_or_default();
     let restart = fields.read("restart", |item| item.parsed(restart::parse));
     spec.restart = restart.unwrap_or_default();
     spec.priority = fields.read("priority", Item::typed).unwrap_or_default();
@@ -50,6 +51,7 @@ pub(super) fn read(item: &Item<'_>, folder: &Path, volumes: &mut Volumes) -> Opt
         cpu_millis: fields.read("cpu", |item| item.parsed(limit::parse_cpu)),
         pids: fields.read("pids", |item| item.parsed(positive)),
         io: fields.read("io", |item| item.parsed(io::parse_new)),
+        disk_bytes: bytes(&mut fields, "disk"),
     };
     let ulimits = fields.list("ulimits", |item| item.parsed(ulimit::parse));
     spec.ulimits = ulimits.into_iter().collect();

@@ -50,11 +50,13 @@ fn a_key_means_what_the_flag_of_run_means() {
         stop_grace = "1m"
         net = "default"
         ulimits = ["nofile=1024:2048"]
+        disk = "2G"
         cap_add = ["NET_ADMIN"]
         secrets = ["db:mode=0440"]
         secret_env = { PASSWORD = "db" }
         log_mode = "drop"
         read_only = true
+        init = true
         "#,
     );
     assert_eq!(made.entrypoint, Some(Vec::new()));
@@ -89,6 +91,7 @@ fn a_key_means_what_the_flag_of_run_means() {
         ("shop-data", "/srv/My_Shop/x")
     );
     assert_eq!(made.limits.memory_bytes, Some(64 << 20));
+    assert_eq!(made.limits.disk_bytes, Some(2 << 30));
     assert_eq!(
         (made.limits.cpu_millis, made.limits.pids),
         (Some(500), Some(32))
@@ -102,7 +105,7 @@ fn a_key_means_what_the_flag_of_run_means() {
     assert_eq!(made.stop_grace_ms, Some(60_000));
     assert_eq!(made.secrets[0].mode, Some(0o440));
     assert_eq!(made.secret_env["PASSWORD"].as_str(), "db");
-    assert!(made.read_only && made.ulimits.contains_key("nofile"));
+    assert!(made.read_only && made.init && made.ulimits.contains_key("nofile"));
 }
 
 #[test]

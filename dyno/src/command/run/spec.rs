@@ -45,6 +45,9 @@ pub(super) struct SpecArgs {
     /// Most of the disk each second, such as read=10M,write=5M,reads=200,writes=100
     #[arg(long, value_name = "LIMITS", value_parser = io::parse_new)]
     io: Option<IoLimits>,
+    /// What it may write to its own /, on disk
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    disk: Option<u64>,
     /// User and group, names or numbers [default: the image's]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -74,6 +77,9 @@ pub(super) struct SpecArgs {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
+    /// Put an init before its command: it forwards signals and reaps orphans
+    #[arg(long)]
+    init: bool,
     /// Network to join
     #[arg(long, value_enum, default_value_t)]
     net: Net,
@@ -155,6 +161,7 @@ impl SpecArgs {
             workdir: self.workdir,
             hostname: self.hostname,
             read_only: self.read_only,
+            init: self.init,
             restart: self.restart,
             after: self.after,
             priority: self.priority,
@@ -170,6 +177,7 @@ impl SpecArgs {
                 cpu_millis: self.cpu,
                 pids: self.pids,
                 io: self.io,
+                disk_bytes: self.disk,
             },
             ulimits: self.ulimit.into_iter().collect(),
             security: Security {
@@ -237,7 +245,7 @@ mod tests {
     #[test]
     fn each_flag_reaches_its_field() {
         let limits = [
-            "-m", "64M", "--cpu", "0.5", "--pids", "32", "--io", "read=1M",
+            "-m", "64M", "--cpu", "0.5", "--pids", "32", "--io", "read=1M", "--disk", "1G",
         ];
         let expected = Limits {
             memory_bytes: Some(64 << 20),
@@ -247,6 +255,7 @@ mod tests {
                 read_bytes: Some(1 << 20),
                 ..IoLimits::default()
             }),
+            disk_bytes: Some(1 << 30),
         };
         assert_eq!(spec(&limits).limits, expected);
         let made = spec(&[
@@ -257,7 +266,9 @@ mod tests {
             "--net",
             "none",
             "--read-only",
+            "--init",
         ]);
+        assert!(made.init);
         assert_eq!(made.env["A"], "1");
         assert_eq!(made.labels["tier"], "web");
         assert_eq!((made.net, made.read_only), (NetMode::None, true));

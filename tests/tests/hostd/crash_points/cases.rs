@@ -108,7 +108,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "limit",
         before: run,
-        ask: |host| host.run(&["limit", "--pids", "77", "subject"]),
+        ask: |host| host.run(&["limit", "--pids", "77", "--nofile", "64", "subject"]),
         after: limited,
         clean: remove,
     },
@@ -460,6 +460,11 @@ fn limited(host: &Host, done: bool) {
     {
         until("the limit is the recorded one", || applied() == expected);
     }
+    let recorded = host.inspect("subject")["spec"]["ulimits"]["nofile"]["soft"].clone();
+    let applied = || host.ok(&["exec", "subject", "sh", "-c", "ulimit -n"]);
+    until("so is the one on open files", || {
+        (recorded == 64) == (applied() == "64")
+    });
 }
 
 /// Whether a list has this: by itself, as `volume@snapshot` or as `registry/image:tag`.
