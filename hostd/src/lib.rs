@@ -10,6 +10,7 @@
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, once, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
+//! quota                                          what a folder may take up, by its file system
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
@@ -54,6 +55,7 @@ pub mod monitor;
 pub mod network;
 pub mod once;
 pub mod paths;
+mod quota;
 pub mod readiness;
 pub mod recovery;
 pub mod registry;

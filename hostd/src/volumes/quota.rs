@@ -1,46 +1,59 @@
 //! Quotas of volumes: each has a project of its file system. Where that enforces none, a
 //! quota is refused, never forgotten.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::volume::{VolumeQuota, VolumeUsage};
-use dyno_runtime::quota;
+use serde::{Deserialize, Serialize};
 
-use super::folders::Quota;
 use crate::durable::from_io;
-use crate::identity;
+use crate::quota::{self, Limits};
 
 /// The smallest quota: a folder alone may take up as much.
 const MIN_BYTES: u64 = 64 << 10;
-/// Tries to find a project that nobody uses.
-const TRIES: u32 = 32;
+
+/// Limits as they are recorded, and the project that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    pub(super) project: u32,
+    pub(super) bytes: Option<u64>,
+    pub(super) inodes: Option<u64>,
+}
+
+impl Quota {
+    /// Without its project.
+    pub(super) fn limits(self) -> VolumeQuota {
+        VolumeQuota {
+            bytes: self.bytes,
+            inodes: self.inodes,
+        }
+    }
+}
+
+fn limits(quota: VolumeQuota) -> Limits {
+    Limits {
+        bytes: quota.bytes,
+        inodes: quota.inodes,
+    }
+}
 
 /// Gives an empty folder a project with these limits.
 ///
 /// # Errors
 /// Unsupported where the file system enforces none; Invalid for a limit of nothing.
 pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError> {
-    if wanted.bytes.is_some_and(|bytes| bytes < MIN_BYTES) || wanted.inodes == Some(0) {
-        let message = format!("a quota is at least {MIN_BYTES} bytes and one inode");
-        return Err(ApiError::new(ErrorKind::Invalid, message));
-    }
-    let failed = |error: io::Error| from_io("cannot give a volume its quota", &error);
-    let file = File::open(folder).map_err(failed)?;
-    if !quota::is_enforced(file.as_fd()) {
-        let message = "the file system of the volumes enforces no project quotas";
-        return Err(ApiError::new(ErrorKind::Unsupported, message).hint(
-            "mount it with `prjquota`: XFS, or ext4 with the features project and quota; \
-             or leave the quota out",
-        ));
-    }
-    let project = free_project(&file).map_err(failed)?;
-    quota::give(file.as_fd(), project)
-        .and_then(|()| quota::limit(file.as_fd(), project, wanted.bytes, wanted.inodes))
-        .map_err(|error| failed(error.into()))?;
+    must_be_sensible(wanted)?;
+    quota::must_be_enforced(folder, "the volumes")?;
+    let given = || {
+        let project = quota::allocate(folder)?;
+        quota::assign(folder, project)?;
+        quota::set(folder, project, limits(wanted))?;
+        Ok(project)
+    };
+    let project = given().map_err(|error| from_io("cannot give a volume its quota", &error))?;
     Ok(Quota {
         project,
         bytes: wanted.bytes,
@@ -48,38 +61,21 @@ pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError
     })
 }
 
-/// By chance: others may use the same file system, and know nothing of us.
-fn free_project(file: &File) -> io::Result<u32> {
-    for _ in 0..TRIES {
-        let project = identity::random_u32()? | 1 << 30;
-        let project = project & !(1 << 31);
-        if quota::is_free(file.as_fd(), project)? {
-            return Ok(project);
-        }
+fn must_be_sensible(wanted: VolumeQuota) -> Result<(), ApiError> {
+    if wanted.bytes.is_some_and(|bytes| bytes < MIN_BYTES) || wanted.inodes == Some(0) {
+        let message = format!("a quota is at least {MIN_BYTES} bytes and one inode");
+        return Err(ApiError::new(ErrorKind::Invalid, message));
     }
-    Err(io::Error::other("no project is free"))
+    Ok(())
 }
 
 /// A quota as it is recorded, with the project that the folder has: a crash in the middle
 /// of a rollback leaves it another one of the same limits.
 pub(super) fn of(folder: &Path, recorded: Quota) -> Quota {
-    let project = File::open(folder).and_then(|file| Ok(quota::project(file.as_fd())?));
+    let project = quota::project(folder).ok().flatten();
     Quota {
-        project: match project {
-            Ok(0) | Err(_) => recorded.project,
-            Ok(project) => project,
-        },
+        project: project.unwrap_or(recorded.project),
         ..recorded
-    }
-}
-
-/// Takes the limits of a volume that went away; the folder is any of its file system.
-pub(super) fn forget(folder: &Path, given: Quota) {
-    let forgotten = File::open(folder).and_then(|file| {
-        quota::limit(file.as_fd(), given.project, None, None).map_err(io::Error::from)
-    });
-    if let Err(error) = forgotten {
-        tracing::warn!(%error, project = given.project, "limits of a project without volume stay");
     }
 }
 
@@ -88,8 +84,7 @@ pub(super) fn forget(folder: &Path, given: Quota) {
 /// # Errors
 /// What the kernel says.
 pub(super) fn usage(folder: &Path, given: Quota) -> io::Result<VolumeUsage> {
-    let file = File::open(folder)?;
-    let found = quota::usage(file.as_fd(), given.project)?;
+    let found = quota::used(folder, given.project)?;
     Ok(VolumeUsage {
         bytes: found.bytes,
         inodes: found.inodes,

@@ -15,8 +15,13 @@ use dyno_images::Limits;
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 
-use super::folders::{Making, VolumeRecord};
-use super::{Reading, Source, copied, dynos, failed, parse};
+use super::claims::Reading;
+use super::folders::failed;
+use super::making::Making;
+use super::parse;
+use super::records::VolumeRecord;
+use super::source::{Source, copied};
+use super::users::dynos;
 use crate::durable::from_io;
 use crate::files::{self, Packing};
 use crate::host::{Host, blocking};
@@ -53,10 +58,10 @@ pub(crate) async fn export(
         snapshot: query.snapshot,
     };
     let (path, kept) = if let Some(snapshot) = &from.snapshot {
-        let reading = host.volumes.read(&from.volume, snapshot)?;
-        (host.volumes.source(&from)?, Kept::Snapshot(reading))
+        let reading = host.volumes.claims.read(&from.volume, snapshot)?;
+        (host.volumes.folders.source(&from)?, Kept::Snapshot(reading))
     } else if query.live {
-        (host.volumes.source(&from)?, Kept::Live)
+        (host.volumes.folders.source(&from)?, Kept::Live)
     } else {
         let making = copy(host, &from).await?;
         (making.path.clone(), Kept::Copy(making))
@@ -92,21 +97,21 @@ pub(crate) async fn import(
     archive: impl AsyncRead + Unpin,
 ) -> Result<Volume, ApiError> {
     let name = parse(volume)?;
-    let _claim = host.volumes.claim(&name)?;
-    host.volumes.must_not_exist(&name)?;
+    let _claim = host.volumes.claims.claim(&name)?;
+    host.volumes.folders.must_not_exist(&name)?;
     let wanted = VolumeQuota {
         bytes: query.quota_bytes,
         inodes: query.quota_inodes,
     };
     let shared = host.clone();
-    let making = blocking(move || shared.volumes.begin(wanted)).await?;
+    let making = blocking(move || shared.volumes.folders.begin(wanted)).await?;
     fill(&host, &making.path, archive).await?;
     blocking(move || {
         let file = std::fs::File::open(&making.path).map_err(failed("open", &making.path))?;
         rustix::fs::syncfs(file)
             .map_err(|error| from_io("cannot sync the volume", &error.into()))?;
         let record = VolumeRecord::new(making.quota, None);
-        host.volumes.finish(&name, &making, &record)?;
+        host.volumes.folders.finish(&name, &making, &record)?;
         host.volumes.shown(&dynos(&host), &name)
     })
     .await

@@ -1,0 +1,123 @@
+//! Limits of folders, by projects of their file system.
+//!
+//! A project is an id that files have; what is made in a folder that has one inherits it.
+//! The file system counts what a project takes up and refuses more than its limits. Ids
+//! are picked by chance and recorded by whoever has them: nothing here remembers any.
+//!
+//! ```text
+//! must_be_enforced ─▶ allocate ─▶ assign (empty folders) ─▶ set … used … set ─▶ clear
+//! ```
+//! Where a path is taken as `place`, any path of the file system will do.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use dyno_api::error::{ApiError, ErrorKind};
+use dyno_runtime::quota as kernel;
+pub(crate) use dyno_runtime::quota::Usage;
+
+use crate::durable::from_io;
+use crate::identity;
+
+/// Tries to find a project that nobody uses.
+const TRIES: u32 = 32;
+
+/// What a project may take up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes on disk.
+    pub(crate) bytes: Option<u64>,
+    /// Files, folders and links.
+    pub(crate) inodes: Option<u64>,
+}
+
+/// Whether the file system of this path enforces limits of projects.
+///
+/// # Errors
+/// When the path cannot be opened.
+pub(crate) fn is_enforced(place: &Path) -> io::Result<bool> {
+    Ok(kernel::is_enforced(File::open(place)?.as_fd()))
+}
+
+/// Refuses a quota of `whose` where nobody would enforce it.
+///
+/// # Errors
+/// Unsupported where it is not enforced, with what to do.
+pub(crate) fn must_be_enforced(place: &Path, whose: &str) -> Result<(), ApiError> {
+    let failed = |error: io::Error| from_io("cannot look for quotas", &error);
+    if is_enforced(place).map_err(failed)? {
+        return Ok(());
+    }
+    let message = format!("the file system of {whose} enforces no project quotas");
+    Err(ApiError::new(ErrorKind::Unsupported, message).hint(
+        "mount it with `prjquota`: XFS, or ext4 with the features project and quota; \
+         or leave the quota out",
+    ))
+}
+
+/// A project that nobody uses. By chance: others may use the same file system, and know
+/// nothing of us.
+///
+/// # Errors
+/// What the kernel says of the file system.
+pub(crate) fn allocate(place: &Path) -> io::Result<u32> {
+    let file = File::open(place)?;
+    for _ in 0..TRIES {
+        let project = identity::random_u32()? | 1 << 30;
+        let project = project & !(1 << 31);
+        if kernel::is_free(file.as_fd(), project)? {
+            return Ok(project);
+        }
+    }
+    Err(io::Error::other("no project is free"))
+}
+
+/// Gives a project an empty folder, and all that will be made in it.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn assign(folder: &Path, project: u32) -> io::Result<()> {
+    Ok(kernel::give(File::open(folder)?.as_fd(), project)?)
+}
+
+/// The project that a folder belongs to.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn project(folder: &Path) -> io::Result<Option<u32>> {
+    let project = kernel::project(File::open(folder)?.as_fd())?;
+    Ok((project != 0).then_some(project))
+}
+
+/// Limits a project, in the place of what limited it before. What it takes up already
+/// stays, and may be more: it gets nothing more then.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn set(place: &Path, project: u32, limits: Limits) -> io::Result<()> {
+    let file = File::open(place)?;
+    Ok(kernel::limit(
+        file.as_fd(),
+        project,
+        limits.bytes,
+        limits.inodes,
+    )?)
+}
+
+/// What a project takes up.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn used(place: &Path, project: u32) -> io::Result<Usage> {
+    Ok(kernel::usage(File::open(place)?.as_fd(), project)?)
+}
+
+/// Takes the limits of a project whose folders went away: it is free again when the last
+/// of their files is removed. Failing is logged, since nobody could do anything else.
+pub(crate) fn clear(place: &Path, project: u32) {
+    if let Err(error) = set(place, project, Limits::default()) {
+        tracing::warn!(%error, project, "limits of a project without folder stay");
+    }
+}

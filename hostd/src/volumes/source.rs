@@ -1,0 +1,90 @@
+//! What a copy is made of: files that stay as they are meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dyno_api::error::ApiError;
+use dyno_api::volume::VolumeSource;
+
+use super::claims::{Claim, Reading};
+use super::copy::{self, Copied};
+use super::folders::Folders;
+use super::still::{Moment, Still};
+use crate::durable::from_io;
+use crate::host::Host;
+
+/// Files that stay as they are as long as this is open.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    moment: Moment,
+    _kept: Kept,
+    still: Option<Still>,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is kept, not looked at")]
+enum Kept {
+    Volume(Claim),
+    Snapshot(Reading),
+}
+
+impl Source {
+    pub(super) async fn open(
+        host: &Arc<Host>,
+        from: &VolumeSource,
+        live: bool,
+    ) -> Result<Self, ApiError> {
+        let kept = match &from.snapshot {
+            None => Kept::Volume(host.volumes.claims.claim(&from.volume)?),
+            Some(snapshot) => Kept::Snapshot(host.volumes.claims.read(&from.volume, snapshot)?),
+        };
+        let path = host.volumes.folders.source(from)?;
+        let still = match from.snapshot.is_none() && !live {
+            true => Some(Still::begin(host, &from.volume).await?),
+            false => None,
+        };
+        Ok(Self {
+            path,
+            moment: still
+                .as_ref()
+                .map_or_else(|| Moment::new(host), Still::moment),
+            _kept: kept,
+            still,
+        })
+    }
+
+    /// What a copy needs to know of it.
+    pub(super) fn files(&self) -> (PathBuf, Moment) {
+        (self.path.clone(), self.moment.clone())
+    }
+
+    pub(super) async fn close(self) {
+        if let Some(still) = self.still {
+            still.end().await;
+        }
+    }
+}
+
+/// Copies them.
+///
+/// # Errors
+/// Why it cannot; Conflict where they did not stay as they were.
+pub(super) fn copied(from: &Path, to: &Path, moment: &Moment) -> Result<Copied, ApiError> {
+    let copied = copy::copy(from, to, &|| moment.lasts());
+    // Why a copy was given up, or is none of one moment.
+    moment.check()?;
+    copied.map_err(|error| from_io("cannot copy the volume", &error))
+}
+
+impl Folders {
+    /// The folder whose files are meant.
+    pub(super) fn source(&self, source: &VolumeSource) -> Result<PathBuf, ApiError> {
+        self.must_exist(&source.volume)?;
+        let Some(snapshot) = &source.snapshot else {
+            return Ok(self.data(&source.volume));
+        };
+        self.snapshot_record(&source.volume, snapshot)?;
+        Ok(self.snapshot(&source.volume, snapshot).join("files"))
+    }
+}
