@@ -93,6 +93,7 @@ pub const FRAMES: &str = "dyno-frames";
         volumes::list,
         volumes::create,
         volumes::inspect,
+        volumes::set,
         volumes::remove,
         volumes::snapshots,
         volumes::snapshot,
@@ -118,6 +119,7 @@ pub fn operations() -> Vec<(&'static str, String)> {
             ("GET", item.get.is_some()),
             ("POST", item.post.is_some()),
             ("PUT", item.put.is_some()),
+            ("PATCH", item.patch.is_some()),
             ("DELETE", item.delete.is_some()),
         ];
         found.extend(

@@ -5,22 +5,27 @@
 //! are picked by chance and recorded by whoever has them: nothing here remembers any.
 //!
 //! ```text
-//! must_be_enforced ─▶ allocate ─▶ assign (empty folders) ─▶ set … used … set ─▶ clear
+//! must_be_enforced ─▶ allocate ─▶ assign (empty folders) ─┬▶ set … used … set ─▶ clear
+//!                             └─▶ assign_tree (others) ────┘
 //! ```
 //! Where a path is taken as `place`, any path of the file system will do.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_runtime::quota as kernel;
 pub(crate) use dyno_runtime::quota::Usage;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::durable::from_io;
 use crate::identity;
 
+/// P15: deeper folders are refused; each level is an open file.
+const MAX_DEPTH: usize = 512;
 /// Tries to find a project that nobody uses.
 const TRIES: u32 = 32;
 
@@ -80,6 +85,63 @@ pub(crate) fn allocate(place: &Path) -> io::Result<u32> {
 /// What the kernel says.
 pub(crate) fn assign(folder: &Path, project: u32) -> io::Result<()> {
     Ok(kernel::give(File::open(folder)?.as_fd(), project)?)
+}
+
+/// Gives a project a folder with the files and folders in it, while others may be changing
+/// them. A folder is given before what is in it is looked for: what is made in it from
+/// then on is the project's, and nothing of another project can be moved there. What has
+/// no contents (links, fifos, sockets) stays nobody's, and what is mounted within.
+///
+/// Nothing is followed (P1).
+///
+/// # Errors
+/// What the kernel says; a part of it is the project's then.
+pub(crate) fn assign_tree(folder: &Path, project: u32) -> io::Result<()> {
+    let folder = rustix::fs::openat(CWD, folder, FLAGS | OFlags::DIRECTORY, Mode::empty())?;
+    let device = rustix::fs::fstat(&folder)?.st_dev;
+    tree(&folder, project, device, 0)
+}
+
+/// A fifo that has taken the place of a file keeps nobody waiting.
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+fn tree(folder: &OwnedFd, project: u32, device: u64, depth: usize) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Errno::NAMETOOLONG.into());
+    }
+    kernel::give(folder.as_fd(), project)?;
+    for found in Dir::read_from(folder.as_fd())? {
+        let found = found?;
+        let name = found.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let opened = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).and_then(|stat| {
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory | FileType::RegularFile => {
+                    rustix::fs::openat(folder, name, FLAGS, Mode::empty()).map(Some)
+                }
+                _ => Ok(None),
+            }
+        });
+        let inner = match opened {
+            Ok(Some(inner)) => inner,
+            // It went meanwhile, or another took its place, which is the project's.
+            Ok(None) | Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&inner)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            _ if stat.st_dev != device => {}
+            FileType::Directory => tree(&inner, project, device, depth + 1)?,
+            FileType::RegularFile => kernel::give_file(inner.as_fd(), project)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The project that a folder belongs to.

@@ -113,7 +113,9 @@ fn routes() -> Routes {
         ("/v1/volumes", get(volumes::list).post(volumes::create)),
         (
             "/v1/volumes/{volume}",
-            get(volumes::inspect).delete(volumes::remove),
+            get(volumes::inspect)
+                .patch(volumes::set)
+                .delete(volumes::remove),
         ),
         (
             "/v1/volumes/{volume}/snapshots",

@@ -114,6 +114,7 @@ const OPERATIONS: &[Operation] = &[
     at("GET", "/v1/volumes", Read, "volume.list"),
     at("POST", "/v1/volumes", Run, "volume.create"),
     at("GET", "/v1/volumes/{volume}", Read, "volume.inspect"),
+    at("PATCH", "/v1/volumes/{volume}", Run, "volume.set"),
     at("DELETE", "/v1/volumes/{volume}", Run, "volume.remove"),
     at("GET", "/v1/volumes/{volume}/snapshots", Read, "volume.snapshots"),
     at("POST", "/v1/volumes/{volume}/snapshots", Run, "volume.snapshot"),

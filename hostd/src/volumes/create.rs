@@ -7,11 +7,11 @@ use dyno_api::error::ApiError;
 use dyno_api::volume::{Volume, VolumeSpec};
 use dyno_failpoint::failpoint;
 
-use super::Volumes;
 use super::folders::{self, failed, open_folder};
 use super::records::VolumeRecord;
 use super::source::{Source, copied};
 use super::users::{dynos, mounted};
+use super::{Volumes, backup};
 use crate::durable::Survives;
 use crate::host::{Host, blocking};
 
@@ -46,6 +46,7 @@ impl Volumes {
 /// Conflict where the name is taken; Unsupported for a quota that nobody would enforce;
 /// why it cannot be copied. Nothing of it is left then.
 pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, ApiError> {
+    backup::check(&spec.backup)?;
     let claim = host.volumes.claims.claim(&spec.name)?;
     host.volumes.folders.must_not_exist(&spec.name)?;
     let mut source = None;
@@ -61,7 +62,8 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
         if let Some((from, moment)) = from {
             copied(&from, &making.path, &moment)?;
         }
-        let record = VolumeRecord::new(making.quota, spec.from);
+        let mut record = VolumeRecord::new(making.quota, spec.from);
+        record.backup = spec.backup;
         shared
             .volumes
             .folders
@@ -69,10 +71,10 @@ pub(crate) async fn create(host: Arc<Host>, spec: VolumeSpec) -> Result<Volume, 
         shared.volumes.shown(&dynos(&shared), &spec.name)
     })
     .await;
-    if let Some(source) = source {
-        source.close().await;
+    match source {
+        Some(source) => source.close_after(made).await,
+        None => made,
     }
-    made
 }
 
 #[cfg(test)]

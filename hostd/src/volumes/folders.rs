@@ -9,6 +9,7 @@
 //!          .removing/NAME               a removal that a start completes
 //!          .trash/                      what is being removed
 //!          .held/ID                     dynos that are paused for a copy
+//!          .backups/NUMBER.json         what a dyno does when a copy is over
 //! ```
 //! All of one file system, so that a rename is all it takes to have something or not.
 //! No volume's name begins with a dot.
@@ -59,6 +60,10 @@ impl Folders {
 
     pub(super) fn held_by(&self, dyno: &DynoId) -> PathBuf {
         self.held().join(dyno.as_str())
+    }
+
+    pub(super) fn backups(&self) -> PathBuf {
+        self.0.join(".backups")
     }
 
     pub(super) fn being_removed(&self) -> PathBuf {

@@ -3,17 +3,19 @@
 //! ```text
 //! folders   what is where                    create    made by itself, or for a dyno
 //! records   what is recorded                 show      what is told of them
-//! claims    who does something to which      snapshots, rollback, transfer, remove
+//! claims    who does something to which      set, snapshots, rollback, transfer, remove
 //! users     the dynos that mount one
 //!
 //! making    a folder that gets its name      copy      a folder with all in it
 //! source    files that a copy is made of     usage     what is taken up
 //! still     dynos that are paused meanwhile  quota     limits, by the file system
+//! backup    what dynos do before and after
 //! ```
 //! Each operation is the same three steps: claim, work, rename. What is made has its name
 //! by one rename when it is whole; what is removed goes by one. One thing is done to a
 //! volume at a time, and no dyno is started on it meanwhile.
 
+mod backup;
 mod claims;
 mod copy;
 mod create;
@@ -23,6 +25,7 @@ mod quota;
 mod records;
 mod remove;
 mod rollback;
+mod set;
 mod show;
 mod snapshots;
 mod source;
@@ -49,6 +52,7 @@ use users::mounted;
 pub(crate) use create::create;
 pub(crate) use remove::remove;
 pub(crate) use rollback::roll_back;
+pub(crate) use set::set;
 pub(crate) use show::{inspect, list};
 pub(crate) use snapshots::{remove_snapshot, snapshot, snapshots};
 pub(crate) use transfer::{export, import};
@@ -69,6 +73,7 @@ impl Volumes {
     pub(crate) fn new(root: PathBuf) -> Self {
         let volumes = Self::at(root);
         volumes.folders.sweep();
+        volumes.folders.enforce();
         volumes
     }
 
@@ -101,9 +106,11 @@ pub(crate) fn parse(name: &str) -> Result<DynoName, ApiError> {
         .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))
 }
 
-/// Lets dynos go on that an earlier hostd has paused for a copy.
+/// Lets dynos go on that an earlier hostd has paused for a copy, and do what they do after
+/// one.
 pub(crate) async fn let_go(host: Arc<Host>) {
     still::end_earlier(&host).await;
+    backup::end_earlier(&host).await;
 }
 
 /// Lets dynos go on before hostd ends; what is being copied for them comes to nothing.

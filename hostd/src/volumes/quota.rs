@@ -40,6 +40,44 @@ fn limits(quota: VolumeQuota) -> Limits {
     }
 }
 
+/// A quota for a volume that is there: its own with other limits, or one with a project of
+/// its own, which all its files are made part of. Nothing is limited yet.
+///
+/// # Errors
+/// As [`give`]; what the kernel says.
+pub(super) fn other(
+    folder: &Path,
+    before: Option<Quota>,
+    wanted: VolumeQuota,
+) -> Result<Quota, ApiError> {
+    must_be_sensible(wanted)?;
+    quota::must_be_enforced(folder, "the volumes")?;
+    let project = match before {
+        Some(before) => of(folder, before).project,
+        None => {
+            let given = || {
+                let project = quota::allocate(folder)?;
+                quota::assign_tree(folder, project)?;
+                Ok(project)
+            };
+            given().map_err(|error| from_io("cannot give a volume its quota", &error))?
+        }
+    };
+    Ok(Quota {
+        project,
+        bytes: wanted.bytes,
+        inodes: wanted.inodes,
+    })
+}
+
+/// Has the file system enforce a quota, in the place of the one before.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn enforce(folder: &Path, given: Quota) -> io::Result<()> {
+    quota::set(folder, of(folder, given).project, limits(given.limits()))
+}
+
 /// Gives an empty folder a project with these limits.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::DynoName;
-use dyno_api::volume::VolumeSource;
+use dyno_api::volume::{BackupHooks, VolumeSource};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub(super) struct VolumeRecord {
     pub(super) quota: Option<Quota>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<VolumeSource>,
+    #[serde(default, skip_serializing_if = "BackupHooks::is_unset")]
+    pub(super) backup: BackupHooks,
 }
 
 impl VolumeRecord {
@@ -36,6 +38,7 @@ impl VolumeRecord {
             created: Timestamp::now(),
             quota,
             from,
+            backup: BackupHooks::default(),
         }
     }
 }

@@ -46,23 +46,29 @@ pub(crate) async fn inspect(host: Arc<Host>, name: &str) -> Result<Volume, ApiEr
 }
 
 impl Volumes {
-    /// What is known of a volume; what it takes up is counted only where that is asked.
+    /// What is known of a volume. What it takes up is told where the file system counts it:
+    /// nobody counts it file by file unless he is asked to.
     pub(super) fn shown(&self, dynos: &[Dyno], name: &DynoName) -> Result<Volume, ApiError> {
         let record = self.folders.known(name);
+        let quota = record.as_ref().and_then(|record| record.quota);
         let snapshots = self.folders.snapshots(name);
         let count = Folders::names(&snapshots).map_err(failed("read", &snapshots))?;
         let users = dynos.iter().filter(|dyno| mounts(&dyno.spec, name));
         Ok(Volume {
             name: name.clone(),
             created: record.as_ref().map(|record| record.created),
-            quota: record
+            quota: quota.map_or_else(VolumeQuota::default, Quota::limits),
+            backup: record
                 .as_ref()
-                .and_then(|record| record.quota)
-                .map_or_else(VolumeQuota::default, Quota::limits),
+                .map(|record| record.backup.clone())
+                .unwrap_or_default(),
             from: record.and_then(|record| record.from),
             snapshots: count.len() as u64,
             used_by: users.map(|dyno| dyno.name.clone()).collect(),
-            usage: None,
+            usage: quota.and_then(|quota| {
+                let data = self.folders.data(name);
+                quota::usage(&data, quota::of(&data, quota)).ok()
+            }),
         })
     }
 

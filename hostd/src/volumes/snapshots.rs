@@ -113,8 +113,7 @@ pub(crate) async fn snapshot(
     })
     .await;
     failpoint("snapshot.taken");
-    source.close().await;
-    taken
+    source.close_after(taken).await
 }
 
 /// Removes a snapshot.

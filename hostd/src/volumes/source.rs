@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dyno_api::error::ApiError;
 use dyno_api::volume::VolumeSource;
 
+use super::backup::Backup;
 use super::claims::{Claim, Reading};
 use super::copy::{self, Copied};
 use super::folders::Folders;
@@ -20,6 +21,7 @@ pub(super) struct Source {
     moment: Moment,
     _kept: Kept,
     still: Option<Still>,
+    backup: Option<Backup>,
 }
 
 #[derive(Debug)]
@@ -40,10 +42,21 @@ impl Source {
             Some(snapshot) => Kept::Snapshot(host.volumes.claims.read(&from.volume, snapshot)?),
         };
         let path = host.volumes.folders.source(from)?;
-        let still = match from.snapshot.is_none() && !live {
-            true => Some(Still::begin(host, &from.volume).await?),
-            false => None,
-        };
+        let mut still = None;
+        let mut prepared = None;
+        if from.snapshot.is_none() {
+            let backup = Backup::of(host, &from.volume).await?;
+            if !live {
+                match Still::begin(host, &from.volume).await {
+                    Ok(begun) => still = Some(begun),
+                    Err(error) => {
+                        backup.end_quietly().await;
+                        return Err(error);
+                    }
+                }
+            }
+            prepared = Some(backup);
+        }
         Ok(Self {
             path,
             moment: still
@@ -51,6 +64,7 @@ impl Source {
                 .map_or_else(|| Moment::new(host), Still::moment),
             _kept: kept,
             still,
+            backup: prepared,
         })
     }
 
@@ -59,9 +73,29 @@ impl Source {
         (self.path.clone(), self.moment.clone())
     }
 
-    pub(super) async fn close(self) {
+    /// Has everybody go on, whatever came of the copy.
+    ///
+    /// # Errors
+    /// Where a dyno does not do what it does after a copy.
+    pub(super) async fn close(self) -> Result<(), ApiError> {
         if let Some(still) = self.still {
             still.end().await;
+        }
+        match self.backup {
+            None => Ok(()),
+            Some(backup) => backup.end().await,
+        }
+    }
+
+    /// The same, where a copy came to this: why there is none comes first.
+    pub(super) async fn close_after<T>(self, made: Result<T, ApiError>) -> Result<T, ApiError> {
+        match (self.close().await, made) {
+            (Err(error), Ok(_)) => Err(error),
+            (Err(error), Err(first)) => {
+                tracing::error!(%error, "a dyno did not end a backup that came to nothing");
+                Err(first)
+            }
+            (Ok(()), made) => made,
         }
     }
 }

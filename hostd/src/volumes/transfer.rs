@@ -15,6 +15,7 @@ use dyno_images::Limits;
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 
+use super::backup::Backup;
 use super::claims::Reading;
 use super::folders::failed;
 use super::making::Making;
@@ -40,7 +41,7 @@ const LIMITS: Limits = Limits {
 enum Kept {
     Copy(Making),
     Snapshot(Reading),
-    Live,
+    Live(Backup),
 }
 
 /// Begins to pack a volume or a snapshot. A volume is copied before, so that a client who
@@ -61,7 +62,8 @@ pub(crate) async fn export(
         let reading = host.volumes.claims.read(&from.volume, snapshot)?;
         (host.volumes.folders.source(&from)?, Kept::Snapshot(reading))
     } else if query.live {
-        (host.volumes.folders.source(&from)?, Kept::Live)
+        let path = host.volumes.folders.source(&from)?;
+        (path, Kept::Live(Backup::of(host, &from.volume).await?))
     } else {
         let making = copy(host, &from).await?;
         (making.path.clone(), Kept::Copy(making))
@@ -81,8 +83,7 @@ async fn copy(host: &Arc<Host>, from: &VolumeSource) -> Result<Making, ApiError>
         Ok(making)
     })
     .await;
-    source.close().await;
-    made
+    source.close_after(made).await
 }
 
 /// Makes a volume of an archive.

@@ -17,6 +17,13 @@ pub(super) fn mounts(spec: &DynoSpec, volume: &DynoName) -> bool {
     mounted(spec).any(|name| name == volume)
 }
 
+/// Whether a dyno mounts a volume, and not read-only.
+pub(super) fn writes(dyno: &Dyno, volume: &DynoName) -> bool {
+    dyno.spec.mounts.iter().any(
+        |mount| matches!(mount, Mount::Volume { name, read_only: false, .. } if name == volume),
+    )
+}
+
 /// Every dyno of the host, by name.
 pub(super) fn dynos(host: &Host) -> Vec<Dyno> {
     let handles = host.registry().handles();

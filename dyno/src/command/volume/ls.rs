@@ -30,16 +30,26 @@ impl Ls {
             context.output.document(&volumes)?;
             return Ok(0);
         }
-        let mut table = Table::new(&["NAME", "CREATED", ">QUOTA", ">SNAPSHOTS", "USED BY"]);
+        let mut table = Table::new(&[
+            "NAME",
+            "CREATED",
+            ">SIZE",
+            ">QUOTA",
+            ">SNAPSHOTS",
+            "USED BY",
+        ]);
         let now = Timestamp::now();
         for volume in &volumes {
             let age = volume
                 .created
                 .map(|created| format!("{} ago", human_age(created, now)));
+            // Where it has a quota the file system counts it.
+            let used = volume.usage.map(|usage| usage.bytes);
             let users: Vec<&str> = volume.used_by.iter().map(|name| name.as_str()).collect();
             table.row([
                 Cell::from(volume.name.as_str()),
                 Cell::from(age.unwrap_or_default()),
+                Cell::from(used.map(size::human).unwrap_or_default()).right(),
                 Cell::from(volume.quota.bytes.map(size::human).unwrap_or_default()).right(),
                 Cell::from(volume.snapshots.to_string()).right(),
                 Cell::from(users.join(", ")),
