@@ -10,7 +10,7 @@
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, once, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
-//! quota                                          what a folder may take up, by its file system
+//! quota, room                                    what a folder may take up, and what is left to others
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
@@ -60,6 +60,7 @@ pub mod readiness;
 pub mod recovery;
 pub mod registry;
 pub mod remote;
+mod room;
 pub mod secrets;
 pub mod signal;
 pub mod spare;

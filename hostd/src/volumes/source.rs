@@ -1,5 +1,6 @@
 //! What a copy is made of: files that stay as they are meanwhile.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::folders::Folders;
 use super::still::{Moment, Still};
 use crate::durable::from_io;
 use crate::host::Host;
+use crate::room::Room;
 
 /// Files that stay as they are as long as this is open.
 #[derive(Debug)]
@@ -106,6 +108,12 @@ impl Source {
 /// Why it cannot; Conflict where they did not stay as they were.
 pub(super) fn copied(from: &Path, to: &Path, moment: &Moment) -> Result<Copied, ApiError> {
     let copied = copy::copy(from, to, &|| moment.lasts());
+    if copied
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+    {
+        return Err(Room::of(to).refusal());
+    }
     // Why a copy was given up, or is none of one moment.
     moment.check()?;
     copied.map_err(|error| from_io("cannot copy the volume", &error))

@@ -26,6 +26,7 @@ use super::users::dynos;
 use crate::durable::from_io;
 use crate::files::{self, Packing};
 use crate::host::{Host, blocking};
+use crate::room::Room;
 
 /// P15: what an archive may hold; how much, the disk or a quota decides.
 const LIMITS: Limits = Limits {
@@ -121,7 +122,7 @@ pub(crate) async fn import(
 async fn fill(host: &Host, folder: &Path, archive: impl AsyncRead + Unpin) -> Result<(), ApiError> {
     let mut fill = host.images.jail().fill(folder, &LIMITS);
     let helper = spawn(fill.stdin(Stdio::piped()))?;
-    files::fill(helper, "volume", archive).await
+    files::fill_within(helper, "volume", archive, &Room::of(folder)).await
 }
 
 fn spawn(command: &mut Command) -> Result<Child, ApiError> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dyno_tests::host::Host;
 use dyno_tests::{skip, until, write_file};
@@ -402,6 +403,59 @@ fn an_archive_of_a_volume_makes_the_same_volume() {
     assert_eq!(left.count(), 0, "the copy that was packed is left");
 }
 
+/// Begins to take an archive, and takes no more of it than its head.
+fn begin_export(host: &Host, query: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    let request = format!("GET /v1/volumes/data/archive?{query} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn an_archive_that_nobody_takes_holds_nothing_for_good() {
+    let host = Host::with_busybox();
+    begin(&host, "one", "data:/data");
+    host.ok(&[
+        "exec",
+        "one",
+        "sh",
+        "-c",
+        "head -c 20000000 /dev/zero > /data/big",
+    ]);
+    host.ok(&["volume", "snapshot", "data", "then"]);
+    let stalled = begin_export(&host, "snapshot=then");
+    let (error, code) = host.fails(&["volume", "rm", "data@then"]);
+    assert!(error.contains("exported") && code == 4, "{error}");
+    // Nobody else is held up: a dyno goes on, and another copy is taken.
+    host.ok(&["volume", "snapshot", "data", "next"]);
+    ask_for(&host, "echo before >> /tmp/log", "echo after >> /tmp/log");
+    let live = begin_export(&host, "live=true");
+    assert_eq!(log(&host, "one"), "before");
+    let copied = begin_export(&host, "");
+    assert_eq!(log(&host, "one"), "before before after");
+    assert!(!is_paused(&host, "one"));
+    drop((stalled, live, copied));
+    until("the snapshot is free", || {
+        host.run(&["volume", "rm", "data@then"]).status.success()
+    });
+    until("the backup has ended", || {
+        log(&host, "one") == "before before after after"
+    });
+    until("the copy goes", || {
+        fs::read_dir(host.path().join("state/volumes/.new"))
+            .unwrap()
+            .count()
+            == 0
+    });
+    until("the audit log says so", || {
+        let told = host.ok(&["audit", "--json", "--operation", "volume.export"]);
+        told.matches("upstream").count() == 3
+    });
+}
+
 /// P8: an archive is a stranger's.
 #[test]
 fn a_hostile_archive_stays_in_its_volume_or_is_none() {
@@ -611,6 +665,60 @@ fn a_quota_changes_while_a_dyno_writes() {
     assert!(write_more(&host, "fourth") && write_more(&host, "fifth"));
     host.ok(&["rm", "-f", "app"]);
     host.ok(&["volume", "rm", "data"]);
+}
+
+/// P15: whoever else writes to the disk never finds it full.
+#[test]
+fn a_copy_and_an_import_leave_room_on_the_disk_to_others() {
+    let host = Host::with_busybox();
+    let ext4 = ["mkfs.ext4", "-q", "-F"];
+    let Some(disk) = Disk::mount(&host, &ext4, "loop") else {
+        skip("mkfs.ext4 is missing, or this kernel cannot mount what it makes");
+        return;
+    };
+    let witness = disk.0.join(".witness");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut file = fs::File::create(&witness).unwrap();
+                file.write_all(&[1; 4096]).unwrap();
+                file.sync_all().unwrap();
+            }
+        });
+        // Whatever happens, the other one ends.
+        let _over = Over(&over);
+        within(&host, "data", "head -c 150000000 /dev/urandom > /data/big");
+        host.ok(&["volume", "clone", "data", "one"]);
+        let (error, code) = host.fails(&["volume", "clone", "data", "two"]);
+        assert!(error.contains("reserve") && code == 6, "{error}");
+        host.ok(&["volume", "rm", "one"]);
+        let zeros = host.path().join("zeros");
+        fs::File::create(&zeros).unwrap().set_len(1 << 30).unwrap();
+        let archive = host.path().join("zeros.tar.gz");
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(host.path()).arg("-czf").arg(&archive);
+        assert!(tar.arg("zeros").status().unwrap().success());
+        let archive = archive.to_string_lossy();
+        let (error, code) = host.fails(&["volume", "import", "three", &archive]);
+        assert!(error.contains("reserve") && code == 6, "{error}");
+        assert_eq!(host.ok(&["volume", "ls", "-q"]), "data");
+        until("what was brought in is gone", || {
+            let found = rustix::fs::statvfs(&disk.0).unwrap();
+            found.f_bavail * found.f_frsize > 150 << 20
+        });
+        // The control: what fits is let in.
+        host.ok(&["volume", "clone", "data", "one"]);
+    });
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
