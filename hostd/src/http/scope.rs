@@ -136,6 +136,16 @@ pub(super) fn operation(method: &Method, route: &str) -> Option<&'static Operati
         .find(|operation| operation.method == method && operation.path == route)
 }
 
+/// The methods of this route of the router.
+pub(super) fn methods(route: &str) -> Vec<&'static str> {
+    let of_route = OPERATIONS.iter().filter(|one| one.path == route);
+    let mut methods: Vec<_> = of_route.map(|one| one.method).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods
+}
+
 /// What whoever creates this dyno, or goes into it, has to have besides [`Scope::Run`].
 /// A dyno with a part of the host, or with more than the safe defaults, is as good as
 /// root of the host to whoever chooses what runs in it; one that is given secrets tells
@@ -189,6 +199,8 @@ mod tests {
         }
         assert_eq!(operation(&Method::PATCH, "/v1/dynos"), None);
         assert_eq!(operation(&Method::GET, "/v1/nosuch"), None);
+        assert_eq!(methods("/v1/dynos"), ["GET", "POST", "HEAD"]);
+        assert_eq!(methods("/v1/dynos/{dyno}/stop"), ["POST"]);
         let head = operation(&Method::HEAD, "/v1/dynos").unwrap();
         assert_eq!(head.name, "dyno.list");
     }
