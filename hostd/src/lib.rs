@@ -17,7 +17,7 @@
 //! tokens, remote                                 who may ask from elsewhere, and how they get in
 //! audit                                          who changed what
 //! readiness                                      whether hostd itself does its work
-//! config, systemd, journal, upgrade, teardown    command line, units, own log, programs, leaving a machine
+//! config, man, systemd, journal, upgrade, teardown  command line, units, own log, programs, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -50,6 +50,7 @@ pub mod images;
 pub mod journal;
 pub mod launch;
 pub mod logs;
+pub mod man;
 pub mod metrics;
 pub mod monitor;
 pub mod network;
