@@ -694,7 +694,10 @@ fn a_copy_and_an_import_leave_room_on_the_disk_to_others() {
         assert!(error.contains("reserve") && code == 6, "{error}");
         host.ok(&["volume", "rm", "one"]);
         let zeros = host.path().join("zeros");
-        fs::File::create(&zeros).unwrap().set_len(1 << 30).unwrap();
+        fs::File::create(&zeros)
+            .unwrap()
+            .set_len(400 << 20)
+            .unwrap();
         let archive = host.path().join("zeros.tar.gz");
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(host.path()).arg("-czf").arg(&archive);
