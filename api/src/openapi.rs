@@ -98,6 +98,7 @@ pub const FRAMES: &str = "dyno-frames";
         volumes::list,
         volumes::create,
         volumes::inspect,
+        volumes::set,
         volumes::remove,
         volumes::snapshots,
         volumes::snapshot,
@@ -123,6 +124,7 @@ pub fn operations() -> Vec<(&'static str, String)> {
             ("GET", item.get.is_some()),
             ("POST", item.post.is_some()),
             ("PUT", item.put.is_some()),
+            ("PATCH", item.patch.is_some()),
             ("DELETE", item.delete.is_some()),
         ];
         found.extend(

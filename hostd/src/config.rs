@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::host::Binaries;
+use crate::man::Man;
 use crate::paths::Paths;
 
 /// 200,000 operations, roughly.
@@ -73,40 +74,6 @@ impl Upgrade {
             Some(path) => Ok(path.clone()),
             None => Ok("/run/dyno/hostd.sock".into()),
         }
-    }
-}
-
-/// `hostd man`.
-#[derive(Debug, Clone, Args)]
-pub struct Man {
-    /// Write the pages of all commands as files into this folder
-    #[arg(long, value_name = "FOLDER")]
-    pub to: Option<PathBuf>,
-}
-
-impl Man {
-    /// Writes the page of hostd, or all of them.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn write(&self) -> io::Result<()> {
-        // Administrators' commands are in section 8, man-pages(7).
-        let command = Command::command().disable_help_subcommand(true);
-        let page = clap_mangen::Man::new(command.clone()).section("8");
-        let Some(folder) = &self.to else {
-            return page.render(&mut io::stdout());
-        };
-        std::fs::create_dir_all(folder)?;
-        let mut command = command;
-        command.build();
-        let inner = command
-            .get_subcommands()
-            .filter(|inner| !inner.is_hide_set());
-        for command in std::iter::once(&command).chain(inner) {
-            let page = clap_mangen::Man::new(command.clone()).section("8");
-            page.generate_to(folder)?;
-        }
-        Ok(())
     }
 }
 

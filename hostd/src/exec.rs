@@ -1,5 +1,7 @@
 //! One more process in a dyno that runs.
 
+mod run;
+
 use std::sync::Arc;
 
 use dyno_api::dyno::ExecRequest;
@@ -13,6 +15,8 @@ use crate::desired::Record;
 use crate::host::{Host, blocking};
 use crate::monitor::{self, Connection};
 use crate::{bundle, durable, launch, secrets};
+
+pub(crate) use run::{QUOTED, printable, run, within};
 
 /// Executes a program in a dyno: a connection that speaks frames.
 ///

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::durable::{self, from_io, internal};
 use crate::engine;
 use crate::host::{Host, blocking};
+use crate::room::Room;
 use crate::supervisor::{Ask, Presence};
 
 /// Bytes that are passed on at once.
@@ -77,7 +78,7 @@ impl Packing {
                 first: Some(first),
                 _kept: Box::new(kept),
             }),
-            None => Err(why(helper, path).await),
+            None => Err(why(&mut helper, path).await),
         }
     }
 
@@ -122,7 +123,33 @@ pub(crate) async fn fill(
     path: &str,
     archive: impl AsyncRead + Unpin,
 ) -> Result<(), ApiError> {
-    let fed = feed(&mut helper, archive).await;
+    filled(&mut helper, path, archive).await
+}
+
+/// [`fill`], as long as there is room.
+///
+/// # Errors
+/// As [`fill`]; Exhausted where there is none. The program has ended then.
+pub(crate) async fn fill_within(
+    mut helper: Child,
+    path: &str,
+    archive: impl AsyncRead + Unpin,
+    room: &Room,
+) -> Result<(), ApiError> {
+    let full = tokio::select! {
+        filled = filled(&mut helper, path, archive) => return filled,
+        full = room.is_taken() => full,
+    };
+    kill(&mut helper).await;
+    Err(full)
+}
+
+async fn filled(
+    helper: &mut Child,
+    path: &str,
+    archive: impl AsyncRead + Unpin,
+) -> Result<(), ApiError> {
+    let fed = feed(helper, archive).await;
     let mut report = String::new();
     if let Some(stdout) = helper.stdout.take() {
         let mut stdout = stdout.take(MAX_WORDS);
@@ -240,7 +267,7 @@ async fn chunk(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Bytes>>
 }
 
 /// Why a helper has ended without what it was to do.
-async fn why(mut helper: Child, path: &str) -> ApiError {
+async fn why(helper: &mut Child, path: &str) -> ApiError {
     let mut words = Vec::new();
     if let Some(stderr) = helper.stderr.take()
         && let Err(error) = stderr.take(MAX_WORDS).read_to_end(&mut words).await

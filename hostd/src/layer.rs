@@ -7,18 +7,16 @@
 //! project. It writes without CAP_SYS_RESOURCE, whoever mounts it: nobody is above the
 //! limit.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
-use dyno_runtime::quota;
 
 use crate::durable::from_io;
 use crate::paths::DynoPaths;
-use crate::projects;
+use crate::quota::{self, Limits, Usage};
 
 const WHOSE: &str = "what dynos write";
 
@@ -31,25 +29,21 @@ pub fn make(own: &DynoPaths, most: Option<u64>) -> Result<(), ApiError> {
     make_folder(&own.upper(), 0o755)?;
     make_folder(&own.work(), 0o700)?;
     let failed = |error: io::Error| from_io("cannot count what a dyno writes", &error);
-    let (upper, work) = open(own).map_err(failed)?;
-    if quota::is_enforced(upper.as_fd()) {
-        give_project(own, &upper, &work).map_err(failed)?;
+    if quota::is_enforced(&own.upper()).map_err(failed)? {
+        give_project(own).map_err(failed)?;
     }
-    limit_opened(&upper, most)
+    limit(own, most)
 }
 
 /// A creation that was cut short may have left them without.
-fn give_project(own: &DynoPaths, upper: &File, work: &File) -> io::Result<()> {
-    let both = quota::project(upper.as_fd())? != 0 && quota::project(work.as_fd())? != 0;
+fn give_project(own: &DynoPaths) -> io::Result<()> {
+    let (upper, work) = (own.upper(), own.work());
+    let both = quota::project(&upper)?.is_some() && quota::project(&work)?.is_some();
     let is_empty = |folder: &Path| Ok::<_, io::Error>(fs::read_dir(folder)?.next().is_none());
-    if !both && is_empty(&own.upper())? && is_empty(&own.work())? {
-        projects::give(&[upper, work])?;
+    if !both && is_empty(&upper)? && is_empty(&work)? {
+        quota::give(&[&upper, &work])?;
     }
     Ok(())
-}
-
-fn open(own: &DynoPaths) -> io::Result<(File, File)> {
-    Ok((File::open(own.upper())?, File::open(own.work())?))
 }
 
 /// Has the layer take up this many bytes at the most; `None` is no limit. Blocks.
@@ -58,9 +52,25 @@ fn open(own: &DynoPaths) -> io::Result<(File, File)> {
 /// Unsupported where the file system enforces none; Conflict where the layer was begun
 /// while it did not.
 pub fn limit(own: &DynoPaths, most: Option<u64>) -> Result<(), ApiError> {
-    let upper = File::open(own.upper());
-    let upper = upper.map_err(|error| from_io("cannot open what a dyno has written", &error))?;
-    limit_opened(&upper, most)
+    let upper = own.upper();
+    match quota::must_be_enforced(&upper, WHOSE) {
+        Err(_) if most.is_none() => return Ok(()),
+        enforced => enforced?,
+    }
+    let failed = |error: io::Error| from_io("cannot limit a dyno's layer", &error);
+    let limits = Limits {
+        bytes: most,
+        inodes: None,
+    };
+    match (quota::project(&upper).map_err(failed)?, most) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(ApiError::new(
+            ErrorKind::Conflict,
+            "the dyno is older than the quotas of its file system, which do not count it",
+        )
+        .hint("make it anew")),
+        (Some(project), _) => quota::set(&upper, project, limits).map_err(failed),
+    }
 }
 
 /// The same, where that is no less than it takes up already.
@@ -79,31 +89,13 @@ pub fn limit_anew(own: &DynoPaths, most: Option<u64>) -> Result<(), ApiError> {
     limit(own, most)
 }
 
-fn limit_opened(upper: &File, most: Option<u64>) -> Result<(), ApiError> {
-    match projects::check_enforced(upper, WHOSE) {
-        Err(_) if most.is_none() => return Ok(()),
-        enforced => enforced?,
-    }
-    let failed = |error: rustix::io::Errno| from_io("cannot limit a dyno's layer", &error.into());
-    match (quota::project(upper.as_fd()).map_err(failed)?, most) {
-        (0, None) => Ok(()),
-        (0, Some(_)) => Err(ApiError::new(
-            ErrorKind::Conflict,
-            "the dyno is older than the quotas of its file system, which do not count it",
-        )
-        .hint("make it anew")),
-        (project, most) => quota::limit(upper.as_fd(), project, most, None).map_err(failed),
-    }
-}
-
 /// What the layer takes up, and may, where the file system counts that.
-pub fn usage(own: &DynoPaths) -> Option<quota::Usage> {
-    let upper = File::open(own.upper()).ok()?;
-    if !quota::is_enforced(upper.as_fd()) {
+pub(crate) fn usage(own: &DynoPaths) -> Option<Usage> {
+    let upper = own.upper();
+    if !quota::is_enforced(&upper).ok()? {
         return None;
     }
-    let project = quota::project(upper.as_fd()).ok().filter(|it| *it != 0)?;
-    quota::usage(upper.as_fd(), project).ok()
+    quota::used(&upper, quota::project(&upper).ok()??).ok()
 }
 
 /// Takes the limit from a layer that is about to be removed: its project is free again when

@@ -10,13 +10,14 @@
 //!  admission (pure), images, registry                      ├──▶ network   links, ports, names
 //!                                                          └──▶ cgroups   kill, measure
 //! desired, once, identity, uids, events, durable, trash what is on disk, written so that a crash leaves it whole
+//! quota, room                                    what a folder may take up, and what is left to others
 //! recovery                                       from what is on disk and in the kernel back to supervisors
 //! edge, logs, stats, metrics                     DNS, output, measurements
 //! drains                                         output, sent elsewhere
 //! tokens, remote                                 who may ask from elsewhere, and how they get in
 //! audit                                          who changed what
 //! readiness                                      whether hostd itself does its work
-//! config, systemd, journal, upgrade, teardown    command line, units, own log, programs, leaving a machine
+//! config, man, systemd, journal, upgrade, teardown  command line, units, own log, programs, leaving a machine
 //! ```
 //!
 //! A dyno belongs to its monitor and not to hostd: hostd may be killed at any
@@ -51,16 +52,18 @@ pub mod journal;
 pub mod launch;
 pub mod layer;
 pub mod logs;
+pub mod man;
 pub mod metrics;
 pub mod monitor;
 pub mod network;
 pub mod once;
 pub mod paths;
-pub mod projects;
+mod quota;
 pub mod readiness;
 pub mod recovery;
 pub mod registry;
 pub mod remote;
+mod room;
 pub mod secrets;
 pub mod signal;
 pub mod spare;

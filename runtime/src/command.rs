@@ -19,7 +19,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -276,6 +276,12 @@ const GONE: Duration = Duration::from_secs(10);
 
 /// Exit code of a failure of ours, where a program's own would be expected.
 const FAILED: u8 = 125;
+
+/// The command line as clap knows it, for what is made of it elsewhere: manual pages.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
 
 /// Parses the command line and carries it out.
 pub fn main() -> u8 {

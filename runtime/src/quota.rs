@@ -95,7 +95,7 @@ pub fn project(file: BorrowedFd<'_>) -> rustix::io::Result<u32> {
     Ok(sys::attributes(file)?.project)
 }
 
-/// Makes a folder, which has to be empty, and all that will be in it a project's.
+/// Makes a folder, and all that will be made in it, a project's.
 ///
 /// # Errors
 /// What the kernel says of the file system.
@@ -104,4 +104,14 @@ pub fn give(folder: BorrowedFd<'_>, project: u32) -> rustix::io::Result<()> {
     attributes.project = project;
     attributes.flags |= INHERIT;
     sys::set_attributes(folder, attributes)
+}
+
+/// Makes a file a project's, which counts it from now on.
+///
+/// # Errors
+/// What the kernel says of the file system.
+pub fn give_file(file: BorrowedFd<'_>, project: u32) -> rustix::io::Result<()> {
+    let mut attributes = sys::attributes(file)?;
+    attributes.project = project;
+    sys::set_attributes(file, attributes)
 }

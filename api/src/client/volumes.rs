@@ -8,7 +8,7 @@ use super::connection::Call;
 use super::path::encode;
 use super::{Client, Download, Error};
 use crate::query::{ExportQuery, ForceQuery, QuotaQuery};
-use crate::volume::{RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeSpec};
+use crate::volume::{RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeChange, VolumeSpec};
 
 impl Client {
     /// Every volume.
@@ -34,6 +34,15 @@ impl Client {
     /// [`Error::Api`] where there is none of that name.
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
         self.json(Call::new(Method::GET, of(name, ""))).await
+    }
+
+    /// Changes a volume while it is used.
+    ///
+    /// # Errors
+    /// [`Error::Api`] where there is none, or nobody would enforce its quota.
+    pub async fn set_volume(&self, name: &str, change: &VolumeChange) -> Result<Volume, Error> {
+        let call = Call::new(Method::PATCH, of(name, "")).json(change)?;
+        self.json(call).await
     }
 
     /// Removes a volume with its data; with its snapshots where that is forced.

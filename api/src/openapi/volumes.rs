@@ -6,7 +6,7 @@
 
 use crate::error::ApiError;
 use crate::query::{ExportQuery, ForceQuery, QuotaQuery};
-use crate::volume::{RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeSpec};
+use crate::volume::{RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeChange, VolumeSpec};
 
 /// Every volume.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", responses(
@@ -30,6 +30,16 @@ fn create() {}
         (status = "default", body = ApiError, description = "Why not"),
     ))]
 fn inspect() {}
+
+/// Change a volume while it is used.
+#[utoipa::path(patch, path = "/v1/volumes/{volume}", tag = "volumes",
+    params(("volume" = String, Path, description = "Its name")),
+    request_body = VolumeChange,
+    responses(
+        (status = 200, body = Volume, description = "The volume"),
+        (status = "default", body = ApiError, description = "Why not: `unsupported` where a quota cannot be enforced"),
+    ))]
+fn set() {}
 
 /// Remove a volume with its data.
 #[utoipa::path(delete, path = "/v1/volumes/{volume}", tag = "volumes",

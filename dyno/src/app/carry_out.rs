@@ -104,6 +104,9 @@ impl CarryOut<'_> {
                 quota: wanted.map(|volume| volume.quota).unwrap_or_default(),
                 from: None,
                 live: false,
+                backup: wanted
+                    .map(|volume| volume.backup.clone())
+                    .unwrap_or_default(),
             };
             self.client.create_volume(&spec).await?;
         }

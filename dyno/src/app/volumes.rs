@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use dyno_api::dyno::Mount;
 use dyno_api::name::DynoName;
-use dyno_api::volume::VolumeQuota;
+use dyno_api::volume::{BackupHooks, VolumeQuota};
 
-use super::document::Item;
-use crate::value::size;
+use super::document::{Fields, Item};
+use super::words;
+use crate::value::{duration, size};
 
 /// A volume as an app wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) struct Volume {
     pub(crate) external: bool,
     /// What it may take up.
     pub(crate) quota: VolumeQuota,
+    /// What its dynos do before and after a copy of it.
+    pub(crate) backup: BackupHooks,
 }
 
 /// The volumes that a file names, by their names in it.
@@ -37,7 +40,8 @@ impl Volumes {
         }
     }
 
-    /// One that a file describes: `name`, `external`, `quota` and `inodes`.
+    /// One that a file describes: `name`, `external`, `quota`, `inodes` and what is done
+    /// before and after a copy.
     pub(super) fn declare(&mut self, key: &str, item: &Item<'_>) {
         let Some(mut volume) = self.usual(key, item) else {
             return;
@@ -60,6 +64,17 @@ impl Volumes {
             volume.quota.inodes = fields.read("inodes", Item::typed);
             if volume.external && !volume.quota.is_unset() {
                 item.wrong("an external volume has its quota already");
+            }
+            let command = |fields: &mut Fields<'_>, key| fields.read(key, words::of);
+            volume.backup = BackupHooks {
+                before: command(&mut fields, "before_backup").unwrap_or_default(),
+                after: command(&mut fields, "after_backup").unwrap_or_default(),
+                timeout_ms: fields
+                    .read("backup_timeout", |item| item.parsed(duration::parse))
+                    .map(duration::millis),
+            };
+            if volume.external && !volume.backup.is_unset() {
+                item.wrong("an external volume has its commands already");
             }
             fields.finish();
         }
@@ -114,6 +129,7 @@ impl Volumes {
             name: item.take(name.parse())?,
             external: false,
             quota: VolumeQuota::default(),
+            backup: BackupHooks::default(),
         })
     }
 }

@@ -191,24 +191,21 @@ impl Ls {
                 host,
             })
             .collect();
-        if self.quiet {
-            let names: Vec<String> = rows.into_iter().map(|row| row.name).collect();
-            context.output.names(&names)?;
-            return Ok(0);
-        }
-        if context.output.json {
-            context.output.document(&rows)?;
-            return Ok(0);
-        }
-        let mut table = Table::new(&["", "NAME", "HOST"]);
-        for row in &rows {
-            table.row([
-                Cell::from(if row.current { "*" } else { "" }),
-                Cell::from(row.name.as_str()),
-                Cell::from(row.host.as_deref().unwrap_or("this machine")),
-            ]);
-        }
-        context.output.table(&table)?;
+        context
+            .output
+            .list(&rows, self.quiet, |one| one.name.clone(), table)?;
         Ok(0)
     }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&["", "NAME", "HOST"]);
+    for row in rows {
+        table.row([
+            Cell::from(if row.current { "*" } else { "" }),
+            Cell::from(row.name.as_str()),
+            Cell::from(row.host.as_deref().unwrap_or("this machine")),
+        ]);
+    }
+    table
 }

@@ -99,31 +99,28 @@ impl Add {
 impl Ls {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let drains = context.client().await?.drains().await?;
-        if self.quiet {
-            let names: Vec<String> = drains.iter().map(|drain| drain.name.to_string()).collect();
-            context.output.names(&names)?;
-            return Ok(0);
-        }
-        if context.output.json {
-            context.output.document(&drains)?;
-            return Ok(0);
-        }
-        let header = ["NAME", "DYNO", "URL", "STATUS", ">SENT", ">DROPPED"];
-        let mut table = Table::new(&header);
-        for drain in &drains {
-            let dyno = drain.dyno_name.as_ref().map_or("all", DynoName::as_str);
-            table.row([
-                Cell::from(drain.name.as_str()),
-                Cell::from(dyno),
-                Cell::from(drain.url.as_str()),
-                Cell::from(status(drain)),
-                Cell::from(drain.status.sent.to_string()).right(),
-                Cell::from(dropped(drain)).right(),
-            ]);
-        }
-        context.output.table(&table)?;
+        context
+            .output
+            .list(&drains, self.quiet, |one| one.name.to_string(), table)?;
         Ok(0)
     }
+}
+
+fn table(drains: &[drain::Drain]) -> Table {
+    let header = ["NAME", "DYNO", "URL", "STATUS", ">SENT", ">DROPPED"];
+    let mut table = Table::new(&header);
+    for drain in drains {
+        let dyno = drain.dyno_name.as_ref().map_or("all", DynoName::as_str);
+        table.row([
+            Cell::from(drain.name.as_str()),
+            Cell::from(dyno),
+            Cell::from(drain.url.as_str()),
+            Cell::from(status(drain)),
+            Cell::from(drain.status.sent.to_string()).right(),
+            Cell::from(dropped(drain)).right(),
+        ]);
+    }
+    table
 }
 
 fn status(drain: &drain::Drain) -> String {

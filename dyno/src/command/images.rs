@@ -1,6 +1,7 @@
 //! `dyno images`: list images.
 
 use clap::Args;
+use dyno_api::image::Image;
 use jiff::Timestamp;
 
 use super::Context;
@@ -22,38 +23,35 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let images = context.client().await?.images().await?;
-        if self.quiet {
-            let references: Vec<String> = images.into_iter().map(|image| image.reference).collect();
-            context.output.names(&references)?;
-            return Ok(0);
-        }
-        if context.output.json {
-            context.output.document(&images)?;
-            return Ok(0);
-        }
-        let mut table = Table::new(&[
-            "REFERENCE",
-            "DIGEST",
-            "PLATFORM",
-            ">SIZE",
-            ">LAYERS",
-            "CREATED",
-        ]);
-        let now = Timestamp::now();
-        for image in &images {
-            let age = image
-                .created
-                .map(|created| format!("{} ago", human_age(created, now)));
-            table.row([
-                Cell::from(image.reference.as_str()),
-                Cell::from(short(&image.digest)),
-                Cell::from(image.platform.as_str()),
-                Cell::from(size::human(image.size_bytes)).right(),
-                Cell::from(image.layers.to_string()).right(),
-                Cell::from(age.unwrap_or_default()),
-            ]);
-        }
-        context.output.table(&table)?;
+        context
+            .output
+            .list(&images, self.quiet, |one| one.reference.clone(), table)?;
         Ok(0)
     }
+}
+
+fn table(images: &[Image]) -> Table {
+    let mut table = Table::new(&[
+        "REFERENCE",
+        "DIGEST",
+        "PLATFORM",
+        ">SIZE",
+        ">LAYERS",
+        "CREATED",
+    ]);
+    let now = Timestamp::now();
+    for image in images {
+        let age = image
+            .created
+            .map(|created| format!("{} ago", human_age(created, now)));
+        table.row([
+            Cell::from(image.reference.as_str()),
+            Cell::from(short(&image.digest)),
+            Cell::from(image.platform.as_str()),
+            Cell::from(size::human(image.size_bytes)).right(),
+            Cell::from(image.layers.to_string()).right(),
+            Cell::from(age.unwrap_or_default()),
+        ]);
+    }
+    table
 }

@@ -1,13 +1,12 @@
 //! `dyno limit`: other limits, at once.
 
-use std::fmt::Display;
-
 use clap::Args;
 use dyno_api::dyno::{IoLimits, LimitRequest, Ulimit};
 
 use super::Context;
 use crate::failure::Failure;
-use crate::value::{io, limit, size, ulimit};
+use crate::value::limit::{self, or_none};
+use crate::value::{io, size, ulimit};
 
 /// Change the limits of a dyno: at once where it runs, and for every later start
 ///
@@ -55,16 +54,6 @@ fn parse_io(text: &str) -> Result<IoLimits, io::IoError> {
     match text {
         "none" => Ok(io::NONE),
         text => io::parse(text),
-    }
-}
-
-/// A value, or 0 for none.
-fn or_none<T: Default, E: Display>(
-    parse: impl Fn(&str) -> Result<T, E> + Clone,
-) -> impl Fn(&str) -> Result<T, String> + Clone {
-    move |text| match text {
-        "none" => Ok(T::default()),
-        text => parse(text).map_err(|error| format!("{error}; none takes the limit away")),
     }
 }
 

@@ -28,18 +28,9 @@ impl Ps {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let mut dynos = context.client().await?.dynos().await?;
         dynos.retain(|dyno| self.all || status::is_live(dyno.status.phase));
-        if context.output.json && self.quiet {
-            let ids: Vec<_> = dynos.into_iter().map(|dyno| dyno.id).collect();
-            context.output.document(&ids)?;
-        } else if context.output.json {
-            context.output.document(&dynos)?;
-        } else if self.quiet {
-            dynos
-                .iter()
-                .try_for_each(|dyno| context.output.line(dyno.id.as_str()))?;
-        } else {
-            context.output.table(&table(&dynos, Timestamp::now()))?;
-        }
+        let id = |dyno: &Dyno| dyno.id.to_string();
+        let table = |dynos: &[Dyno]| table(dynos, Timestamp::now());
+        context.output.list(&dynos, self.quiet, id, table)?;
         Ok(0)
     }
 }

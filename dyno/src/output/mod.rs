@@ -56,6 +56,21 @@ impl Output {
         names.iter().try_for_each(|name| self.line(name))
     }
 
+    /// What there is: its names where nothing else is wanted, JSON, or a table.
+    pub(crate) fn list<T: Serialize>(
+        self,
+        items: &[T],
+        names_only: bool,
+        name: impl Fn(&T) -> String,
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> Result<(), Failure> {
+        match names_only {
+            true => self.names(&items.iter().map(name).collect::<Vec<_>>()),
+            false if self.json => self.document(&items),
+            false => self.table(&table(items)),
+        }
+    }
+
     /// A table.
     pub(crate) fn table(self, table: &Table) -> Result<(), Failure> {
         self.bytes(table.render(style::stdout_has_colour()).as_bytes())

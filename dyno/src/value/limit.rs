@@ -1,4 +1,6 @@
-//! Shares of CPU: `0.5`, `2`.
+//! Limits: shares of CPU, such as `0.5` or `2`, and `none` where one is taken away.
+
+use std::fmt::Display;
 
 use super::decimal;
 
@@ -21,6 +23,16 @@ pub(crate) fn parse_cpu(text: &str) -> Result<u32, CpuError> {
         None => Err(CpuError::Syntax),
         Some(millis) if millis < CPU_MIN_MILLIS => Err(CpuError::TooSmall),
         Some(millis) => Ok(millis),
+    }
+}
+
+/// A value, or 0 for none.
+pub(crate) fn or_none<T: Default, E: Display>(
+    parse: impl Fn(&str) -> Result<T, E> + Clone,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| match text {
+        "none" => Ok(T::default()),
+        text => parse(text).map_err(|error| format!("{error}; none takes the limit away")),
     }
 }
 

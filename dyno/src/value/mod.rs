@@ -22,3 +22,4 @@ pub(crate) mod restart;
 pub(crate) mod size;
 pub(crate) mod ulimit;
 pub(crate) mod volume;
+pub(crate) mod words;

@@ -6,7 +6,7 @@ use dyno_api::dyno::{DynoSpec, NetMode};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::health::{Check, GrpcProbe, HttpProbe, Probe};
 
-use super::{MAX_STRING, invalid};
+use super::invalid;
 
 /// Milliseconds between two checks, and for one: hostd makes them for a
 /// thousand dynos.
@@ -87,7 +87,7 @@ fn within(what: &str, value: Option<u64>, range: &RangeInclusive<u64>) -> Result
 
 fn probe(name: &str, probe: &Probe, net: NetMode) -> Result<(), ApiError> {
     match probe {
-        Probe::Command { command } => self::command(name, command),
+        Probe::Command { command } => super::command(&format!("the {name} check"), command),
         Probe::Tcp { .. } | Probe::Http(_) | Probe::Grpc(_) if net == NetMode::None => {
             let message = format!("the {name} check connects, and the dyno has no network");
             Err(ApiError::new(ErrorKind::Invalid, message)
@@ -154,19 +154,6 @@ fn http(name: &str, probe: &HttpProbe) -> Result<(), ApiError> {
         .hint(format!("give 1 to {MAX_CONTAINS}"))),
         _ => Ok(()),
     }
-}
-
-fn command(name: &str, command: &[String]) -> Result<(), ApiError> {
-    if command.first().is_none_or(String::is_empty) {
-        return Err(invalid(format!("the {name} check has no command")));
-    }
-    let bytes: usize = command.iter().map(String::len).sum();
-    if command.iter().any(|word| word.contains('\0')) || bytes > MAX_STRING {
-        return Err(invalid(format!(
-            "the {name} check's command has a NUL byte or more than {MAX_STRING} bytes"
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

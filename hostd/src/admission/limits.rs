@@ -6,7 +6,7 @@ use oci_spec::runtime::PosixRlimitType;
 
 use super::invalid;
 use crate::facts::HostFacts;
-use crate::projects::MIN_BYTES;
+use crate::quota::MIN_BYTES;
 
 /// The least memory that a dyno can be started in.
 const MIN_MEMORY: u64 = 4 << 20;

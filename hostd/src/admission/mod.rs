@@ -66,6 +66,23 @@ pub fn check(spec: &DynoSpec, facts: &HostFacts, paths: &Paths) -> Result<(), Ap
     given::check(spec)
 }
 
+/// Whether this is a program and its arguments.
+///
+/// # Errors
+/// Invalid, where `whose` command it is.
+pub(crate) fn command(whose: &str, command: &[String]) -> Result<(), ApiError> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(invalid(format!("{whose} has no command")));
+    }
+    let bytes: usize = command.iter().map(String::len).sum();
+    if command.iter().any(|word| word.contains('\0')) || bytes > MAX_STRING {
+        return Err(invalid(format!(
+            "the command of {whose} has a NUL byte or more than {MAX_STRING} bytes"
+        )));
+    }
+    Ok(())
+}
+
 fn check_strings(spec: &DynoSpec) -> Result<(), ApiError> {
     let mut total = 0;
     let arguments = spec.entrypoint.iter().flatten().chain(&spec.command);

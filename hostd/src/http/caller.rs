@@ -89,6 +89,17 @@ impl Caller {
             .try_for_each(|scope| self.has(scope, what(scope)))
     }
 
+    /// Whether they may say what dynos run of whom they know nothing: whichever mount a
+    /// volume later, with whatever they have.
+    ///
+    /// # Errors
+    /// Forbidden, unless they may create and enter every dyno.
+    pub(super) fn may_have_run(&self) -> Result<(), ApiError> {
+        let what = "a command that every dyno with the volume runs";
+        self.has(Scope::Host, what)?;
+        self.has(Scope::Secrets, what)
+    }
+
     /// The id of a dyno that they may go into. What has its name a moment later may be
     /// another one.
     ///

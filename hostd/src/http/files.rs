@@ -38,20 +38,48 @@ pub(super) async fn pack(
 
 /// An answer that is an archive.
 pub(super) fn tar(packing: files::Packing, trail: Trail) -> Response {
-    let chunks = stream::unfold(Some((packing, trail)), |going| async move {
-        let (mut packing, trail) = going?;
+    let taken = Taken {
+        trail,
+        has_ended: false,
+    };
+    let chunks = stream::unfold(Some((packing, taken)), |going| async move {
+        let (mut packing, mut taken) = going?;
         match packing.next().await {
-            Ok(None) => None,
-            Ok(Some(bytes)) => Some((Ok(bytes), Some((packing, trail)))),
+            Ok(None) => {
+                taken.has_ended = true;
+                None
+            }
+            Ok(Some(bytes)) => Some((Ok(bytes), Some((packing, taken)))),
             // The client sees a body that has no end.
             Err(error) => {
-                trail.failed(ErrorKind::Internal);
+                taken.trail.failed(ErrorKind::Internal);
+                taken.has_ended = true;
                 Some((Err(io::Error::other(error)), None))
             }
         }
     });
     let body = Body::from_stream(chunks);
     ([(header::CONTENT_TYPE, TAR)], body).into_response()
+}
+
+/// An archive on its way to a client, who may take it or not.
+struct Taken {
+    trail: Trail,
+    /// Whole, or it is known why not.
+    has_ended: bool,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let audit = self.trail.id();
+            tracing::warn!(
+                audit,
+                "an archive broke off: its client went, or did not take it"
+            );
+            self.trail.failed(ErrorKind::Upstream);
+        }
+    }
 }
 
 pub(super) async fn place(

@@ -24,7 +24,8 @@ use crate::tokens::{Live, MAX_CONNECTIONS};
 pub(super) async fn guard(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
     let (request, caller, operation) = match admit(&host, request).await {
         Ok(admitted) => admitted,
-        Err(refused) => return refused.into_response(),
+        Err(NotAdmitted::Why(failure)) => return failure.into_response(),
+        Err(NotAdmitted::Method(response)) => return *response,
     };
     match operation.leaves_a_trace() {
         true => trace::followed(host, (&caller, operation), request, next).await,
@@ -34,7 +35,19 @@ pub(super) async fn guard(State(host): State<Arc<Host>>, request: Request, next:
 
 type Admitted = (Request, Caller, &'static Operation);
 
-async fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Admitted> {
+enum NotAdmitted {
+    Why(Failure),
+    /// There is such a path, but not with this method.
+    Method(Box<Response>),
+}
+
+impl<T: Into<Failure>> From<T> for NotAdmitted {
+    fn from(failure: T) -> Self {
+        Self::Why(failure.into())
+    }
+}
+
+async fn admit(host: &Arc<Host>, mut request: Request) -> Result<Admitted, NotAdmitted> {
     let peer = request.extensions().get::<Peer>().cloned();
     let caller = match peer.ok_or_else(caller::unknown)? {
         Peer::Local { uid, pid } => Caller::Local { uid, pid },
@@ -49,10 +62,11 @@ async fn admit(host: &Arc<Host>, mut request: Request) -> Answer<Admitted> {
         }
     };
     let Some(route) = request.extensions().get::<MatchedPath>() else {
-        return Err(unknown(request.uri()));
+        return Err(unknown(request.uri()).into());
     };
     let Some(operation) = scope::operation(request.method(), route.as_str()) else {
-        return Err(not_allowed(request.method(), request.uri()));
+        let refused = not_allowed(request.method(), request.uri(), route.as_str());
+        return Err(NotAdmitted::Method(Box::new(refused)));
     };
     if let Err(error) = caller.may(operation) {
         trace::refused(host, (&caller, operation), &mut request, &error).await;

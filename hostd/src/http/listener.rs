@@ -216,7 +216,8 @@ fn reading(is_get: bool, response: &Response) -> Reading {
     }
     match response.headers().get(header::CONTENT_TYPE) {
         // What tells how an upload or a download gets on is for a program.
-        Some(kind) if is_get && (kind == JSON_LINES || kind == TAR) => Reading::Stream,
+        Some(kind) if is_get && kind == JSON_LINES => Reading::Stream,
+        Some(kind) if is_get && kind == TAR => Reading::Archive,
         _ => Reading::Answer,
     }
 }

@@ -44,9 +44,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use dyno_api::error::{ApiError, ErrorKind};
 
@@ -123,7 +123,9 @@ fn routes() -> Routes {
         ("/v1/volumes", get(volumes::list).post(volumes::create)),
         (
             "/v1/volumes/{volume}",
-            get(volumes::inspect).delete(volumes::remove),
+            get(volumes::inspect)
+                .patch(volumes::set)
+                .delete(volumes::remove),
         ),
         (
             "/v1/volumes/{volume}/snapshots",
@@ -173,16 +175,23 @@ async fn nothing_there(uri: Uri) -> Failure {
     unknown(&uri)
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Failure {
-    not_allowed(&method, &uri)
+async fn no_such_method(route: MatchedPath, method: Method, uri: Uri) -> Response {
+    not_allowed(&method, &uri, route.as_str())
 }
 
 fn unknown(uri: &Uri) -> Failure {
     not_in_the_api(uri.path())
 }
 
-fn not_allowed(method: &Method, uri: &Uri) -> Failure {
-    not_in_the_api(&format!("{method} {}", uri.path()))
+/// A method that a path of the API does not have, with those that it has (RFC 9110 section
+/// 15.5.6).
+fn not_allowed(method: &Method, uri: &Uri, route: &str) -> Response {
+    let mut response = not_in_the_api(&format!("{method} {}", uri.path())).into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    if let Ok(methods) = HeaderValue::try_from(scope::methods(route).join(", ")) {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
+    response
 }
 
 fn not_in_the_api(what: &str) -> Failure {

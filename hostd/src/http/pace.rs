@@ -19,6 +19,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The same for whoever reads a stream: a person may have it in a pager.
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
+/// The same for whoever takes an archive: what is packed has to stay as it is meanwhile,
+/// and what it is piped into may ask a person for a passphrase.
+const ARCHIVE_PATIENCE: Duration = Duration::from_secs(300);
 /// So many bytes make up for a second.
 pub(super) const BYTES_A_SECOND: u32 = 512;
 
@@ -26,11 +29,16 @@ pub(super) const BYTES_A_SECOND: u32 = 512;
 #[derive(Debug)]
 pub(super) struct Credit {
     left: Duration,
+    most: Duration,
 }
 
 impl Credit {
     pub(super) fn new() -> Self {
-        Self { left: PATIENCE }
+        Self::of(PATIENCE)
+    }
+
+    fn of(most: Duration) -> Self {
+        Self { left: most, most }
     }
 
     /// How long the next wait may last.
@@ -42,7 +50,7 @@ impl Credit {
     pub(super) fn spend(&mut self, waited: Duration, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let earned = Duration::from_secs(1) * bytes / BYTES_A_SECOND;
-        self.left = (self.left.saturating_sub(waited) + earned).min(PATIENCE);
+        self.left = (self.left.saturating_sub(waited) + earned).min(self.most);
     }
 }
 
@@ -54,6 +62,8 @@ pub(super) enum Reading {
     Answer,
     /// As it comes, perhaps by a person.
     Stream,
+    /// As it is packed.
+    Archive,
     /// A terminal: attach and exec.
     Terminal,
 }
@@ -78,6 +88,7 @@ pub(super) struct Paced<S> {
     stream: S,
     mode: Mode,
     credit: Credit,
+    archive: Credit,
     wait: Option<Wait>,
 }
 
@@ -93,6 +104,7 @@ impl<S> Paced<S> {
             stream,
             mode,
             credit: Credit::new(),
+            archive: Credit::of(ARCHIVE_PATIENCE),
             wait: None,
         }
     }
@@ -106,16 +118,21 @@ impl<S> Paced<S> {
         if let Poll::Ready(result) = written {
             if let Some(wait) = self.wait.take() {
                 let bytes = result.as_ref().map_or(0, |bytes| *bytes);
-                self.credit.spend(wait.since.elapsed(), bytes);
+                let credit = match self.mode.is(Reading::Archive) {
+                    true => &mut self.archive,
+                    false => &mut self.credit,
+                };
+                credit.spend(wait.since.elapsed(), bytes);
             }
             return Poll::Ready(result);
         }
         if self.mode.is(Reading::Terminal) {
             return Poll::Pending;
         }
-        let left = match self.mode.is(Reading::Stream) {
-            true => LONG_PATIENCE,
-            false => self.credit.left(),
+        let left = match () {
+            () if self.mode.is(Reading::Stream) => LONG_PATIENCE,
+            () if self.mode.is(Reading::Archive) => self.archive.left(),
+            () => self.credit.left(),
         };
         let wait = self.wait.get_or_insert_with(|| {
             let since = Instant::now();
@@ -174,6 +191,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -196,6 +215,32 @@ mod tests {
         assert_eq!(lasts(1), Some(60));
         assert_eq!(lasts(256), Some(119));
         assert_eq!(lasts(512), None);
+    }
+
+    /// A client that takes a byte now and then.
+    #[tokio::test(start_paused = true)]
+    async fn an_archive_that_is_not_taken_breaks_off() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mode = Mode::default();
+        mode.set(Reading::Archive);
+        let mut paced = Paced::new(ours, mode);
+        let reader = tokio::spawn(async move {
+            let mut byte = [0];
+            while theirs.read_exact(&mut byte).await.is_ok() {
+                tokio::time::sleep(100 * SECOND).await;
+            }
+        });
+        let begin = Instant::now();
+        let error = loop {
+            match paced.write_all(&[0; 16]).await {
+                Ok(()) => assert!(begin.elapsed() < 2000 * SECOND),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= ARCHIVE_PATIENCE);
+        drop(paced);
+        reader.await.unwrap();
     }
 
     #[test]

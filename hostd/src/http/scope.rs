@@ -118,6 +118,7 @@ const OPERATIONS: &[Operation] = &[
     at("GET", "/v1/volumes", Read, "volume.list"),
     at("POST", "/v1/volumes", Run, "volume.create"),
     at("GET", "/v1/volumes/{volume}", Read, "volume.inspect"),
+    at("PATCH", "/v1/volumes/{volume}", Run, "volume.set"),
     at("DELETE", "/v1/volumes/{volume}", Run, "volume.remove"),
     at("GET", "/v1/volumes/{volume}/snapshots", Read, "volume.snapshots"),
     at("POST", "/v1/volumes/{volume}/snapshots", Run, "volume.snapshot"),
@@ -137,6 +138,16 @@ pub(super) fn operation(method: &Method, route: &str) -> Option<&'static Operati
     OPERATIONS
         .iter()
         .find(|operation| operation.method == method && operation.path == route)
+}
+
+/// The methods of this route of the router.
+pub(super) fn methods(route: &str) -> Vec<&'static str> {
+    let of_route = OPERATIONS.iter().filter(|one| one.path == route);
+    let mut methods: Vec<_> = of_route.map(|one| one.method).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods
 }
 
 /// What whoever creates this dyno, or goes into it, has to have besides [`Scope::Run`].
@@ -192,6 +203,8 @@ mod tests {
         }
         assert_eq!(operation(&Method::PATCH, "/v1/dynos"), None);
         assert_eq!(operation(&Method::GET, "/v1/nosuch"), None);
+        assert_eq!(methods("/v1/dynos"), ["GET", "POST", "HEAD"]);
+        assert_eq!(methods("/v1/dynos/{dyno}/stop"), ["POST"]);
         let head = operation(&Method::HEAD, "/v1/dynos").unwrap();
         assert_eq!(head.name, "dyno.list");
     }

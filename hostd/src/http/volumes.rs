@@ -8,9 +8,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use dyno_api::query::{ExportQuery, ForceQuery, QuotaQuery};
-use dyno_api::volume::{RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeSpec};
+use dyno_api::volume::{
+    RollbackRequest, Snapshot, SnapshotRequest, Volume, VolumeChange, VolumeSpec,
+};
 
 use super::answer::Answer;
+use super::caller::Caller;
 use super::dynos::completed;
 use super::extract::{JsonBody, Nothing, Params};
 use super::files::tar;
@@ -28,10 +31,13 @@ pub(super) async fn list(State(host): Shared, _: Params<Nothing>) -> Answer<Json
 pub(super) async fn create(
     State(host): Shared,
     _: Params<Nothing>,
-    trail: Trail,
+    (caller, trail): (Caller, Trail),
     JsonBody(spec): JsonBody<VolumeSpec>,
 ) -> Answer<(StatusCode, Json<Volume>)> {
     trail.target(spec.name.as_str());
+    if !spec.backup.is_unset() {
+        caller.may_have_run()?;
+    }
     let volume = completed(volumes::create(host, spec)).await?;
     Ok((StatusCode::CREATED, Json(volume)))
 }
@@ -42,6 +48,20 @@ pub(super) async fn inspect(
     _: Params<Nothing>,
 ) -> Answer<Json<Volume>> {
     Ok(Json(volumes::inspect(host, &volume).await?))
+}
+
+pub(super) async fn set(
+    State(host): Shared,
+    Path(volume): Path<String>,
+    _: Params<Nothing>,
+    caller: Caller,
+    JsonBody(change): JsonBody<VolumeChange>,
+) -> Answer<Json<Volume>> {
+    if !change.backup.is_unset() {
+        caller.may_have_run()?;
+    }
+    let changed = async move { volumes::set(host, &volume, change).await };
+    completed(changed).await.map(Json)
 }
 
 pub(super) async fn remove(

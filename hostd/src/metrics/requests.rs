@@ -136,7 +136,7 @@ impl Drop for InFlight<'_> {
 
 /// P15: a client may make up any method.
 fn bounded(method: &Method) -> &'static str {
-    let known = ["GET", "HEAD", "POST", "PUT", "DELETE"];
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
     let known = known.into_iter().find(|known| method == *known);
     known.unwrap_or("other")
 }

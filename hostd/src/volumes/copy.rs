@@ -17,6 +17,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::room::{self, Room};
+
 /// P15: deeper folders are refused; each level is two open files.
 const MAX_DEPTH: usize = 512;
 /// P15: bytes that are kept of files of more than one name.
@@ -43,15 +45,17 @@ pub(super) struct Copied {
 /// which is empty. It survives a power cut when this returns.
 ///
 /// # Errors
-/// What the file system says; Interrupted where it is given up because `lasts` said so.
-/// The copy is incomplete then.
+/// What the file system says; Interrupted where it is given up because `lasts` said so,
+/// StorageFull where it would take what is left to others. The copy is incomplete then.
 pub(super) fn copy(from: &Path, to: &Path, lasts: &dyn Fn() -> bool) -> io::Result<Copied> {
+    let room = Room::of(to);
     let from = rustix::fs::openat(CWD, from, folder_flags(), Mode::empty())?;
     let to = rustix::fs::openat(CWD, to, folder_flags(), Mode::empty())?;
     let stat = rustix::fs::fstat(&from)?;
     let mut copy = Copy {
         root: to,
         lasts,
+        room,
         device: stat.st_dev,
         links: HashMap::new(),
         links_size: 0,
@@ -75,6 +79,7 @@ pub(super) fn copy(from: &Path, to: &Path, lasts: &dyn Fn() -> bool) -> io::Resu
 struct Copy<'a> {
     root: OwnedFd,
     lasts: &'a dyn Fn() -> bool,
+    room: Room,
     device: u64,
     /// Files with more than one name, by inode, until all of them are seen.
     links: HashMap<u64, Linked>,
@@ -276,6 +281,9 @@ impl Copy<'_> {
             at = data;
             while at < hole {
                 self.must_last()?;
+                if !self.room.is_left() {
+                    return Err(room::full());
+                }
                 let wanted = usize::try_from(hole - at).unwrap_or(CHUNK).min(CHUNK);
                 let read = rustix::io::pread(from, &mut self.buffer[..wanted], at)?;
                 if read == 0 {
@@ -471,6 +479,7 @@ mod tests {
         let mut copy = Copy {
             root,
             lasts: &|| true,
+            room: Room::of(Path::new("/")),
             device: stat.st_dev,
             links: HashMap::new(),
             links_size: 0,

@@ -1,34 +1,59 @@
 //! Quotas of volumes: each has a project of its file system. Where that enforces none, a
 //! quota is refused, never forgotten.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::volume::{VolumeQuota, VolumeUsage};
-use dyno_runtime::quota;
+use serde::{Deserialize, Serialize};
 
-use super::folders::Quota;
 use crate::durable::from_io;
-use crate::projects::{self, MIN_BYTES};
+use crate::quota::{self, Limits, MIN_BYTES};
 
-/// Gives an empty folder a project with these limits.
+/// Limits as they are recorded, and the project that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    pub(super) project: u32,
+    pub(super) bytes: Option<u64>,
+    pub(super) inodes: Option<u64>,
+}
+
+impl Quota {
+    /// Without its project.
+    pub(super) fn limits(self) -> VolumeQuota {
+        VolumeQuota {
+            bytes: self.bytes,
+            inodes: self.inodes,
+        }
+    }
+}
+
+fn limits(quota: VolumeQuota) -> Limits {
+    Limits {
+        bytes: quota.bytes,
+        inodes: quota.inodes,
+    }
+}
+
+/// A quota for a volume that is there: its own with other limits, or one with a project of
+/// its own, which all its files are made part of. Nothing is limited yet.
 ///
 /// # Errors
-/// Unsupported where the file system enforces none; Invalid for a limit of nothing.
-pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError> {
-    if wanted.bytes.is_some_and(|bytes| bytes < MIN_BYTES) || wanted.inodes == Some(0) {
-        let message = format!("a quota is at least {MIN_BYTES} bytes and one inode");
-        return Err(ApiError::new(ErrorKind::Invalid, message));
-    }
-    let failed = |error: io::Error| from_io("cannot give a volume its quota", &error);
-    let file = File::open(folder).map_err(failed)?;
-    projects::check_enforced(&file, "the volumes")?;
-    let project = projects::give(&[&file]).map_err(failed)?;
-    quota::limit(file.as_fd(), project, wanted.bytes, wanted.inodes)
-        .map_err(|error| failed(error.into()))?;
+/// As [`give`]; what the kernel says.
+pub(super) fn other(
+    folder: &Path,
+    before: Option<Quota>,
+    wanted: VolumeQuota,
+) -> Result<Quota, ApiError> {
+    must_be_sensible(wanted)?;
+    quota::must_be_enforced(folder, "the volumes")?;
+    let project = match before {
+        Some(before) => of(folder, before).project,
+        None => quota::give_tree(folder)
+            .map_err(|error| from_io("cannot give a volume its quota", &error))?,
+    };
     Ok(Quota {
         project,
         bytes: wanted.bytes,
@@ -36,26 +61,49 @@ pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError
     })
 }
 
+/// Has the file system enforce a quota, in the place of the one before.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn enforce(folder: &Path, given: Quota) -> io::Result<()> {
+    quota::set(folder, of(folder, given).project, limits(given.limits()))
+}
+
+/// Gives an empty folder a project with these limits.
+///
+/// # Errors
+/// Unsupported where the file system enforces none; Invalid for a limit of nothing.
+pub(super) fn give(folder: &Path, wanted: VolumeQuota) -> Result<Quota, ApiError> {
+    must_be_sensible(wanted)?;
+    quota::must_be_enforced(folder, "the volumes")?;
+    let given = || {
+        let project = quota::give(&[folder])?;
+        quota::set(folder, project, limits(wanted))?;
+        Ok(project)
+    };
+    let project = given().map_err(|error| from_io("cannot give a volume its quota", &error))?;
+    Ok(Quota {
+        project,
+        bytes: wanted.bytes,
+        inodes: wanted.inodes,
+    })
+}
+
+fn must_be_sensible(wanted: VolumeQuota) -> Result<(), ApiError> {
+    if wanted.bytes.is_some_and(|bytes| bytes < MIN_BYTES) || wanted.inodes == Some(0) {
+        let message = format!("a quota is at least {MIN_BYTES} bytes and one inode");
+        return Err(ApiError::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}
+
 /// A quota as it is recorded, with the project that the folder has: a crash in the middle
 /// of a rollback leaves it another one of the same limits.
 pub(super) fn of(folder: &Path, recorded: Quota) -> Quota {
-    let project = File::open(folder).and_then(|file| Ok(quota::project(file.as_fd())?));
+    let project = quota::project(folder).ok().flatten();
     Quota {
-        project: match project {
-            Ok(0) | Err(_) => recorded.project,
-            Ok(project) => project,
-        },
+        project: project.unwrap_or(recorded.project),
         ..recorded
-    }
-}
-
-/// Takes the limits of a volume that went away; the folder is any of its file system.
-pub(super) fn forget(folder: &Path, given: Quota) {
-    let forgotten = File::open(folder).and_then(|file| {
-        quota::limit(file.as_fd(), given.project, None, None).map_err(io::Error::from)
-    });
-    if let Err(error) = forgotten {
-        tracing::warn!(%error, project = given.project, "limits of a project without volume stay");
     }
 }
 
@@ -64,8 +112,7 @@ pub(super) fn forget(folder: &Path, given: Quota) {
 /// # Errors
 /// What the kernel says.
 pub(super) fn usage(folder: &Path, given: Quota) -> io::Result<VolumeUsage> {
-    let file = File::open(folder)?;
-    let found = quota::usage(file.as_fd(), given.project)?;
+    let found = quota::used(folder, given.project)?;
     Ok(VolumeUsage {
         bytes: found.bytes,
         inodes: found.inodes,

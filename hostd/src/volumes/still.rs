@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dyno_api::dyno::{Dyno, Mount, Phase};
+use dyno_api::dyno::Phase;
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
 use dyno_failpoint::failpoint;
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::folders;
+use super::users::writes;
 use crate::cgroups;
 use crate::durable::{self, Survives, from_io};
 use crate::engine;
@@ -51,6 +52,14 @@ pub(super) struct Moment {
     host: Arc<Host>,
     paused: Vec<DynoId>,
     is_over: Arc<AtomicBool>,
+}
+
+impl Holds {
+    /// Whether a copy has paused this dyno, rather than its user.
+    pub(super) async fn hold(&self, dyno: &DynoId) -> bool {
+        let held = self.held.lock().await;
+        held.get(dyno).is_some_and(|hold| !hold.stays)
+    }
 }
 
 impl Moment {
@@ -303,10 +312,4 @@ async fn rests(host: &Host, handle: &Handle) -> Result<(), ApiError> {
 
 fn ending() -> ApiError {
     ApiError::new(ErrorKind::Conflict, "hostd is about to end").hint("try again when it is back")
-}
-
-fn writes(dyno: &Dyno, volume: &DynoName) -> bool {
-    dyno.spec.mounts.iter().any(
-        |mount| matches!(mount, Mount::Volume { name, read_only: false, .. } if name == volume),
-    )
 }

@@ -15,11 +15,18 @@ use dyno_images::Limits;
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 
-use super::folders::{Making, VolumeRecord};
-use super::{Reading, Source, copied, dynos, failed, parse};
+use super::backup::Backup;
+use super::claims::Reading;
+use super::folders::failed;
+use super::making::Making;
+use super::parse;
+use super::records::VolumeRecord;
+use super::source::{Source, copied};
+use super::users::dynos;
 use crate::durable::from_io;
 use crate::files::{self, Packing};
 use crate::host::{Host, blocking};
+use crate::room::Room;
 
 /// P15: what an archive may hold; how much, the disk or a quota decides.
 const LIMITS: Limits = Limits {
@@ -35,7 +42,7 @@ const LIMITS: Limits = Limits {
 enum Kept {
     Copy(Making),
     Snapshot(Reading),
-    Live,
+    Live(Backup),
 }
 
 /// Begins to pack a volume or a snapshot. A volume is copied before, so that a client who
@@ -53,10 +60,11 @@ pub(crate) async fn export(
         snapshot: query.snapshot,
     };
     let (path, kept) = if let Some(snapshot) = &from.snapshot {
-        let reading = host.volumes.read(&from.volume, snapshot)?;
-        (host.volumes.source(&from)?, Kept::Snapshot(reading))
+        let reading = host.volumes.claims.read(&from.volume, snapshot)?;
+        (host.volumes.folders.source(&from)?, Kept::Snapshot(reading))
     } else if query.live {
-        (host.volumes.source(&from)?, Kept::Live)
+        let path = host.volumes.folders.source(&from)?;
+        (path, Kept::Live(Backup::of(host, &from.volume).await?))
     } else {
         let making = copy(host, &from).await?;
         (making.path.clone(), Kept::Copy(making))
@@ -76,8 +84,7 @@ async fn copy(host: &Arc<Host>, from: &VolumeSource) -> Result<Making, ApiError>
         Ok(making)
     })
     .await;
-    source.close().await;
-    made
+    source.close_after(made).await
 }
 
 /// Makes a volume of an archive.
@@ -92,21 +99,21 @@ pub(crate) async fn import(
     archive: impl AsyncRead + Unpin,
 ) -> Result<Volume, ApiError> {
     let name = parse(volume)?;
-    let _claim = host.volumes.claim(&name)?;
-    host.volumes.must_not_exist(&name)?;
+    let _claim = host.volumes.claims.claim(&name)?;
+    host.volumes.folders.must_not_exist(&name)?;
     let wanted = VolumeQuota {
         bytes: query.quota_bytes,
         inodes: query.quota_inodes,
     };
     let shared = host.clone();
-    let making = blocking(move || shared.volumes.begin(wanted)).await?;
+    let making = blocking(move || shared.volumes.folders.begin(wanted)).await?;
     fill(&host, &making.path, archive).await?;
     blocking(move || {
         let file = std::fs::File::open(&making.path).map_err(failed("open", &making.path))?;
         rustix::fs::syncfs(file)
             .map_err(|error| from_io("cannot sync the volume", &error.into()))?;
         let record = VolumeRecord::new(making.quota, None);
-        host.volumes.finish(&name, &making, &record)?;
+        host.volumes.folders.finish(&name, &making, &record)?;
         host.volumes.shown(&dynos(&host), &name)
     })
     .await
@@ -115,7 +122,7 @@ pub(crate) async fn import(
 async fn fill(host: &Host, folder: &Path, archive: impl AsyncRead + Unpin) -> Result<(), ApiError> {
     let mut fill = host.images.jail().fill(folder, &LIMITS);
     let helper = spawn(fill.stdin(Stdio::piped()))?;
-    files::fill(helper, "volume", archive).await
+    files::fill_within(helper, "volume", archive, &Room::of(folder)).await
 }
 
 fn spawn(command: &mut Command) -> Result<Child, ApiError> {

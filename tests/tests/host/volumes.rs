@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::{Disk, EXT4};
 use dyno_tests::host::Host;
@@ -146,6 +147,155 @@ fn is_paused(host: &Host, dyno: &str) -> bool {
     host.inspect(dyno)["status"]["paused"] == true
 }
 
+/// A dyno that runs with the volume `data`, and its log of commands.
+fn begin(host: &Host, name: &str, mount: &str) {
+    let run = ["run", "-d", "--name", name, "-v", mount];
+    host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+    host.ok(&["exec", name, "touch", "/tmp/log"]);
+}
+
+fn log(host: &Host, dyno: &str) -> String {
+    host.ok(&["exec", dyno, "cat", "/tmp/log"])
+        .replace('\n', " ")
+}
+
+/// Has the volume `data` say what is done before and after a copy.
+fn ask_for(host: &Host, before: &str, after: &str) {
+    let (before, after) = (format!("sh -c '{before}'"), format!("sh -c '{after}'"));
+    let before = ["volume", "set", "--before-backup", &before];
+    host.ok(&[&before[..], &["--after-backup", &after, "data"]].concat());
+}
+
+#[test]
+fn each_dyno_that_writes_runs_its_commands_around_a_copy() {
+    let mut host = Host::with_busybox();
+    for name in ["one", "two"] {
+        begin(&host, name, "data:/data");
+    }
+    begin(&host, "reader", "data:/data:ro");
+    ask_for(
+        &host,
+        "echo before >> /tmp/log; hostname >> /data/order",
+        "echo after >> /tmp/log",
+    );
+    // They are kept, and shown.
+    host.kill_and_restart();
+    let info = parsed(&host.ok(&["volume", "info", "data"]));
+    assert_eq!(info["backup"]["after"][0], "sh", "{info}");
+    host.ok(&["volume", "snapshot", "data", "first"]);
+    host.ok(&["volume", "snapshot", "--live", "data", "second"]);
+    host.ok(&["volume", "clone", "data", "copy"]);
+    let archive = |name: &str| host.path().join(name).to_string_lossy().into_owned();
+    host.ok(&["volume", "export", "-o", &archive("1.tar"), "data"]);
+    host.ok(&[
+        "volume",
+        "export",
+        "--live",
+        "-o",
+        &archive("2.tar"),
+        "data",
+    ]);
+    let expected = ["before after"; 5].join(" ");
+    for name in ["one", "two"] {
+        until("the archive's end is heard of", || {
+            log(&host, name) == expected
+        });
+    }
+    assert_eq!(log(&host, "reader"), "");
+    // By their names, before anything is copied.
+    let first = host
+        .path()
+        .join("state/volumes/.snapshots/data/first/files/order");
+    assert_eq!(fs::read_to_string(first).unwrap(), "one\ntwo\n");
+    // What is copied of a snapshot, or of a clone, disturbs nobody.
+    host.ok(&["volume", "clone", "data@first", "again"]);
+    host.ok(&["volume", "clone", "copy", "third"]);
+    assert_eq!(log(&host, "one"), expected);
+    host.ok(&["volume", "set", "--before-backup", "none", "data"]);
+    host.ok(&["volume", "snapshot", "data", "third"]);
+    assert_eq!(log(&host, "two"), format!("{expected} after"));
+    let notes = fs::read_dir(host.path().join("state/volumes/.backups")).unwrap();
+    assert_eq!(notes.count(), 0, "a note is left");
+}
+
+#[test]
+fn a_command_that_fails_before_a_copy_has_it_fail_and_what_was_begun_ends() {
+    let host = Host::with_busybox();
+    for name in ["one", "two", "zero"] {
+        begin(&host, name, "data:/data");
+    }
+    let snapshots = || host.ok(&["volume", "snapshots", "data", "--json"]);
+    let snapshot = ["volume", "snapshot", "data", "then"];
+    ask_for(
+        &host,
+        "echo before >> /tmp/log; echo not now >&2; test $(hostname) != two",
+        "echo after >> /tmp/log",
+    );
+    let (error, code) = host.fails(&snapshot);
+    let says = |error: &str, words: &[&str]| words.iter().all(|word| error.contains(word));
+    assert!(
+        says(&error, &["dyno two", "exit code 1", "not now"]) && code == 4,
+        "{error}"
+    );
+    assert_eq!(
+        ["one", "two", "zero"].map(|name| log(&host, name)),
+        ["before after", "before after", ""]
+    );
+    assert_eq!(parsed(&snapshots()), json!([]));
+    // One that does not end is killed, and one that is missing is told.
+    ask_for(
+        &host,
+        "echo $$ > /tmp/pid; exec sleep 1000",
+        "echo after >> /tmp/log",
+    );
+    host.ok(&["volume", "set", "--backup-timeout", "300ms", "data"]);
+    let (error, code) = host.fails(&snapshot);
+    assert!(says(&error, &["dyno one", "300ms"]) && code == 4, "{error}");
+    assert_eq!(log(&host, "one"), "before after after");
+    until("it is killed", || {
+        let script = "test -d /proc/$(cat /tmp/pid)";
+        let lives = host.run(&["exec", "one", "sh", "-c", script]);
+        !lives.status.success()
+    });
+    let missing = ["--backup-timeout", "none", "--before-backup", "/nosuch"];
+    host.ok(&[&["volume", "set"], &missing[..], &["data"]].concat());
+    let (error, code) = host.fails(&snapshot);
+    assert!(
+        says(&error, &["dyno one", "/nosuch"]) && code == 4,
+        "{error}"
+    );
+    assert_eq!(parsed(&snapshots()), json!([]));
+    assert!(!is_paused(&host, "one"));
+}
+
+#[test]
+fn a_command_that_fails_after_a_copy_is_told_and_the_copy_is_there() {
+    let host = Host::with_busybox();
+    begin(&host, "one", "data:/data");
+    ask_for(&host, "true", "echo still frozen; exit 3");
+    let (error, code) = host.fails(&["volume", "snapshot", "data", "then"]);
+    assert!(
+        error.contains("still frozen") && error.contains("exit code 3") && code == 4,
+        "{error}"
+    );
+    let list = parsed(&host.ok(&["volume", "snapshots", "data", "--json"]));
+    assert_eq!(list[0]["name"], "then");
+    assert!(!is_paused(&host, "one"));
+    // One that its user has paused can run nothing.
+    host.ok(&["pause", "one"]);
+    let (error, code) = host.fails(&["volume", "snapshot", "data", "next"]);
+    assert!(error.contains("one is paused") && code == 4, "{error}");
+    assert!(is_paused(&host, "one"));
+    for wrong in [
+        ["--backup-timeout", "2h"],
+        ["--before-backup", "''"],
+        ["--before-backup", "a 'b"],
+    ] {
+        let set = [&["volume", "set"], &wrong[..], &["data"]].concat();
+        assert_eq!(host.fails(&set).1, 2, "{wrong:?}");
+    }
+}
+
 /// Takes a snapshot in the background; its dyno is paused when this returns.
 fn begin_snapshot(host: &Host, volume: &str, name: &str, dyno: &str) -> Child {
     let mut command = host.dyno(&["volume", "snapshot", volume, name]);
@@ -254,6 +404,59 @@ fn an_archive_of_a_volume_makes_the_same_volume() {
     assert_eq!(left.count(), 0, "the copy that was packed is left");
 }
 
+/// Begins to take an archive, and takes no more of it than its head.
+fn begin_export(host: &Host, query: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    let request = format!("GET /v1/volumes/data/archive?{query} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn an_archive_that_nobody_takes_holds_nothing_for_good() {
+    let host = Host::with_busybox();
+    begin(&host, "one", "data:/data");
+    host.ok(&[
+        "exec",
+        "one",
+        "sh",
+        "-c",
+        "head -c 20000000 /dev/zero > /data/big",
+    ]);
+    host.ok(&["volume", "snapshot", "data", "then"]);
+    let stalled = begin_export(&host, "snapshot=then");
+    let (error, code) = host.fails(&["volume", "rm", "data@then"]);
+    assert!(error.contains("exported") && code == 4, "{error}");
+    // Nobody else is held up: a dyno goes on, and another copy is taken.
+    host.ok(&["volume", "snapshot", "data", "next"]);
+    ask_for(&host, "echo before >> /tmp/log", "echo after >> /tmp/log");
+    let live = begin_export(&host, "live=true");
+    assert_eq!(log(&host, "one"), "before");
+    let copied = begin_export(&host, "");
+    assert_eq!(log(&host, "one"), "before before after");
+    assert!(!is_paused(&host, "one"));
+    drop((stalled, live, copied));
+    until("the snapshot is free", || {
+        host.run(&["volume", "rm", "data@then"]).status.success()
+    });
+    until("the backup has ended", || {
+        log(&host, "one") == "before before after after"
+    });
+    until("the copy goes", || {
+        fs::read_dir(host.path().join("state/volumes/.new"))
+            .unwrap()
+            .count()
+            == 0
+    });
+    until("the audit log says so", || {
+        let told = host.ok(&["audit", "--json", "--operation", "volume.export"]);
+        told.matches("upstream").count() == 3
+    });
+}
+
 /// P8: an archive is a stranger's.
 #[test]
 fn a_hostile_archive_stays_in_its_volume_or_is_none() {
@@ -322,6 +525,13 @@ fn a_quota_holds_or_is_refused() {
         let (error, code) = host.fails(&asked);
         assert!(error.contains("no project quotas") && code == 7, "{error}");
         assert_eq!(host.fails(&["volume", "info", "small"]).1, 3);
+        host.ok(&["volume", "create", "plain"]);
+        let (error, code) = host.fails(&["volume", "set", "--quota", "8M", "plain"]);
+        assert!(error.contains("no project quotas") && code == 7, "{error}");
+        let info = parsed(&host.ok(&["volume", "info", "plain"]));
+        assert!(info["quota"]["bytes"].is_null(), "{info}");
+        // There was none to take away.
+        host.ok(&["volume", "set", "--quota", "none", "plain"]);
         skip("this kernel has no quotas on ext4; that they are refused was tested");
         return;
     };
@@ -348,6 +558,137 @@ fn a_quota_holds_or_is_refused() {
     );
     assert!(said.ends_with("full"), "{said}");
     host.ok(&["volume", "rm", "-f", "small"]);
+}
+
+/// What `head` and `cat` say of a file that is to have 4 MiB, in a dyno that runs.
+fn write_more(host: &Host, file: &str) -> bool {
+    let script = format!("head -c 4194304 /dev/zero > /data/{file}");
+    host.run(&["exec", "app", "sh", "-c", &script])
+        .status
+        .success()
+}
+
+/// One that was made without gets one, and it changes, under a dyno that goes on.
+#[test]
+fn a_quota_changes_while_a_dyno_writes() {
+    let mut host = Host::with_busybox();
+    let Some(_disk) = Disk::mount(&host, "volumes", &EXT4, "loop,prjquota") else {
+        skip("this kernel has no quotas on ext4; see a_quota_holds_or_is_refused");
+        return;
+    };
+    let run = ["run", "-d", "--name", "app", "-v", "data:/data"];
+    host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+    host.ok(&[
+        "exec",
+        "app",
+        "sh",
+        "-c",
+        "mkdir -p /data/a/b && ln -s a /data/link && mkfifo /data/fifo",
+    ]);
+    assert!(write_more(&host, "a/b/before"));
+    let set =
+        |host: &Host, words: &[&str]| host.run(&[&["volume", "set"], words, &["data"]].concat());
+    let info = |host: &Host| parsed(&host.ok(&["volume", "info", "data"]));
+    // What is there already counts.
+    assert!(set(&host, &["--quota", "10M"]).status.success());
+    let counted = info(&host)["usage"]["bytes"].as_u64().unwrap();
+    assert!((4 << 20..5 << 20).contains(&counted), "{counted}");
+    assert!(write_more(&host, "a/b/second"));
+    assert!(!write_more(&host, "a/third"));
+    host.ok(&["exec", "app", "rm", "/data/a/third"]);
+    // Less than what is taken up: it stays, and nothing more is written.
+    let output = set(&host, &["--quota", "6M"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("more than its quota"),
+        "{said}"
+    );
+    assert!(!write_more(&host, "a/third"));
+    let sizes = "stat -c %s /data/a/b/before /data/a/b/second";
+    let sizes = host.ok(&["exec", "app", "sh", "-c", sizes]);
+    assert_eq!(sizes, "4194304\n4194304");
+    let listed = host.ok(&["volume", "ls"]);
+    assert!(
+        listed.contains("8 MiB") && listed.contains("6 MiB"),
+        "{listed}"
+    );
+    host.ok(&["exec", "app", "rm", "/data/a/b/second", "/data/a/third"]);
+    assert!(
+        set(&host, &["--inodes", "100000", "--quota", "64M"])
+            .status
+            .success()
+    );
+    assert!(write_more(&host, "a/b/second") && write_more(&host, "a/third"));
+    // A start enforces what is recorded, and so does a rollback.
+    assert!(set(&host, &["--quota", "13M"]).status.success());
+    host.kill_and_restart();
+    assert_eq!(info(&host)["quota"]["bytes"], 13 << 20);
+    assert!(!write_more(&host, "fourth"));
+    assert!(
+        set(&host, &["--quota", "none", "--inodes", "none"])
+            .status
+            .success()
+    );
+    assert!(write_more(&host, "fourth") && write_more(&host, "fifth"));
+    host.ok(&["rm", "-f", "app"]);
+    host.ok(&["volume", "rm", "data"]);
+}
+
+/// P15: whoever else writes to the disk never finds it full.
+#[test]
+fn a_copy_and_an_import_leave_room_on_the_disk_to_others() {
+    let host = Host::with_busybox();
+    let ext4 = ["mkfs.ext4", "-q", "-F"];
+    let Some(disk) = Disk::mount(&host, "volumes", &ext4, "loop") else {
+        skip("mkfs.ext4 is missing, or this kernel cannot mount what it makes");
+        return;
+    };
+    let witness = disk.folder.join(".witness");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut file = fs::File::create(&witness).unwrap();
+                file.write_all(&[1; 4096]).unwrap();
+                file.sync_all().unwrap();
+            }
+        });
+        // Whatever happens, the other one ends.
+        let _over = Over(&over);
+        within(&host, "data", "head -c 150000000 /dev/urandom > /data/big");
+        host.ok(&["volume", "clone", "data", "one"]);
+        let (error, code) = host.fails(&["volume", "clone", "data", "two"]);
+        assert!(error.contains("reserve") && code == 6, "{error}");
+        host.ok(&["volume", "rm", "one"]);
+        let zeros = host.path().join("zeros");
+        fs::File::create(&zeros)
+            .unwrap()
+            .set_len(400 << 20)
+            .unwrap();
+        let archive = host.path().join("zeros.tar.gz");
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(host.path()).arg("-czf").arg(&archive);
+        assert!(tar.arg("zeros").status().unwrap().success());
+        let archive = archive.to_string_lossy();
+        let (error, code) = host.fails(&["volume", "import", "three", &archive]);
+        assert!(error.contains("reserve") && code == 6, "{error}");
+        assert_eq!(host.ok(&["volume", "ls", "-q"]), "data");
+        until("what was brought in is gone", || {
+            let found = rustix::fs::statvfs(&disk.folder).unwrap();
+            found.f_bavail * found.f_frsize > 150 << 20
+        });
+        // The control: what fits is let in.
+        host.ok(&["volume", "clone", "data", "one"]);
+    });
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -85,8 +85,13 @@ fn hostd_killed_at_each_step_of_a_checkpoint_leaves_a_dyno_that_runs_or_can_come
 
 #[test]
 fn hostd_killed_at_each_step_with_a_volume_leaves_the_old_or_the_new() {
-    try_all(&["volume", "volume_remove"]);
+    try_all(&["volume", "volume_set", "volume_remove"]);
     try_all(&["snapshot", "snapshot_remove", "rollback"]);
+}
+
+#[test]
+fn hostd_killed_at_each_step_of_a_backup_has_it_end() {
+    try_all(&["backup"]);
 }
 
 #[test]

@@ -221,6 +221,27 @@ fn a_body_is_bounded_in_size_and_depth() {
     assert_sane(&host);
 }
 
+/// RFC 9110 section 15.5.6.
+#[test]
+fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has() {
+    let host = Host::start();
+    for (method, path, allowed) in [
+        ("DELETE", "/v1/dynos", "GET, POST, HEAD"),
+        ("GET", "/v1/dynos/nosuch/stop", "POST"),
+        ("BREW", "/v1/volumes/data", "GET, PATCH, DELETE, HEAD"),
+    ] {
+        let answer = request(&host, method, path, "");
+        assert_eq!(status(&answer), 405, "{method} {path}: {answer}");
+        let allow = answer.lines().find_map(|line| line.strip_prefix("allow: "));
+        assert_eq!(allow, Some(allowed), "{method} {path}: {answer}");
+        assert!(answer.contains(r#""kind":"not_found""#), "{answer}");
+    }
+    let answer = request(&host, "DELETE", "/v1/nosuch", "");
+    assert_eq!(status(&answer), 404, "{answer}");
+    assert!(!answer.contains("allow:"), "{answer}");
+    assert_sane(&host);
+}
+
 #[test]
 fn a_refusal_reaches_who_is_still_sending() {
     let host = Host::start();

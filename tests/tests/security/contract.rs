@@ -13,9 +13,10 @@ use dyno_tests::random::seed;
 
 use super::rig::{assert_sane, request, status};
 
-/// What is compared: no answer 5xx, statuses, content types and bodies as documented.
+/// What is compared: no answer 5xx, statuses, content types and bodies as documented, and
+/// what a path has no method for.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
-    response_schema_conformance,lines_conform,failures_are_told";
+    response_schema_conformance,unsupported_method,lines_conform,failures_are_told";
 
 #[test]
 fn whatever_is_asked_is_answered_as_the_document_says() {

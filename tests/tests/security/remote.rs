@@ -344,6 +344,19 @@ fn what_is_as_good_as_root_needs_the_scope_that_is() {
         let answer = read_until(&mut stream, "\r\n\r\n");
         assert_eq!(status(&answer), 403, "{method} {path}: {answer}");
     }
+    // Nor has one run in them what one may not run there.
+    let hook = r#"{"name": "hooked", "backup": {"before": ["touch", "/x/here"]}}"#;
+    let later = r#"{"backup": {"after": ["touch", "/x/here"]}}"#;
+    let empty = r#"{"name": "data"}"#;
+    assert_eq!(status(&weak.ask("POST", "/v1/volumes", empty)), 201);
+    for (method, path, body) in [
+        ("POST", "/v1/volumes", hook),
+        ("PATCH", "/v1/volumes/data", later),
+    ] {
+        let answer = weak.ask(method, path, body);
+        assert_eq!(status(&answer), 403, "{method} {path}: {answer}");
+        assert!(answer.contains("`host`"), "{answer}");
+    }
     // The control: an ordinary one is theirs.
     let plain = r#"{"image": "host", "command": ["sleep", "1000"], "name": "plain"}"#;
     assert_eq!(
@@ -374,6 +387,12 @@ fn secrets_are_told_to_nobody_who_may_only_run() {
         assert_eq!(status(&answer), 403, "{method} {path}: {answer}");
         assert!(answer.contains("`secrets`"), "{answer}");
     }
+    let later = r#"{"backup": {"after": ["cat", "/run/secrets/db"]}}"#;
+    host.ok(&["volume", "create", "data"]);
+    let answer = weak.ask("PATCH", "/v1/volumes/data", later);
+    assert!(answer.contains("`secrets`"), "{answer}");
+    let both = token(&host, "both", "run,secrets,host", &[]);
+    assert_eq!(status(&both.ask("PATCH", "/v1/volumes/data", later)), 200);
     let strong = token(&host, "strong", "run,secrets", &[]);
     assert_eq!(
         status(&strong.ask("POST", "/v1/dynos?start=true", body)),

@@ -97,6 +97,10 @@ const HOST_ONLY: &[(&str, &str)] = &[
         "what hostd makes of its own files",
     ),
     (
+        "dyno-tests::host volumes::a_copy_and_an_import",
+        "hundreds of MiB take minutes without KVM",
+    ),
+    (
         "dyno-tests::host volumes::where_there_are_reflinks",
         "the guest has no mkfs.xfs",
     ),

@@ -133,6 +133,20 @@ fn copies_come_after_all_copies_of_what_their_service_comes_after() {
 }
 
 #[test]
+fn a_volume_says_what_is_done_before_and_after_a_copy() {
+    let app = read(
+        "name = \"shop\"\n[volumes.data]\nbefore_backup = \"sh -c 'sync; true'\"\n\
+         after_backup = [\"rm\", \"/tmp/x y\"]\nbackup_timeout = \"5s\"\n\
+         [services.web]\nimage = \"host\"\nvolumes = [\"data:/d\"]",
+    )
+    .unwrap();
+    let backup = &app.volumes[0].backup;
+    assert_eq!(backup.before, ["sh", "-c", "sync; true"]);
+    assert_eq!(backup.after, ["rm", "/tmp/x y"]);
+    assert_eq!(backup.timeout_ms, Some(5000));
+}
+
+#[test]
 fn volumes_have_names_of_their_own_and_maybe_limits() {
     let app = read(
         "name = \"shop\"\n[volumes.data]\nquota = \"1G\"\n[volumes.old]\nexternal = true\n\

@@ -1,6 +1,7 @@
 //! `dyno secret ls`.
 
 use clap::Args;
+use dyno_api::secret::Secret;
 use jiff::Timestamp;
 
 use crate::command::Context;
@@ -20,27 +21,24 @@ pub(crate) struct Ls {
 impl Ls {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let secrets = context.client().await?.secrets().await?;
-        if self.quiet {
-            let names: Vec<String> = secrets.into_iter().map(|one| one.name.into()).collect();
-            context.output.names(&names)?;
-            return Ok(0);
-        }
-        if context.output.json {
-            context.output.document(&secrets)?;
-            return Ok(0);
-        }
-        let mut table = Table::new(&["NAME", ">REVISION", "UPDATED", "USED BY"]);
-        let now = Timestamp::now();
-        for secret in &secrets {
-            let users: Vec<&str> = secret.used_by.iter().map(|name| name.as_str()).collect();
-            table.row([
-                Cell::from(secret.name.as_str()),
-                Cell::from(secret.revision.to_string()).right(),
-                Cell::from(format!("{} ago", human_age(secret.updated, now))),
-                Cell::from(users.join(", ")),
-            ]);
-        }
-        context.output.table(&table)?;
+        context
+            .output
+            .list(&secrets, self.quiet, |one| one.name.to_string(), table)?;
         Ok(0)
     }
+}
+
+fn table(secrets: &[Secret]) -> Table {
+    let mut table = Table::new(&["NAME", ">REVISION", "UPDATED", "USED BY"]);
+    let now = Timestamp::now();
+    for secret in secrets {
+        let users: Vec<&str> = secret.used_by.iter().map(|name| name.as_str()).collect();
+        table.row([
+            Cell::from(secret.name.as_str()),
+            Cell::from(secret.revision.to_string()).right(),
+            Cell::from(format!("{} ago", human_age(secret.updated, now))),
+            Cell::from(users.join(", ")),
+        ]);
+    }
+    table
 }

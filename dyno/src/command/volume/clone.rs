@@ -2,7 +2,7 @@
 
 use clap::Args;
 use dyno_api::name::DynoName;
-use dyno_api::volume::{VolumeSource, VolumeSpec};
+use dyno_api::volume::{BackupHooks, VolumeSource, VolumeSpec};
 
 use super::{QuotaArgs, written};
 use crate::command::Context;
@@ -31,6 +31,7 @@ impl CloneVolume {
             quota: self.quota.into(),
             from: Some(self.from),
             live: self.live,
+            backup: BackupHooks::default(),
         };
         let volume = context.client().await?.create_volume(&spec).await?;
         written(context, &volume)

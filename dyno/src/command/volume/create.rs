@@ -2,9 +2,9 @@
 
 use clap::Args;
 use dyno_api::name::DynoName;
-use dyno_api::volume::VolumeSpec;
+use dyno_api::volume::{BackupHooks, VolumeSpec};
 
-use super::{QuotaArgs, written};
+use super::{BackupArgs, QuotaArgs, written};
 use crate::command::Context;
 use crate::failure::Failure;
 
@@ -15,6 +15,8 @@ pub(crate) struct Create {
     name: DynoName,
     #[command(flatten)]
     quota: QuotaArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
 }
 
 impl Create {
@@ -24,6 +26,7 @@ impl Create {
             quota: self.quota.into(),
             from: None,
             live: false,
+            backup: BackupHooks::default().changed(self.backup.into()),
         };
         let volume = context.client().await?.create_volume(&spec).await?;
         written(context, &volume)

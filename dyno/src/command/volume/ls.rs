@@ -1,6 +1,7 @@
 //! `dyno volume ls`.
 
 use clap::Args;
+use dyno_api::volume::Volume;
 use jiff::Timestamp;
 
 use crate::command::Context;
@@ -21,31 +22,38 @@ pub(crate) struct Ls {
 impl Ls {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let volumes = context.client().await?.volumes().await?;
-        if self.quiet {
-            let names: Vec<String> = volumes.into_iter().map(|one| one.name.into()).collect();
-            context.output.names(&names)?;
-            return Ok(0);
-        }
-        if context.output.json {
-            context.output.document(&volumes)?;
-            return Ok(0);
-        }
-        let mut table = Table::new(&["NAME", "CREATED", ">QUOTA", ">SNAPSHOTS", "USED BY"]);
-        let now = Timestamp::now();
-        for volume in &volumes {
-            let age = volume
-                .created
-                .map(|created| format!("{} ago", human_age(created, now)));
-            let users: Vec<&str> = volume.used_by.iter().map(|name| name.as_str()).collect();
-            table.row([
-                Cell::from(volume.name.as_str()),
-                Cell::from(age.unwrap_or_default()),
-                Cell::from(volume.quota.bytes.map(size::human).unwrap_or_default()).right(),
-                Cell::from(volume.snapshots.to_string()).right(),
-                Cell::from(users.join(", ")),
-            ]);
-        }
-        context.output.table(&table)?;
+        context
+            .output
+            .list(&volumes, self.quiet, |one| one.name.to_string(), table)?;
         Ok(0)
     }
+}
+
+fn table(volumes: &[Volume]) -> Table {
+    let mut table = Table::new(&[
+        "NAME",
+        "CREATED",
+        ">SIZE",
+        ">QUOTA",
+        ">SNAPSHOTS",
+        "USED BY",
+    ]);
+    let now = Timestamp::now();
+    for volume in volumes {
+        let age = volume
+            .created
+            .map(|created| format!("{} ago", human_age(created, now)));
+        // Where it has a quota the file system counts it.
+        let used = volume.usage.map(|usage| usage.bytes);
+        let users: Vec<&str> = volume.used_by.iter().map(|name| name.as_str()).collect();
+        table.row([
+            Cell::from(volume.name.as_str()),
+            Cell::from(age.unwrap_or_default()),
+            Cell::from(used.map(size::human).unwrap_or_default()).right(),
+            Cell::from(volume.quota.bytes.map(size::human).unwrap_or_default()).right(),
+            Cell::from(volume.snapshots.to_string()).right(),
+            Cell::from(users.join(", ")),
+        ]);
+    }
+    table
 }

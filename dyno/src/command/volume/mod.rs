@@ -8,15 +8,20 @@ mod info;
 mod ls;
 mod rm;
 mod rollback;
+mod set;
 mod snapshot;
 mod snapshots;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
-use dyno_api::volume::{Volume as Made, VolumeQuota};
+use dyno_api::volume::{BackupChange, Volume as Made, VolumeQuota};
 
 use super::Context;
 use crate::failure::Failure;
-use crate::value::size;
+use crate::value::limit::or_none;
+use crate::value::words::{self, Words};
+use crate::value::{duration, size};
 
 /// Keep data that outlives dynos
 #[derive(Debug, Args)]
@@ -33,6 +38,8 @@ enum Command {
     Ls(ls::Ls),
     /// Show all about a volume, as JSON
     Info(info::Info),
+    /// Change a volume while dynos use it
+    Set(set::Set),
     /// Remove volumes or snapshots
     Rm(rm::Rm),
     /// Keep a volume's files as they are now
@@ -55,6 +62,7 @@ impl Volume {
             Command::Create(command) => command.run(context).await,
             Command::Ls(command) => command.run(context).await,
             Command::Info(command) => command.run(context).await,
+            Command::Set(command) => command.run(context).await,
             Command::Rm(command) => command.run(context).await,
             Command::Snapshot(command) => command.run(context).await,
             Command::Snapshots(command) => command.run(context).await,
@@ -82,6 +90,31 @@ impl From<QuotaArgs> for VolumeQuota {
         Self {
             bytes: quota.quota,
             inodes: quota.inodes,
+        }
+    }
+}
+
+/// What dynos do before and after a copy of a volume.
+#[derive(Debug, Default, Args)]
+struct BackupArgs {
+    /// What each dyno that writes to it runs before a snapshot, clone or export, such as
+    /// "psql -c CHECKPOINT"; where it fails nothing is copied
+    #[arg(long, value_name = "COMMAND|none", value_parser = words::parse)]
+    before_backup: Option<Words>,
+    /// What each of them runs afterwards, whatever came of it
+    #[arg(long, value_name = "COMMAND|none", value_parser = words::parse)]
+    after_backup: Option<Words>,
+    /// How long each of these may take [default: 1m]
+    #[arg(long, value_name = "DURATION|none", value_parser = or_none(duration::parse))]
+    backup_timeout: Option<Duration>,
+}
+
+impl From<BackupArgs> for BackupChange {
+    fn from(args: BackupArgs) -> Self {
+        Self {
+            before: args.before_backup.map(|words| words.0),
+            after: args.after_backup.map(|words| words.0),
+            timeout_ms: args.backup_timeout.map(duration::millis),
         }
     }
 }

@@ -1,23 +1,21 @@
 //! One try. What answers is hostile: every read has a limit of size and of
 //! time (P15), nothing is resolved, no redirect is followed.
 
-mod command;
 mod grpc;
 mod http;
 mod tls;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use dyno_api::health::Probe;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::cycle::Subject;
 use super::plan::Planned;
+use crate::exec::{self, QUOTED, printable, within};
 
-/// Characters of an answer that a reason quotes.
-const QUOTED: usize = 256;
+/// P15: a program that writes more checks nothing.
+const MOST_OUTPUT: usize = 256 * 1024;
 /// Characters of a reason.
 const REASON: usize = 1000;
 
@@ -27,7 +25,10 @@ const REASON: usize = 1000;
 /// Why it failed, in words for people.
 pub(super) async fn make(subject: &Subject, check: &Planned) -> Result<(), String> {
     let made = match &check.probe {
-        Probe::Command { command } => command::run(subject, command, check.timeout).await,
+        Probe::Command { command } => {
+            let (host, id) = (&subject.host, &subject.id);
+            exec::run(host, id, command, check.timeout, MOST_OUTPUT).await
+        }
         Probe::Tcp { port } => within(check.timeout, connect(subject, *port))
             .await
             .map(drop),
@@ -61,42 +62,11 @@ pub(super) async fn make(subject: &Subject, check: &Planned) -> Result<(), Strin
     made.map_err(|reason| printable(&reason, REASON))
 }
 
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    match timeout(limit, work).await {
-        Ok(done) => done,
-        Err(_) => Err(format!("no answer within {limit:?}")),
-    }
-}
-
 async fn connect(subject: &Subject, port: u16) -> Result<(TcpStream, SocketAddr), String> {
     let address = subject.address.ok_or("it has no address")?;
     let address = SocketAddr::new(address, port);
     match TcpStream::connect(address).await {
         Ok(stream) => Ok((stream, address)),
         Err(error) => Err(format!("connect to {address}: {error}")),
-    }
-}
-
-/// Hostile text for people: no control characters, so many characters at most.
-fn printable(text: &str, most: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut kept: String = text.trim().chars().take(most).map(clean).collect();
-    if text.trim().chars().nth(most).is_some() {
-        kept.push('…');
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_dyno_says_is_cut_and_steers_no_terminal() {
-        assert_eq!(printable(" a\x1b[31m\nb ", 10), "a [31m b");
-        assert_eq!(printable("äöü", 2), "äö…");
     }
 }

@@ -253,6 +253,51 @@ pub(super) const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "backup",
+        before: |host| {
+            let run = ["run", "-d", "--name", "subject", "-v", "data:/data"];
+            host.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+            let command = |word: &str| format!("sh -c 'echo {word} >> /tmp/log'");
+            let before = ["volume", "set", "--before-backup", &command("before")];
+            let after = ["--after-backup", &command("after"), "data"];
+            host.ok(&[&before[..], &after].concat());
+        },
+        ask: |host| host.run(&["volume", "snapshot", "data", "then"]),
+        after: |host, done| {
+            assert!(!done || lists(host, &["volume", "snapshots", "data"], "then"));
+            let notes = host.path().join("state/volumes/.backups");
+            until("the backup has ended", || {
+                std::fs::read_dir(&notes).unwrap().count() == 0
+            });
+            until("the dyno goes on", || {
+                host.inspect("subject")["status"]["paused"] != true
+            });
+            // At least once: what was killed after it had run is run again.
+            let log = host.ok(&["exec", "subject", "cat", "/tmp/log"]);
+            assert!(log.ends_with("after"), "{log}");
+        },
+        clean: |host| {
+            remove(host);
+            host.ok(&["volume", "rm", "-f", "data"]);
+        },
+    },
+    Case {
+        name: "volume_set",
+        before: |host| {
+            host.ok(&["volume", "create", "--after-backup", "true", "data"]);
+        },
+        ask: |host| host.run(&["volume", "set", "--after-backup", "false", "data"]),
+        after: |host, done| {
+            let info = host.ok(&["volume", "info", "data"]);
+            let info: Value = serde_json::from_str(&info).unwrap();
+            let after = &info["backup"]["after"][0];
+            assert!(after == "false" || after == "true" && !done, "{info}");
+        },
+        clean: |host| {
+            host.ok(&["volume", "rm", "data"]);
+        },
+    },
+    Case {
         name: "snapshot_remove",
         before: with_snapshot,
         ask: |host| host.run(&["volume", "rm", "data@then"]),

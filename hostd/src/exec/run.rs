@@ -1,37 +1,45 @@
-//! A program inside the dyno, by its monitor, as `exec` runs one.
+//! A program that is run in a dyno for hostd itself: only how it ends is of interest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dyno_api::dyno::{ExecRequest, ExitStatus};
 use dyno_api::error::ApiError;
 use dyno_api::frame::{HEADER, Kind, header, parse_header};
+use dyno_api::name::DynoId;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
-use super::{QUOTED, Subject, printable, within};
-use crate::exec;
+use super::begin;
+use crate::host::Host;
 use crate::monitor::Connection;
 
-/// P15: whoever writes more checks nothing.
-const MOST_OUTPUT: usize = 256 * 1024;
+/// Characters of what is said that a reason quotes.
+pub(crate) const QUOTED: usize = 256;
 
-/// Runs the program and waits for its end; it is killed where it takes longer.
-pub(super) async fn run(
-    subject: &Subject,
+/// Runs the program and waits for its end; it is killed where it takes longer, or writes
+/// more bytes than `most_output`.
+///
+/// # Errors
+/// Where it fails, in words for people: its exit code, and what it said last.
+pub(crate) async fn run(
+    host: &Arc<Host>,
+    dyno: &DynoId,
     command: &[String],
     limit: Duration,
+    most_output: usize,
 ) -> Result<(), String> {
     let request = ExecRequest {
         command: command.to_vec(),
         ..ExecRequest::default()
     };
     let begun = async {
-        exec::begin(&subject.host, &subject.id, request)
-            .await
-            .map_err(|error| error.message)
+        let begun = begin(host, dyno, request).await;
+        begun.map_err(|error| error.message)
     };
     let mut connection = within(limit, begun).await?;
-    let ended = within(limit, end(&mut connection)).await;
+    let ended = within(limit, end(&mut connection, most_output)).await;
     if ended.is_err() {
         kill(&mut connection).await;
     }
@@ -39,7 +47,7 @@ pub(super) async fn run(
 }
 
 /// Reads output until the exit status comes.
-async fn end(connection: &mut Connection) -> Result<(), String> {
+async fn end(connection: &mut Connection, most_output: usize) -> Result<(), String> {
     let broken = |error: std::io::Error| format!("its monitor: {error}");
     let (mut said, mut total) = (Vec::new(), 0);
     loop {
@@ -51,8 +59,8 @@ async fn end(connection: &mut Connection) -> Result<(), String> {
         match kind {
             Kind::Stdout | Kind::Stderr => {
                 total += length;
-                if total > MOST_OUTPUT {
-                    return Err(format!("it wrote more than {MOST_OUTPUT} bytes"));
+                if total > most_output {
+                    return Err(format!("it wrote more than {most_output} bytes"));
                 }
                 said.extend_from_slice(&payload);
                 // The last words say why.
@@ -92,8 +100,30 @@ async fn kill(connection: &mut Connection) {
     let kill = u8::try_from(Signal::KILL.as_raw()).unwrap_or(9);
     let frame = [&head[..], &[kill]].concat();
     if let Err(error) = connection.write_all(&frame).await {
-        tracing::debug!(%error, "a check that took too long ends by itself");
+        tracing::debug!(%error, "a program that took too long ends by itself");
     }
+}
+
+/// # Errors
+/// What `work` says, or that it took longer.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(format!("no answer within {limit:?}")),
+    }
+}
+
+/// Hostile text for people: no control characters, so many characters at most.
+pub(crate) fn printable(text: &str, most: usize) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut kept: String = text.trim().chars().take(most).map(clean).collect();
+    if text.trim().chars().nth(most).is_some() {
+        kept.push('…');
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -117,5 +147,11 @@ mod tests {
             "{reason}"
         );
         assert!(verdict(b"{", b"").is_err());
+    }
+
+    #[test]
+    fn what_a_dyno_says_is_cut_and_steers_no_terminal() {
+        assert_eq!(printable(" a\x1b[31m\nb ", 10), "a [31m b");
+        assert_eq!(printable("äöü", 2), "äö…");
     }
 }
