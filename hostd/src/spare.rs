@@ -77,6 +77,7 @@ impl Spares {
             .arg("_".repeat(room))
             .arg("--spare")
             .env_clear()
+            .envs(dyno_failpoint::variable())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)

@@ -47,6 +47,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use dyno_failpoint::failpoint;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
@@ -75,6 +76,7 @@ const MAX_CONFIG: u64 = 64 * 1024;
 /// Prints one [`Announcement`] on standard output and closes it. Exit code 0
 /// after a dyno that was created, however it ended; 1 where none was.
 pub fn run(dir: &Path) -> u8 {
+    failpoint("monitor_create.begun");
     let monitor = prepare(dir);
     let announcement = match &monitor {
         Ok((_, pid)) => Announcement::Created { pid: *pid },
@@ -87,7 +89,10 @@ pub fn run(dir: &Path) -> u8 {
     let Ok((monitor, _)) = monitor else {
         return 1;
     };
-    match monitor.serve() {
+    failpoint("monitor_create.announced");
+    let served = monitor.serve();
+    failpoint("monitor_end.over");
+    match served {
         Ok(()) => 0,
         Err(error) => {
             complain(&format_args!("wait for events: {error}"));
@@ -106,14 +111,18 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     if let Some(path) = &config.monitors_cgroup {
         cgroup::join(&layout, path, getpid()).map_err(|error| internal(words(&error)))?;
     }
+    failpoint("monitor_create.detached");
     let log = config.log.clone().map(Log::open).transpose();
     let log = log.map_err(|error| internal(format!("open the log: {error}")))?;
+    failpoint("monitor_create.logging");
     // Before the container, which mounts it.
     let notify = config.notify.map(|config| Notify::bind(dir, config));
     let notify = notify
         .transpose()
         .map_err(|error| internal(format!("make {}: {error}", file::NOTIFY)))?;
+    failpoint("monitor_create.listens_to_dyno");
     let container = Container::new(bundle, &layout).map_err(|error| Failure::from(&error))?;
+    failpoint("monitor_create.grouped");
     let mut container = container.named(&config.id);
     let record = container.cgroup().record().clone();
     let made = Recorder::new(dir, &config.id, record, untold())
@@ -126,6 +135,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
             return Err(failure);
         }
     };
+    failpoint("monitor_create.created");
     let pid = created.pid.as_raw_nonzero().get().cast_unsigned();
     let mut monitor = Box::new(Monitor {
         machine: Machine::new(settings(&config)),
@@ -166,8 +176,10 @@ fn open_to_clients(monitor: &mut Monitor, dir: &Path) -> Result<(), Failure> {
     let listener = Listener::bind(dir);
     monitor.listener =
         Some(listener.map_err(|error| internal(format!("make {}: {error}", file::SOCKET)))?);
+    failpoint("monitor_create.listens");
     monitor
         .record_created()
+        .inspect(|()| failpoint("monitor_create.recorded"))
         .map_err(|error| internal(format!("write {}: {error}", file::STATE)))
 }
 

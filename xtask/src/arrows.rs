@@ -25,7 +25,7 @@ mod tests {
         ),
         ("dyno-images", &["dyno-failpoint"]),
         ("dyno-netns", &[]),
-        ("dyno-runtime", &[]),
+        ("dyno-runtime", &["dyno-failpoint"]),
         ("dyno-tests", &["dyno-api"]),
         ("dyno-vm-tests", &["dyno-api"]),
         ("xtask", &[]),

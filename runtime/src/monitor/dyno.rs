@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
@@ -17,7 +18,7 @@ use super::failure::{exit_code, words};
 use super::machine::{Action, Conflict, Event};
 use super::protocol::{Config, ExitStatus, Failure, FailureKind};
 use super::streams::Streams;
-use crate::container::{Container, Created, Parent, Process, Stdio};
+use crate::container::{Container, Created, Creator, Parent, Process, Stdio};
 use crate::sys;
 
 /// P15: bytes of the file of variables; execve(2) takes no more.
@@ -153,6 +154,21 @@ fn variables(path: &Path) -> Result<Vec<String>, Failure> {
     })
 }
 
+/// The steps on the way to an init.
+struct Steps;
+
+impl Creator for Steps {
+    fn cloned(&self, _init: Pid) -> io::Result<()> {
+        failpoint("monitor_init.cloned");
+        Ok(())
+    }
+
+    /// A bundle of hostd's has no hooks.
+    fn state(&self, _init: Pid) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
 /// A created init with our ends of its streams.
 pub(super) fn create(
     container: &mut Container,
@@ -169,7 +185,7 @@ pub(super) fn create(
     };
     let (streams, stdio) = stdio(container, config.stdin).map_err(internal)?;
     let mut created = container
-        .create(stdio, Parent::Monitor)
+        .create_for(&Steps, stdio, Parent::Monitor)
         .map_err(|error| Failure::from(&error))?;
     match created.terminal.take() {
         Some(master) => Ok((created, Streams::terminal(master).map_err(internal)?)),
@@ -225,8 +241,10 @@ impl Monitor {
         if let Some(notify) = &mut self.notify {
             notify.begin(Instant::now());
         }
+        failpoint("monitor_execute.asked");
         match created.start() {
             Ok(process) => {
+                failpoint("monitor_execute.executed");
                 self.dyno.init = Some(Init::Running(process));
                 self.dyno.started = Some(Timestamp::now());
                 self.dyno.reason = None;
@@ -245,8 +263,10 @@ impl Monitor {
     fn launch(&mut self) -> Event {
         // Somebody may have held still what had just ended.
         self.go_on();
+        failpoint("monitor_restart.due");
         match create(&mut self.container, &self.config) {
             Ok((created, streams)) => {
+                failpoint("monitor_restart.created");
                 self.dyno.init = Some(Init::Waiting(Box::new(created)));
                 self.dyno.streams = streams;
                 if self.dyno.input_ended {
@@ -283,6 +303,7 @@ impl Monitor {
         if let Err(error) = sent {
             complain(&format_args!("send signal {number} to the dyno: {error}"));
         }
+        failpoint("monitor_stop.signalled");
     }
 
     fn kill(&mut self, cause: Event) {
@@ -309,6 +330,7 @@ impl Monitor {
             // Without its cgroup, init at least; its pid namespace goes with it.
             self.dyno.signal(Signal::KILL).ok();
         }
+        failpoint("monitor_stop.killed");
     }
 
     /// Kills what was created and removes it: nobody will start it.

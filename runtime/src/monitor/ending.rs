@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use rustix::process::Pid;
 
@@ -93,6 +94,7 @@ impl Monitor {
             complain(&format_args!("wait for the dyno: {error}"));
             Exit::Code(exit_code(FailureKind::Internal))
         });
+        failpoint("monitor_end.reaped");
         let oom = self.killed_for_memory(exit, self.dyno.oom_before);
         let mut status = exit_status(exit, oom);
         if oom {
@@ -108,6 +110,7 @@ impl Monitor {
         let success = status.code == 0 && !oom;
         // The end of init conflicts with nothing.
         self.event(Event::Exited { success }).ok();
+        failpoint("monitor_end.noted");
     }
 
     /// A group that was held still would hold its next init, too, and us with it.
@@ -163,6 +166,7 @@ impl Monitor {
         if let Some(log) = &mut self.log {
             log.end_lines(Moment::now());
         }
+        failpoint("monitor_end.drained");
         // What follows the end conflicts with nothing.
         self.event(Event::Emptied).ok();
     }
@@ -191,7 +195,9 @@ impl Monitor {
         if let Err(error) = self.container.cgroup().remove(REMOVAL) {
             complain(&words(&error));
         }
+        failpoint("monitor_end.removed");
         self.publish();
+        failpoint("monitor_end.recorded");
         self.listener = None;
         let status = self.recorder.status().clone();
         let failure = self

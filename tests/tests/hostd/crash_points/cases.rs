@@ -359,11 +359,11 @@ fn run(host: &Host) {
     host.until_phase("subject", "running");
 }
 
-fn exists(host: &Host) -> bool {
+pub(super) fn exists(host: &Host) -> bool {
     lists(host, &["ps", "-a"], "subject")
 }
 
-fn remove(host: &Host) {
+pub(super) fn remove(host: &Host) {
     if exists(host) {
         host.ok(&["rm", "-f", "subject"]);
     }
