@@ -9,6 +9,7 @@
 //! view      what the API shows, and which events follow
 //! again     restarts that are hostd's own
 //! order     starts that wait for other dynos
+//! window    what others see of it
 //! checks    whether it works, and what follows where it does not
 //! ```
 
@@ -20,6 +21,7 @@ mod order;
 mod perform;
 mod show;
 mod view;
+mod window;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ use crate::launch::Running;
 use checks::Checks;
 use machine::{Input, Recovery, State, Traits, is_leased, step};
 use order::Pending;
+use window::Window;
 
 /// Requests that wait for one dyno.
 const QUEUE: usize = 64;
@@ -87,7 +90,7 @@ struct Request {
 #[derive(Debug, Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
-    view: watch::Receiver<Dyno>,
+    view: Window<Dyno>,
     attached: Weak<()>,
 }
 
@@ -111,13 +114,13 @@ impl Handle {
 
     /// The dyno as it is now.
     pub fn dyno(&self) -> Dyno {
-        self.view.borrow().clone()
+        self.view.now()
     }
 
     /// Something of the dyno as it is now, without a copy of the rest. `look` is quick: the
     /// supervisor cannot say anything new meanwhile.
     pub fn look<T>(&self, look: impl FnOnce(&Dyno) -> T) -> T {
-        look(&self.view.borrow())
+        self.view.look(look)
     }
 
     /// Whether the dyno has a supervisor.
@@ -125,12 +128,9 @@ impl Handle {
         !self.requests.is_closed()
     }
 
-    /// The dyno as soon as it is so; none where it is removed before. It is a copy:
-    /// what the channel lends is a lock, and whoever looks at the dyno once more while
-    /// it is held waits for ever as soon as the supervisor has something new to say.
+    /// The dyno as soon as it is so; none where it is removed before.
     pub async fn until(&self, is_so: impl FnMut(&Dyno) -> bool) -> Option<Dyno> {
-        let mut view = self.view.clone();
-        view.wait_for(is_so).await.ok().map(|dyno| dyno.clone())
+        self.view.until(is_so).await
     }
 
     /// Tells the dyno that somebody is there: it does not count as deserted.
@@ -203,7 +203,7 @@ fn spawn(
     let attached = Arc::new(());
     let handle = Handle {
         requests,
-        view: seen,
+        view: Window::on(seen),
         attached: Arc::downgrade(&attached),
     };
     let plan = Plan::of(&record.spec, &record.image.config);
@@ -434,7 +434,7 @@ mod tests {
         let (sender, view) = watch::channel(view::resting(&record(1)));
         let handle = Handle {
             requests: mpsc::channel(1).0,
-            view,
+            view: Window::on(view),
             attached: Weak::new(),
         };
         let ended = handle.until(|_| true).await;
