@@ -46,6 +46,8 @@ use window::Window;
 const QUEUE: usize = 64;
 /// How long a dyno that goes with its end waits for somebody to start it.
 const LEASE: Duration = Duration::from_secs(30);
+/// Between two tries to write a record that the disk did not take.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a monitor may take to end after its last word.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -166,6 +168,8 @@ struct Supervisor {
     /// A container that is not to be started; only while it rests.
     shown: Option<show::Shown>,
     restart_due: Option<Instant>,
+    /// When to write the record that the disk did not take.
+    save_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
     plan: Plan,
@@ -219,6 +223,7 @@ fn spawn(
         paused: false,
         shown: None,
         restart_due: None,
+        save_due: None,
         attached,
         plan,
         checks: None,
@@ -274,6 +279,7 @@ impl Supervisor {
                         tracing::error!(dyno = %self.record.id, %error, "cannot be started again");
                     });
                 }
+                () = until(self.save_due) => self.save_again().await,
                 () = until(lease) => self.lease_over().await,
                 () = order::stirs(&mut self.pending) => self.look_again().await,
                 () = until(self.shown.as_ref().map(|shown| shown.look_at)) => self.look_for_viewers().await,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -12,7 +12,7 @@ use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
 use tokio::task::JoinHandle;
 
 use super::machine::{Action, Input, Recovery, State};
-use super::{Ask, Supervisor, view};
+use super::{Ask, SAVE_AGAIN, Supervisor, view};
 use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
@@ -120,7 +120,7 @@ impl Supervisor {
             // On a full disk a dyno can still be stopped; should hostd be
             // restarted before it can write again, it may run once more.
             Err(error) if wanted == Wanted::Stopped => {
-                tracing::warn!(dyno = %self.record.id, %error, "the stop is not recorded");
+                self.save_later(&error);
                 Ok(())
             }
             Err(error) => {
@@ -141,6 +141,21 @@ impl Supervisor {
     pub(super) async fn save(&self) -> Result<(), ApiError> {
         let (record, paths) = (self.record.clone(), self.host.paths.clone());
         blocking(move || Ok(record.save(&paths)?)).await
+    }
+
+    /// What has happened has, whatever the disk says.
+    fn save_later(&mut self, error: &ApiError) {
+        tracing::warn!(dyno = %self.record.id, %error, "its record is not on disk yet");
+        self.save_due = Some(Instant::now() + SAVE_AGAIN);
+    }
+
+    pub(super) async fn save_again(&mut self) {
+        self.save_due = None;
+        if !self.unrecorded
+            && let Err(error) = self.save().await
+        {
+            self.save_later(&error);
+        }
     }
 
     async fn prepare(&mut self) -> Result<(), ApiError> {
@@ -227,10 +242,12 @@ impl Supervisor {
         })
         .await;
         failpoint("end.bundle");
-        let recorded = match self.record.spec.rm || self.unrecorded {
-            true => Ok(()),
-            false => self.save().await,
-        };
+        if !self.record.spec.rm
+            && !self.unrecorded
+            && let Err(error) = self.save().await
+        {
+            self.save_later(&error);
+        }
         failpoint("end.saved");
         self.show_resting();
         let detached = match self.unrecorded {
@@ -239,7 +256,7 @@ impl Supervisor {
                 .await
                 .unwrap_or_else(|error| Err(durable::internal(&error))),
         };
-        detached.and(removed).and(recorded)
+        detached.and(removed)
     }
 
     /// Takes the dyno off the network; a dyno that goes gives its address
@@ -337,7 +354,7 @@ impl Supervisor {
         }
         let has_ended = self.record.rest != rest && !self.record.spec.rm;
         if has_ended && let Err(error) = self.save().await {
-            tracing::warn!(dyno = %self.record.id, %error, "how it ended is not on disk yet");
+            self.save_later(&error);
         }
         if has_ended {
             failpoint("end.recorded");

@@ -36,7 +36,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::time::timeout;
 
-use crate::durable::{self, Survives, from_io};
+use crate::durable::{self, Survives, from_io, from_io_at};
 use crate::host::{Host, blocking};
 use copy::Copied;
 use folders::{Folders, Making, SnapshotRecord, VERSION, VolumeRecord};
@@ -384,7 +384,7 @@ impl VolumeRecord {
 }
 
 fn failed<'a>(operation: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> ApiError + 'a {
-    move |error| from_io(&format!("cannot {operation} {}", path.display()), &error)
+    move |error| from_io_at(&format!("cannot {operation}"), path, &error)
 }
 
 /// A volume's own folder is the dyno's: its mode shows inside.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 mod crash_points;
+mod disks;
 mod drains;
 mod folders;
 mod former;
