@@ -177,6 +177,8 @@ struct Supervisor {
     /// A start that waits.
     pending: Option<Pending>,
     unrecorded: bool,
+    /// It was to be killed, and perhaps something of it is still there.
+    unkilled: bool,
     forgotten: bool,
 }
 
@@ -229,6 +231,7 @@ fn spawn(
         checks: None,
         pending: None,
         unrecorded: false,
+        unkilled: false,
         forgotten: false,
     };
     if matches!(recovery, Some((Recovery::Adopt { .. }, _))) {
@@ -318,6 +321,13 @@ impl Supervisor {
     }
 
     async fn serve_request(&mut self, ask: Ask) -> Result<(), ApiError> {
+        let needs_nothing_left = matches!(
+            ask,
+            Ask::Prepare | Ask::Start | Ask::Show | Ask::Remove { .. }
+        );
+        if self.unkilled && needs_nothing_left {
+            self.kill().await?;
+        }
         let input = match ask {
             Ask::Prepare => Input::Prepare,
             Ask::Start => return self.start_in_order(Some(ask)).await,

@@ -189,13 +189,10 @@ impl Supervisor {
         });
     }
 
-    async fn kill(&mut self) -> Result<(), ApiError> {
-        let (host, id) = (self.host.clone(), self.record.id.clone());
-        let killed = blocking(move || {
-            cgroups::kill(&host.layout, &host.identity.id, &id)
-                .map_err(|error| durable::internal(&error))
-        })
-        .await;
+    /// Kills all that there is of it. Until that was done nothing of it is anybody else's.
+    pub(super) async fn kill(&mut self) -> Result<(), ApiError> {
+        self.unkilled = true;
+        let killed = self.kill_group().await;
         failpoint("remove.killed");
         if let Some(running) = self.running.take() {
             running.kill();
@@ -211,17 +208,27 @@ impl Supervisor {
             }
         }
         // The monitor may have been removing the group at the same time.
-        let (host, id) = (self.host.clone(), self.record.id.clone());
-        match killed {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                blocking(move || {
-                    cgroups::kill(&host.layout, &host.identity.id, &id)
-                        .map_err(|error| durable::internal(&error))
-                })
-                .await
-            }
+        if killed.is_err() {
+            self.kill_group().await?;
         }
+        self.unkilled = false;
+        Ok(())
+    }
+
+    async fn kill_group(&self) -> Result<(), ApiError> {
+        let (host, record) = (self.host.clone(), self.record.clone());
+        blocking(move || {
+            let (layout, own) = (&host.layout, &host.identity.id);
+            cgroups::kill(layout, own, &record.id).map_err(|error| {
+                let Some(left) = cgroups::who_is_left(layout, own, &record.id) else {
+                    return durable::internal(&error);
+                };
+                let message = format!("dyno {} is killed and not gone yet: {left}", record.name);
+                ApiError::new(ErrorKind::Internal, message)
+                    .hint("once the kernel lets it go it ends; remove it then")
+            })
+        })
+        .await
     }
 
     /// What stands for a running dyno outside of its own folder.

@@ -330,6 +330,7 @@ impl Monitor {
             exec.tick(now);
         }
         self.finish_execs(now);
+        self.look_whether_stuck(now);
         self.sweep(now);
         for client in &mut self.clients {
             client.flush(now);

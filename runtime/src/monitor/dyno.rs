@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use super::complain;
 use super::driver::Monitor;
-use super::ending::Sweep;
+use super::ending::{STUCK, Sweep};
 use super::failure::{exit_code, words};
 use super::machine::{Action, Conflict, Event};
 use super::protocol::{Config, ExitStatus, Failure, FailureKind};
@@ -38,6 +38,10 @@ pub(super) struct Dyno {
     pub(super) oom: bool,
     /// We killed this run's group for another reason.
     pub(super) killed: bool,
+    /// When init was killed that is still there, until that was told.
+    pub(super) killed_at: Option<Instant>,
+    /// Who is killed and not gone.
+    pub(super) stuck: Option<String>,
     /// A client has said that no more input comes.
     pub(super) input_ended: bool,
     pub(super) started: Option<Timestamp>,
@@ -64,6 +68,8 @@ impl Dyno {
             oom_before: 0,
             oom: false,
             killed: false,
+            killed_at: None,
+            stuck: None,
             input_ended: false,
             started: None,
             exit: None,
@@ -110,9 +116,15 @@ impl Dyno {
         self.init.is_some() && self.streams.has_room()
     }
 
-    /// When the sweep looks again.
+    /// When there is to be looked again whether everything is gone.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.sweep.as_ref().and_then(Sweep::deadline)
+        let sweep = self.sweep.as_ref().and_then(Sweep::deadline);
+        sweep.into_iter().chain(self.stuck_at()).min()
+    }
+
+    /// From when on an init that was killed is told about.
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        self.killed_at.map(|at| at + STUCK)
     }
 
     /// Signals init.
@@ -308,6 +320,7 @@ impl Monitor {
 
     fn kill(&mut self, cause: Event) {
         if self.dyno.init.is_some() {
+            self.dyno.killed_at = Some(Instant::now());
             if cause == Event::Oom {
                 self.dyno.oom = true;
             } else {

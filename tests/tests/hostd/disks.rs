@@ -130,7 +130,7 @@ fn readyz(host: &Host) -> (u16, Value) {
 }
 
 /// An ext4 in memory, mounted for this thread and what it starts.
-struct Disk {
+pub(crate) struct Disk {
     memory: OwnedFd,
     device: String,
     folder: Folder,
@@ -139,7 +139,7 @@ struct Disk {
 const BYTES: u64 = 96 << 20;
 
 impl Disk {
-    fn new(options: &[&str]) -> Self {
+    pub(crate) fn new(options: &[&str]) -> Self {
         must_be_root();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         run("mount", &["--make-rprivate", "/"]);
@@ -176,7 +176,7 @@ impl Disk {
         host
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 
@@ -271,7 +271,7 @@ fn monitors(folder: &Path) -> Vec<Pid> {
 }
 
 #[track_caller]
-fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}");
 }

@@ -13,3 +13,4 @@ mod races;
 mod rig;
 mod service_manager;
 mod streams;
+mod stuck;
