@@ -9,6 +9,7 @@ mod former;
 mod kills;
 mod lives;
 mod once;
+mod paused;
 mod races;
 mod rig;
 mod service_manager;
