@@ -13,6 +13,15 @@
 #[cfg(debug_assertions)]
 const VARIABLE: &str = "DYNO_FAILPOINT";
 
+/// The variable and its value, for a program that is started with no other variables.
+/// None in a release.
+pub fn variable() -> Option<(&'static str, std::ffi::OsString)> {
+    #[cfg(debug_assertions)]
+    return std::env::var_os(VARIABLE).map(|value| (VARIABLE, value));
+    #[cfg(not(debug_assertions))]
+    return None;
+}
+
 /// A place between two steps: `operation.step`, the step that is done.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "nothing of it is left in a release")]

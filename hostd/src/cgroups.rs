@@ -133,6 +133,11 @@ pub fn kill(layout: &Layout, host: &str, id: &DynoId) -> cgroup::Result<()> {
     group.remove(DYING)
 }
 
+/// Who is left of a dyno that was killed, in words. Blocks.
+pub fn who_is_left(layout: &Layout, host: &str, id: &DynoId) -> Option<String> {
+    open(layout, host, id).ok()?.who_is_left()
+}
+
 /// The dynos that have a cgroup, whether anyone knows them or not.
 pub fn present(layout: &Layout, host: &str) -> Vec<DynoId> {
     let parent = cgroups_path(host, "");

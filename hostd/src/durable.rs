@@ -11,7 +11,7 @@ use dyno_api::error::{ApiError, ErrorKind};
 use dyno_failpoint::failpoint;
 use dyno_runtime::replace;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statvfs, unlinkat,
 };
 use rustix::io::Errno;
 use serde::Serialize;
@@ -68,9 +68,7 @@ pub enum DurableError {
 impl From<DurableError> for ApiError {
     fn from(error: DurableError) -> Self {
         match &error {
-            DurableError::Write { path, source } => {
-                from_io(&format!("cannot write {}", path.display()), source)
-            }
+            DurableError::Write { path, source } => from_io_at("cannot write", path, source),
             DurableError::Read { .. }
             | DurableError::Version { .. }
             | DurableError::Format { .. } => internal(&error),
@@ -89,8 +87,38 @@ pub fn from_io(operation: &str, source: &io::Error) -> ApiError {
             ApiError::new(ErrorKind::Exhausted, format!("{operation}: {source}"))
                 .hint("the file system is mounted read-only: look at the kernel's log")
         }
+        _ if source.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            ApiError::new(ErrorKind::Exhausted, format!("{operation}: {source}"))
+                .hint("the disk fails: look at the kernel's log")
+        }
         _ => ApiError::new(ErrorKind::Internal, format!("{operation}: {source}")),
     }
+}
+
+/// [`from_io`] for what was done to this path: where a disk is full of files rather than
+/// of bytes, that is said.
+pub fn from_io_at(operation: &str, path: &Path, source: &io::Error) -> ApiError {
+    let error = from_io(&format!("{operation} {}", path.display()), source);
+    match is_out_of_inodes(path, source) {
+        true => ApiError {
+            message: format!("{}: {NO_INODES}", error.message),
+            ..error
+        }
+        .hint("remove files there (`dyno rm`, `dyno rmi`), then try again"),
+        false => error,
+    }
+}
+
+/// The words for a file system that has room, and none for one more file.
+pub const NO_INODES: &str = "no inodes are left on that file system";
+
+/// Whether this failed as there is no inode for it. A file system that makes them as it
+/// needs them counts none.
+pub fn is_out_of_inodes(path: &Path, source: &io::Error) -> bool {
+    let there = path.ancestors().find(|path| path.exists());
+    let counted = || statvfs(there?).ok();
+    source.kind() == io::ErrorKind::StorageFull
+        && counted().is_some_and(|counted| counted.f_files > 0 && counted.f_favail == 0)
 }
 
 /// The error for a failure of hostd itself, with everything that caused it.

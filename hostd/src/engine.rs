@@ -303,11 +303,11 @@ pub async fn stop(host: &Host, wanted: &str, query: &StopQuery) -> Result<Dyno, 
         Ok(dyno) => Ok(dyno.unwrap_or_else(|| handle.dyno())),
         Err(_) => Err(ApiError::new(
             ErrorKind::Internal,
-            format!(
-                "dyno {} has not ended within {} s",
-                handle.dyno().name,
-                limit.as_secs()
-            ),
+            handle.look(|dyno| {
+                let reason = dyno.status.reason.as_deref().unwrap_or("nothing is known");
+                let (name, seconds) = (&dyno.name, limit.as_secs());
+                format!("dyno {name} has not ended within {seconds} s: {reason}")
+            }),
         )
         .hint("a process of it hangs in the kernel: look at its wait channel with `dyno why`")),
     }

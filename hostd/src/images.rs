@@ -372,13 +372,16 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_a_broken_registry() {
-        let full = classify(
-            &Outer(io::Error::from_raw_os_error(28)),
-            ErrorKind::Upstream,
-        );
-        assert_eq!(full.kind, ErrorKind::Exhausted);
-        assert!(full.hint.is_some());
-        let other = classify(&Outer(io::Error::from_raw_os_error(5)), ErrorKind::Upstream);
+        let of = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            classify(&Outer(error), ErrorKind::Upstream)
+        };
+        // ENOSPC, EIO.
+        for disk in [28, 5].map(of) {
+            assert_eq!(disk.kind, ErrorKind::Exhausted);
+            assert!(disk.hint.is_some());
+        }
+        let other = of(104);
         assert_eq!(other.kind, ErrorKind::Upstream);
         assert!(other.message.starts_with("outer: "));
     }

@@ -28,7 +28,7 @@ use tokio::task::spawn_blocking;
 
 use crate::bundle::{self, Inputs, files};
 use crate::desired::Record;
-use crate::durable::{self, Survives, from_io, internal};
+use crate::durable::{self, Survives, from_io, from_io_at, internal};
 use crate::health::plan::Plan;
 use crate::host::{Host, blocking};
 use crate::layer::{self, make_folder};
@@ -423,5 +423,5 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ApiError> {
         .mode(mode)
         .open(path)
         .and_then(|mut file| file.write_all(bytes))
-        .map_err(|error| from_io(&format!("cannot write {}", path.display()), &error))
+        .map_err(|error| from_io_at("cannot write", path, &error))
 }

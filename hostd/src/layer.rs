@@ -14,7 +14,7 @@ use std::path::Path;
 
 use dyno_api::error::{ApiError, ErrorKind};
 
-use crate::durable::from_io;
+use crate::durable::{from_io, from_io_at};
 use crate::paths::DynoPaths;
 use crate::quota::{self, Limits, Usage};
 
@@ -113,5 +113,5 @@ pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), ApiError> {
         .recursive(true)
         .mode(mode)
         .create(path)
-        .map_err(|error| from_io(&format!("cannot make {}", path.display()), &error))
+        .map_err(|error| from_io_at("cannot make", path, &error))
 }

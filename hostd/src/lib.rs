@@ -69,6 +69,7 @@ pub mod signal;
 pub mod spare;
 pub mod stats;
 pub mod supervisor;
+mod sync;
 pub mod systemd;
 pub mod teardown;
 pub mod tokens;

@@ -169,6 +169,11 @@ async fn begin(socket: &Path, request: &Request) -> Result<(Status, Connection),
         .read_line(&mut answer)
         .await
         .map_err(failed)?;
+    if answer.is_empty() {
+        let message = "the monitor ended before it answered";
+        return Err(ApiError::new(ErrorKind::Internal, message)
+            .hint("its dyno was killed with it: `dyno why` tells what follows"));
+    }
     let reply = serde_json::from_str(&answer)
         .map_err(io::Error::from)
         .map_err(failed)?;

@@ -14,11 +14,13 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::durable::chain;
+use crate::durable::{NO_INODES, chain, is_out_of_inodes};
 use crate::host::Host;
 
 /// Longer than a round of repairs takes on a machine that is as busy as can be.
 const LATE: Duration = Duration::from_secs(60);
+/// How long the disk may take to have what was written: others write to it, too.
+const SYNC: Duration = Duration::from_secs(10);
 /// How long one part may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -113,25 +115,33 @@ async fn disk(host: &Arc<Host>) -> Result<(), String> {
         return Err("the disk of the state folder has not answered yet".to_owned());
     };
     let written = spawn_blocking(move || {
-        let written = write(&folder);
+        let written = write(&folder).map_err(|error| match is_out_of_inodes(&folder, &error) {
+            true => format!("{}: {NO_INODES}", chain(&error)),
+            false => chain(&error),
+        });
         drop(turn);
         written
     });
-    match timeout(ANSWER, written).await {
-        Ok(Ok(written)) => written
-            .map_err(|error| format!("the state folder cannot be written: {}", chain(&error))),
+    match timeout(SYNC, written).await {
+        Ok(Ok(written)) => {
+            written.map_err(|error| format!("the state folder cannot be written: {error}"))
+        }
         Ok(Err(error)) => Err(format!("the state folder cannot be written: {error}")),
         Err(_) => Err(format!(
             "the disk of the state folder did not answer within {} s",
-            ANSWER.as_secs()
+            SYNC.as_secs()
         )),
     }
 }
 
-/// A record's worth of bytes, which are gone again afterwards.
+/// A record's worth of bytes, which are gone again afterwards. They are waited for: a disk
+/// that fails is no hindrance to what stays in memory.
 fn write(folder: &Path) -> io::Result<()> {
     let path = folder.join("readyz.probe");
-    let written = File::create(&path).and_then(|mut file| file.write_all(&[0; 4096]));
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[0; 4096])?;
+        file.sync_data()
+    });
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
         _ => written,

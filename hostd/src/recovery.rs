@@ -1,7 +1,7 @@
 //! Takes up the work of an earlier hostd: every record gets its supervisor
 //! again, and what belongs to no record goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -253,13 +253,15 @@ fn sweep(host: &Host, adopted: &[u32], unread: &BTreeSet<String>) {
 }
 
 /// The monitors of this host's run folder and their dynos, by their command
-/// line: also those that a crash caught before they had a socket.
+/// line: also those that a crash caught before they had a socket. A child that a
+/// monitor has cloned shows its parent's until it executes a program: it is a dyno's
+/// first process, and no monitor.
 fn monitors(host: &Host) -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let run = host.paths.run_dynos();
-    entries
+    let found: BTreeMap<u32, String> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
@@ -270,7 +272,17 @@ fn monitors(host: &Host) -> Vec<(u32, String)> {
             let id = folder.file_name()?.to_str()?;
             ours.then(|| (pid, id.to_owned()))
         })
-        .collect()
+        .collect();
+    let is_a_child = |pid: u32| parent(pid).is_some_and(|parent| found.contains_key(&parent));
+    let monitors = found.iter().filter(|(pid, _)| !is_a_child(**pid));
+    monitors.map(|(pid, id)| (*pid, id.clone())).collect()
+}
+
+/// The fourth field of proc_pid_stat(5); the second one, the name, may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(1)?.parse().ok()
 }
 
 fn kill(pid: u32) {

@@ -6,21 +6,25 @@
 //! begun and waits for its run folder on standard input. It holds nothing, is
 //! in nobody's way, and ends when that input does, with hostd at the latest.
 
+mod ahead;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+
+use ahead::Ahead;
 
 /// Starts monitors, one ahead.
 #[derive(Debug)]
 pub struct Spares {
     program: OwnedFd,
-    waiting: Mutex<Option<Child>>,
+    waiting: Ahead<Child>,
 }
 
 impl Spares {
@@ -29,7 +33,7 @@ impl Spares {
     pub fn new(program: OwnedFd) -> Self {
         Self {
             program,
-            waiting: Mutex::new(None),
+            waiting: Ahead::new(),
         }
     }
 
@@ -39,8 +43,7 @@ impl Spares {
     /// # Errors
     /// Why it cannot be executed.
     pub async fn take(self: &Arc<Self>, run: &Path) -> io::Result<Child> {
-        let waiting = self.waiting().take();
-        let told = match waiting {
+        let told = match self.waiting.take() {
             Some(spare) => tell(spare, run).await,
             None => Err(io::ErrorKind::NotFound.into()),
         };
@@ -55,13 +58,8 @@ impl Spares {
     }
 
     fn refill(&self, room: usize) {
-        let mut waiting = self.waiting();
-        if waiting.is_some() {
-            return;
-        }
-        match self.start(room) {
-            Ok(spare) => *waiting = Some(spare),
-            Err(error) => tracing::warn!(%error, "no monitor can be started ahead"),
+        if let Err(error) = self.waiting.refill(|| self.start(room)) {
+            tracing::warn!(%error, "no monitor can be started ahead");
         }
     }
 
@@ -77,14 +75,11 @@ impl Spares {
             .arg("_".repeat(room))
             .arg("--spare")
             .env_clear()
+            .envs(dyno_failpoint::variable())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Option<Child>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

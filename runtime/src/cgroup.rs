@@ -25,6 +25,7 @@ mod file;
 mod folders;
 mod inner;
 mod layout;
+mod left;
 mod limits;
 mod mounts;
 mod oom;

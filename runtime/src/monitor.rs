@@ -49,6 +49,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use dyno_failpoint::failpoint;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
@@ -78,6 +79,7 @@ const MAX_CONFIG: u64 = 64 * 1024;
 /// Prints one [`Announcement`] on standard output and closes it. Exit code 0
 /// after a dyno that was created, however it ended; 1 where none was.
 pub fn run(dir: &Path) -> u8 {
+    failpoint("monitor_create.begun");
     let monitor = prepare(dir);
     let announcement = match &monitor {
         Ok((_, pid)) => Announcement::Created { pid: *pid },
@@ -90,7 +92,10 @@ pub fn run(dir: &Path) -> u8 {
     let Ok((monitor, _)) = monitor else {
         return 1;
     };
-    match monitor.serve() {
+    failpoint("monitor_create.announced");
+    let served = monitor.serve();
+    failpoint("monitor_end.over");
+    match served {
         Ok(()) => 0,
         Err(error) => {
             complain(&format_args!("wait for events: {error}"));
@@ -109,18 +114,22 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
     if let Some(path) = &config.monitors_cgroup {
         cgroup::join(&layout, path, getpid()).map_err(|error| internal(words(&error)))?;
     }
+    failpoint("monitor_create.detached");
     let log = config.log.clone().map(Log::open).transpose();
     let log = log.map_err(|error| internal(format!("open the log: {error}")))?;
+    failpoint("monitor_create.logging");
     // Before the container, which mounts it.
     let notify = config.notify.map(|config| Notify::bind(dir, config));
     let notify = notify
         .transpose()
         .map_err(|error| internal(format!("make {}: {error}", file::NOTIFY)))?;
+    failpoint("monitor_create.listens_to_dyno");
     let container = match config.restore {
         None => Container::new(bundle, &layout),
         Some(_) => Container::new_restricted(bundle, &layout),
     };
     let container = container.map_err(|error| Failure::from(&error))?;
+    failpoint("monitor_create.grouped");
     let mut container = container.named(&config.id);
     if config.init {
         container.give_init();
@@ -136,6 +145,7 @@ fn prepare(dir: &Path) -> Result<(Box<Monitor>, u32), Failure> {
             return Err(failure);
         }
     };
+    failpoint("monitor_create.created");
     let dyno = Dyno::new(init, streams);
     let pid = dyno.pid();
     let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());
@@ -198,8 +208,10 @@ fn open_to_clients(monitor: &mut Monitor, dir: &Path) -> Result<(), Failure> {
     let listener = Listener::bind(dir);
     monitor.listener =
         Some(listener.map_err(|error| internal(format!("make {}: {error}", file::SOCKET)))?);
+    failpoint("monitor_create.listens");
     monitor
         .record_created()
+        .inspect(|()| failpoint("monitor_create.recorded"))
         .map_err(|error| internal(format!("write {}: {error}", file::STATE)))
 }
 

@@ -118,6 +118,14 @@ impl Host {
         assert!(!armed, "hostd ended before it came to {failpoint}");
     }
 
+    /// Waits until hostd or one of its monitors was killed there.
+    pub fn until_somebody_is_killed_at(&self, failpoint: &str) {
+        let armed = self.folder.path().join(FAILPOINT);
+        until(&format!("somebody comes to {failpoint}"), || {
+            !armed.exists()
+        });
+    }
+
     /// Starts hostd again and returns at once.
     pub fn spawn_again(&mut self) {
         self.hostd = spawn(self.folder.path(), &self.options);

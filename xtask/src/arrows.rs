@@ -26,7 +26,7 @@ mod tests {
         ),
         ("dyno-images", &["dyno-failpoint"]),
         ("dyno-netns", &[]),
-        ("dyno-runtime", &[]),
+        ("dyno-runtime", &["dyno-failpoint"]),
         ("dyno-sandbox", &["dyno-api"]),
         ("dyno-tests", &["dyno-api"]),
         ("dyno-vm-tests", &["dyno-api"]),

@@ -13,6 +13,9 @@ use super::plan::Planned;
 use super::probe;
 use crate::host::Host;
 
+/// Who is so late was not merely kept waiting for a processor.
+const STANDSTILL: Duration = Duration::from_millis(500);
+
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -35,6 +38,8 @@ pub struct Subject {
 
 /// Makes a check until the set of tasks is dropped, or nobody listens. The
 /// first comes after this time; none is later than the deadline, if there is one.
+/// One that fails long after its time was up says something of a machine that was
+/// paused, and nothing of the dyno.
 pub fn spawn(
     tasks: &mut JoinSet<()>,
     subject: Subject,
@@ -46,8 +51,10 @@ pub fn spawn(
         let mut pause = first;
         loop {
             tokio::time::sleep(pause).await;
+            let begin = Instant::now();
             let outcome = probe::make(&subject, &check).await;
-            if outcomes.send(Outcome { kind, outcome }).await.is_err() {
+            let is_told = outcome.is_ok() || begin.elapsed() < check.timeout + STANDSTILL;
+            if is_told && outcomes.send(Outcome { kind, outcome }).await.is_err() {
                 return;
             }
             let left = deadline

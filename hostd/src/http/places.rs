@@ -3,19 +3,21 @@
 //! A connection *works* from the head of a request to the last byte of the answer's body,
 //! and for as long as attach or exec has it; else it *rests*. Where all places are taken
 //! the one that has rested longest is closed for whoever comes: connections that say
-//! nothing keep nobody out. Where all of them work, whoever comes is told so; the last
-//! places are for the host's owner.
+//! nothing keep nobody out. Where all of them work, whoever comes is told so. The last
+//! places are for the host's owner, who makes room for nobody else: a connection rests
+//! before its first request, too.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use dyno_api::error::{ApiError, ErrorKind};
 use hyper::body::{Frame, SizeHint};
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::Notify;
+
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// Places that only the host's owner gets.
 const RESERVE: usize = 16;
@@ -31,9 +33,11 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     count: usize,
+    /// Those that are not the owner's.
+    others: usize,
     /// Counts up, so that who has rested longest is first.
     turn: u64,
-    resting: BTreeMap<u64, Arc<Notify>>,
+    resting: BTreeMap<u64, (Guest, Arc<Notify>)>,
     /// Those that were told to leave and have not yet.
     leaving: usize,
 }
@@ -63,6 +67,7 @@ impl From<Full> for ApiError {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
+    guest: Guest,
     leave: Arc<Notify>,
     state: Mutex<State>,
 }
@@ -110,23 +115,26 @@ impl Places {
 
     /// `None` while somebody leaves.
     fn try_take(self: &Arc<Self>, guest: Guest) -> Result<Option<Arc<Place>>, Full> {
+        let others = self.most - RESERVE;
         let most = match guest {
             Guest::Owner => self.most,
-            Guest::Other => self.most - RESERVE,
+            Guest::Other => others,
         };
         let mut taken = self.taken();
-        if taken.count < most {
+        if taken.count < self.most && (guest == Guest::Owner || taken.others < others) {
             taken.count += 1;
+            taken.others += usize::from(guest == Guest::Other);
             let leave = Arc::new(Notify::new());
-            let turn = taken.rest(leave.clone());
+            let turn = taken.rest(guest, leave.clone());
             return Ok(Some(Arc::new(Place {
                 places: self.clone(),
+                guest,
                 leave,
                 state: Mutex::new(State::Resting(turn)),
             })));
         }
         if taken.leaving == 0 {
-            let Some((_, leave)) = taken.resting.pop_first() else {
+            let Some(leave) = taken.rested_longest(guest) else {
                 return Err(Full(most));
             };
             taken.leaving += 1;
@@ -141,10 +149,19 @@ impl Places {
 }
 
 impl Taken {
-    fn rest(&mut self, leave: Arc<Notify>) -> u64 {
+    fn rest(&mut self, guest: Guest, leave: Arc<Notify>) -> u64 {
         self.turn += 1;
-        self.resting.insert(self.turn, leave);
+        self.resting.insert(self.turn, (guest, leave));
         self.turn
+    }
+
+    /// Who makes room for this guest, and rests no more.
+    fn rested_longest(&mut self, guest: Guest) -> Option<Arc<Notify>> {
+        let makes_room = |resting: &Guest| guest == Guest::Owner || *resting == Guest::Other;
+        let mut resting = self.resting.iter();
+        let (turn, _) = resting.find(|(_, (resting, _))| makes_room(resting))?;
+        let turn = *turn;
+        self.resting.remove(&turn).map(|(_, leave)| leave)
     }
 }
 
@@ -182,7 +199,7 @@ impl Drop for Work {
         let mut state = place.state();
         *state = match *state {
             State::Working(requests) if requests > 1 => State::Working(requests - 1),
-            _ => State::Resting(taken.rest(place.leave.clone())),
+            _ => State::Resting(taken.rest(place.guest, place.leave.clone())),
         };
     }
 }
@@ -191,6 +208,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.count -= 1;
+        taken.others -= usize::from(self.guest == Guest::Other);
         let has_left = match *self.state() {
             State::Resting(turn) => taken.resting.remove(&turn).is_none(),
             State::Leaving => true,
@@ -235,61 +253,5 @@ impl hyper::body::Body for Worked {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const MOST: usize = 2 * RESERVE;
-
-    async fn take(places: &Arc<Places>, guest: Guest) -> Arc<Place> {
-        let place = timeout(Duration::from_secs(20), places.take(guest)).await;
-        place.unwrap().unwrap()
-    }
-
-    #[tokio::test]
-    async fn who_has_rested_longest_makes_room() {
-        let places = Places::new(MOST);
-        let mut all = Vec::new();
-        for _ in 0..MOST {
-            all.push(take(&places, Guest::Owner).await);
-        }
-        // The first one has worked meanwhile: the second has rested longest.
-        drop(all[0].work().unwrap());
-        let second = all.remove(1);
-        let left = tokio::spawn(async move {
-            second.leave().await;
-            second.work().is_none()
-        });
-        all.push(take(&places, Guest::Owner).await);
-        assert!(left.await.unwrap(), "a request begins on what is closed");
-        assert!(all.iter().all(|place| place.work().is_some()));
-        drop(all);
-        assert_eq!(places.taken().count, 0);
-        assert_eq!(places.taken().leaving, 0);
-        assert!(places.taken().resting.is_empty());
-    }
-
-    #[tokio::test]
-    async fn who_works_stays_and_the_owner_has_places_left() {
-        let places = Places::new(MOST);
-        let mut working = Vec::new();
-        for _ in 0..MOST - RESERVE {
-            working.push(take(&places, Guest::Other).await.work().unwrap());
-        }
-        let refused = places.take(Guest::Other).await.unwrap_err();
-        assert_eq!(refused, Full(MOST - RESERVE));
-        for _ in 0..RESERVE {
-            working.push(take(&places, Guest::Owner).await.work().unwrap());
-        }
-        assert_eq!(places.take(Guest::Owner).await.unwrap_err(), Full(MOST));
-        working.pop();
-        take(&places, Guest::Owner).await;
     }
 }

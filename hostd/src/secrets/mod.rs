@@ -28,7 +28,7 @@ use dyno_api::secret::{Rotation, SECRET_MAX_BYTES, Secret, SecretName};
 use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 
-use crate::durable::{self, DurableError, Survives, from_io};
+use crate::durable::{self, DurableError, Survives, from_io_at};
 use crate::host::{Host, blocking};
 use crate::paths::Paths;
 use key::{KeyError, KeyPlace, Keys};
@@ -88,9 +88,7 @@ impl From<SecretError> for ApiError {
             SecretError::Seal { .. } => Self::new(ErrorKind::Conflict, text)
                 .hint("put the right key file back, or set the secret anew"),
             SecretError::Key(_) => Self::new(ErrorKind::Internal, text),
-            SecretError::Io { path, source } => {
-                from_io(&format!("cannot use {}", path.display()), &source)
-            }
+            SecretError::Io { path, source } => from_io_at("cannot use", &path, &source),
             SecretError::Record(error) => error.into(),
         }
     }

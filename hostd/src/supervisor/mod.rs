@@ -10,6 +10,7 @@
 //! view      what the API shows, and which events follow
 //! again     restarts that are hostd's own
 //! order     starts that wait for other dynos
+//! window    what others see of it
 //! checks    whether it works, and what follows where it does not
 //! ```
 
@@ -22,6 +23,7 @@ mod perform;
 mod saved;
 mod show;
 mod view;
+mod window;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -41,11 +43,14 @@ use crate::launch::Running;
 use checks::Checks;
 use machine::{Input, Recovery, State, Traits, is_leased, step};
 use order::Pending;
+use window::Window;
 
 /// Requests that wait for one dyno.
 const QUEUE: usize = 64;
 /// How long a dyno that goes with its end waits for somebody to start it.
 const LEASE: Duration = Duration::from_secs(30);
+/// Between two tries to write a record that the disk did not take.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a monitor may take to end after its last word.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -99,7 +104,7 @@ struct Request {
 #[derive(Debug, Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
-    view: watch::Receiver<Dyno>,
+    view: Window<Dyno>,
     attached: Weak<()>,
 }
 
@@ -123,13 +128,13 @@ impl Handle {
 
     /// The dyno as it is now.
     pub fn dyno(&self) -> Dyno {
-        self.view.borrow().clone()
+        self.view.now()
     }
 
     /// Something of the dyno as it is now, without a copy of the rest. `look` is quick: the
     /// supervisor cannot say anything new meanwhile.
     pub fn look<T>(&self, look: impl FnOnce(&Dyno) -> T) -> T {
-        look(&self.view.borrow())
+        self.view.look(look)
     }
 
     /// Whether the dyno has a supervisor.
@@ -137,12 +142,9 @@ impl Handle {
         !self.requests.is_closed()
     }
 
-    /// The dyno as soon as it is so; none where it is removed before. It is a copy:
-    /// what the channel lends is a lock, and whoever looks at the dyno once more while
-    /// it is held waits for ever as soon as the supervisor has something new to say.
+    /// The dyno as soon as it is so; none where it is removed before.
     pub async fn until(&self, is_so: impl FnMut(&Dyno) -> bool) -> Option<Dyno> {
-        let mut view = self.view.clone();
-        view.wait_for(is_so).await.ok().map(|dyno| dyno.clone())
+        self.view.until(is_so).await
     }
 
     /// Tells the dyno that somebody is there: it does not count as deserted.
@@ -178,6 +180,8 @@ struct Supervisor {
     /// A container that is not to be started; only while it rests.
     shown: Option<show::Shown>,
     restart_due: Option<Instant>,
+    /// When to write the record that the disk did not take.
+    save_due: Option<Instant>,
     /// Has one more owner for each [`Presence`].
     attached: Arc<()>,
     plan: Plan,
@@ -185,6 +189,8 @@ struct Supervisor {
     /// A start that waits.
     pending: Option<Pending>,
     unrecorded: bool,
+    /// It was to be killed, and perhaps something of it is still there.
+    unkilled: bool,
     forgotten: bool,
 }
 
@@ -215,7 +221,7 @@ fn spawn(
     let attached = Arc::new(());
     let handle = Handle {
         requests,
-        view: seen,
+        view: Window::on(seen),
         attached: Arc::downgrade(&attached),
     };
     let plan = Plan::of(&record.spec, &record.image.config);
@@ -231,11 +237,13 @@ fn spawn(
         paused: false,
         shown: None,
         restart_due: None,
+        save_due: None,
         attached,
         plan,
         checks: None,
         pending: None,
         unrecorded: false,
+        unkilled: false,
         forgotten: false,
     };
     if matches!(recovery, Some((Recovery::Adopt { .. }, _))) {
@@ -286,6 +294,7 @@ impl Supervisor {
                         tracing::error!(dyno = %self.record.id, %error, "cannot be started again");
                     });
                 }
+                () = until(self.save_due) => self.save_again().await,
                 () = until(lease) => self.lease_over().await,
                 () = order::stirs(&mut self.pending) => self.look_again().await,
                 () = until(self.shown.as_ref().map(|shown| shown.look_at)) => self.look_for_viewers().await,
@@ -324,6 +333,13 @@ impl Supervisor {
     }
 
     async fn serve_request(&mut self, ask: Ask) -> Result<(), ApiError> {
+        let needs_nothing_left = matches!(
+            ask,
+            Ask::Prepare | Ask::Start | Ask::Show | Ask::Remove { .. }
+        );
+        if self.unkilled && needs_nothing_left {
+            self.kill().await?;
+        }
         let input = match ask {
             Ask::Prepare => Input::Prepare,
             Ask::Start => return self.start_in_order(Some(ask)).await,
@@ -452,7 +468,7 @@ mod tests {
         let (sender, view) = watch::channel(view::resting(&record(1)));
         let handle = Handle {
             requests: mpsc::channel(1).0,
-            view,
+            view: Window::on(view),
             attached: Weak::new(),
         };
         let ended = handle.until(|_| true).await;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyno_api::dyno::{Phase, RestartPolicy};
 use dyno_api::error::{ApiError, ErrorKind};
@@ -12,7 +12,7 @@ use dyno_runtime::monitor::protocol::{Request, State as MonitorState, Status};
 use tokio::task::JoinHandle;
 
 use super::machine::{Action, Input, Recovery, State};
-use super::{Ask, Supervisor, view};
+use super::{Ask, SAVE_AGAIN, Supervisor, view};
 use crate::desired::Wanted;
 use crate::durable::{self, from_io};
 use crate::host::blocking;
@@ -126,7 +126,7 @@ impl Supervisor {
             // On a full disk a dyno can still be stopped; should hostd be
             // restarted before it can write again, it may run once more.
             Err(error) if wanted == Wanted::Stopped => {
-                tracing::warn!(dyno = %self.record.id, %error, "the stop is not recorded");
+                self.save_later(&error);
                 Ok(())
             }
             Err(error) => {
@@ -147,6 +147,21 @@ impl Supervisor {
     pub(super) async fn save(&self) -> Result<(), ApiError> {
         let (record, paths) = (self.record.clone(), self.host.paths.clone());
         blocking(move || Ok(record.save(&paths)?)).await
+    }
+
+    /// What has happened has, whatever the disk says.
+    fn save_later(&mut self, error: &ApiError) {
+        tracing::warn!(dyno = %self.record.id, %error, "its record is not on disk yet");
+        self.save_due = Some(Instant::now() + SAVE_AGAIN);
+    }
+
+    pub(super) async fn save_again(&mut self) {
+        self.save_due = None;
+        if !self.unrecorded
+            && let Err(error) = self.save().await
+        {
+            self.save_later(&error);
+        }
     }
 
     async fn prepare(&mut self) -> Result<(), ApiError> {
@@ -191,13 +206,10 @@ impl Supervisor {
         });
     }
 
-    async fn kill(&mut self) -> Result<(), ApiError> {
-        let (host, id) = (self.host.clone(), self.record.id.clone());
-        let killed = blocking(move || {
-            cgroups::kill(&host.layout, &host.identity.id, &id)
-                .map_err(|error| durable::internal(&error))
-        })
-        .await;
+    /// Kills all that there is of it. Until that was done nothing of it is anybody else's.
+    pub(super) async fn kill(&mut self) -> Result<(), ApiError> {
+        self.unkilled = true;
+        let killed = self.kill_group().await;
         failpoint("remove.killed");
         if let Some(running) = self.running.take() {
             running.kill();
@@ -213,17 +225,27 @@ impl Supervisor {
             }
         }
         // The monitor may have been removing the group at the same time.
-        let (host, id) = (self.host.clone(), self.record.id.clone());
-        match killed {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                blocking(move || {
-                    cgroups::kill(&host.layout, &host.identity.id, &id)
-                        .map_err(|error| durable::internal(&error))
-                })
-                .await
-            }
+        if killed.is_err() {
+            self.kill_group().await?;
         }
+        self.unkilled = false;
+        Ok(())
+    }
+
+    async fn kill_group(&self) -> Result<(), ApiError> {
+        let (host, record) = (self.host.clone(), self.record.clone());
+        blocking(move || {
+            let (layout, own) = (&host.layout, &host.identity.id);
+            cgroups::kill(layout, own, &record.id).map_err(|error| {
+                let Some(left) = cgroups::who_is_left(layout, own, &record.id) else {
+                    return durable::internal(&error);
+                };
+                let message = format!("dyno {} is killed and not gone yet: {left}", record.name);
+                ApiError::new(ErrorKind::Internal, message)
+                    .hint("once the kernel lets it go it ends; remove it then")
+            })
+        })
+        .await
     }
 
     /// What stands for a running dyno outside of its own folder.
@@ -245,10 +267,12 @@ impl Supervisor {
         })
         .await;
         failpoint("end.bundle");
-        let recorded = match self.record.spec.rm || self.unrecorded {
-            true => Ok(()),
-            false => self.save().await,
-        };
+        if !self.record.spec.rm
+            && !self.unrecorded
+            && let Err(error) = self.save().await
+        {
+            self.save_later(&error);
+        }
         failpoint("end.saved");
         self.show_resting();
         let detached = match self.unrecorded {
@@ -257,7 +281,7 @@ impl Supervisor {
                 .await
                 .unwrap_or_else(|error| Err(durable::internal(&error))),
         };
-        detached.and(removed).and(recorded)
+        detached.and(removed)
     }
 
     /// Takes the dyno off the network; a dyno that goes gives its address
@@ -358,7 +382,7 @@ impl Supervisor {
         }
         let has_ended = self.record.rest != rest && !self.record.spec.rm;
         if has_ended && let Err(error) = self.save().await {
-            tracing::warn!(dyno = %self.record.id, %error, "how it ended is not on disk yet");
+            self.save_later(&error);
         }
         if has_ended {
             failpoint("end.recorded");

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use dyno_api::error::{ApiError, ErrorKind};
 use dyno_api::name::{DynoId, DynoName};
 
-use crate::durable::from_io;
+use crate::durable::from_io_at;
 use crate::trash;
 
 /// The folder of all volumes.
@@ -146,7 +146,7 @@ pub(super) fn failed<'a>(
     operation: &'a str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> ApiError + 'a {
-    move |error| from_io(&format!("cannot {operation} {}", path.display()), &error)
+    move |error| from_io_at(&format!("cannot {operation}"), path, &error)
 }
 
 /// A volume's own folder is the dyno's: its mode shows inside.

@@ -36,6 +36,8 @@ use crate::cgroup::OomWatch;
 use crate::container::Container;
 use crate::sys;
 
+/// Who wakes up so late was not merely kept waiting for a processor.
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// Bytes of one read.
 const READ: usize = 64 * 1024;
 
@@ -94,12 +96,23 @@ impl Monitor {
         // Memory that is new takes no space until something is read into it.
         self.buffer = vec![0; READ];
         while !self.is_over() {
-            for (source, flags) in self.wait()? {
+            let silent_from = self.notify.as_ref().and_then(Notify::deadline);
+            let ready = self.wait()?;
+            self.excuse_after_standstill(silent_from, Instant::now());
+            for (source, flags) in ready {
                 self.handle(source, flags);
             }
             self.tick(Instant::now());
         }
         Ok(())
+    }
+
+    /// Who wakes up long after it was to has stood still, and so has the dyno, most likely:
+    /// a machine that was paused. It cannot have said anything meanwhile.
+    fn excuse_after_standstill(&mut self, due: Option<Instant>, now: Instant) {
+        if due.is_some_and(|due| now > due + STANDSTILL) {
+            self.notify.iter_mut().for_each(|it| it.excuse(now));
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -342,6 +355,7 @@ impl Monitor {
             exec.tick(now);
         }
         self.finish_execs(now);
+        self.look_whether_stuck(now);
         self.sweep(now);
         for client in &mut self.clients {
             client.flush(now);

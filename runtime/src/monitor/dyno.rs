@@ -7,18 +7,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use super::complain;
 use super::driver::Monitor;
-use super::ending::Sweep;
+use super::ending::{STUCK, Sweep};
 use super::failure::{exit_code, words};
 use super::machine::{Action, Conflict, Event};
 use super::protocol::{Config, ExitStatus, Failure, FailureKind};
 use super::restoring::Restoring;
 use super::streams::Streams;
-use crate::container::{Container, Created, Parent, Process, Stdio};
+use crate::container::{Container, Created, Creator, Parent, Process, Stdio};
 use crate::sys;
 
 /// P15: bytes of the file of variables; execve(2) takes no more.
@@ -38,6 +39,10 @@ pub(super) struct Dyno {
     pub(super) oom: bool,
     /// We killed this run's group for another reason.
     pub(super) killed: bool,
+    /// When init was killed that is still there, until that was told.
+    pub(super) killed_at: Option<Instant>,
+    /// Who is killed and not gone.
+    pub(super) stuck: Option<String>,
     /// A client has said that no more input comes.
     pub(super) input_ended: bool,
     pub(super) started: Option<Timestamp>,
@@ -65,6 +70,8 @@ impl Dyno {
             oom_before: 0,
             oom: false,
             killed: false,
+            killed_at: None,
+            stuck: None,
             input_ended: false,
             started: None,
             exit: None,
@@ -113,9 +120,15 @@ impl Dyno {
         self.init.is_some() && self.streams.has_room()
     }
 
-    /// When the sweep looks again.
+    /// When there is to be looked again whether everything is gone.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.sweep.as_ref().and_then(Sweep::deadline)
+        let sweep = self.sweep.as_ref().and_then(Sweep::deadline);
+        sweep.into_iter().chain(self.stuck_at()).min()
+    }
+
+    /// From when on an init that was killed is told about.
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        self.killed_at.map(|at| at + STUCK)
     }
 
     /// Signals init.
@@ -157,6 +170,21 @@ fn variables(path: &Path) -> Result<Vec<String>, Failure> {
     })
 }
 
+/// The steps on the way to an init.
+struct Steps;
+
+impl Creator for Steps {
+    fn cloned(&self, _init: Pid) -> io::Result<()> {
+        failpoint("monitor_init.cloned");
+        Ok(())
+    }
+
+    /// A bundle of hostd's has no hooks.
+    fn state(&self, _init: Pid) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
 /// A created init with our ends of its streams.
 pub(super) fn create(
     container: &mut Container,
@@ -173,7 +201,7 @@ pub(super) fn create(
     };
     let (streams, stdio) = stdio(container, config.stdin).map_err(internal)?;
     let mut created = container
-        .create(stdio, Parent::Monitor)
+        .create_for(&Steps, stdio, Parent::Monitor)
         .map_err(|error| Failure::from(&error))?;
     match created.terminal.take() {
         Some(master) => Ok((created, Streams::terminal(master).map_err(internal)?)),
@@ -230,6 +258,7 @@ impl Monitor {
                 notify.resume();
             }
         }
+        failpoint("monitor_execute.asked");
         let started = match init {
             Some(Init::Waiting(created)) => created.start().map_err(|error| (&error).into()),
             Some(Init::Restoring(restoring)) => restoring.finish(),
@@ -239,6 +268,7 @@ impl Monitor {
         };
         match started {
             Ok(process) => {
+                failpoint("monitor_execute.executed");
                 self.dyno.init = Some(Init::Running(process));
                 self.dyno.started = Some(Timestamp::now());
                 self.dyno.reason = None;
@@ -259,8 +289,10 @@ impl Monitor {
     fn launch(&mut self) -> Event {
         // Somebody may have held still what had just ended.
         self.go_on();
+        failpoint("monitor_restart.due");
         match create(&mut self.container, &self.config) {
             Ok((created, streams)) => {
+                failpoint("monitor_restart.created");
                 self.dyno.init = Some(Init::Waiting(Box::new(created)));
                 self.dyno.streams = streams;
                 if self.dyno.input_ended {
@@ -297,10 +329,12 @@ impl Monitor {
         if let Err(error) = sent {
             complain(&format_args!("send signal {number} to the dyno: {error}"));
         }
+        failpoint("monitor_stop.signalled");
     }
 
     fn kill(&mut self, cause: Event) {
         if self.dyno.init.is_some() {
+            self.dyno.killed_at = Some(Instant::now());
             if cause == Event::Oom {
                 self.dyno.oom = true;
             } else {
@@ -323,6 +357,7 @@ impl Monitor {
             // Without its cgroup, init at least; its pid namespace goes with it.
             self.dyno.signal(Signal::KILL).ok();
         }
+        failpoint("monitor_stop.killed");
     }
 
     /// Kills what was created and removes it: nobody will start it.

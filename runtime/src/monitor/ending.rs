@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dyno_failpoint::failpoint;
 use jiff::Timestamp;
-use rustix::process::Pid;
 
 use super::client::Role;
 use super::complain;
@@ -19,7 +19,7 @@ use crate::cgroup::OomWatch;
 use crate::container::Exit;
 
 /// After this time a process that was killed and is still there is told about.
-const STUCK: Duration = Duration::from_secs(2);
+pub(super) const STUCK: Duration = Duration::from_secs(2);
 
 /// Reads of one pipe after the end: a pipe holds 1 MiB at most, a read at least
 /// a page of it.
@@ -87,6 +87,7 @@ impl Monitor {
             Some(Init::Restoring(restoring)) => restoring.detach(),
             None => return,
         };
+        self.dyno.killed_at = None;
         if let Some(notify) = &mut self.notify {
             notify.end();
         }
@@ -94,6 +95,7 @@ impl Monitor {
             complain(&format_args!("wait for the dyno: {error}"));
             Exit::Code(exit_code(FailureKind::Internal))
         });
+        failpoint("monitor_end.reaped");
         let oom = self.killed_for_memory(exit, self.dyno.oom_before);
         let mut status = exit_status(exit, oom);
         if oom {
@@ -109,6 +111,7 @@ impl Monitor {
         let success = status.code == 0 && !oom;
         // The end of init conflicts with nothing.
         self.event(Event::Exited { success }).ok();
+        failpoint("monitor_end.noted");
     }
 
     /// A group that was held still would hold its next init, too, and us with it.
@@ -160,20 +163,31 @@ impl Monitor {
             self.dyno.streams.close_output(stream);
         }
         self.dyno.sweep = None;
+        self.dyno.stuck = None;
         self.dyno.streams = Streams::default();
         if let Some(log) = &mut self.log {
             log.end_lines(Moment::now());
         }
+        failpoint("monitor_end.drained");
         // What follows the end conflicts with nothing.
         self.event(Event::Emptied).ok();
     }
 
+    /// Init was killed and may hang in the kernel itself, or wait there for a child of its
+    /// that does.
+    pub(super) fn look_whether_stuck(&mut self, now: Instant) {
+        if self.dyno.stuck_at().is_some_and(|at| at <= now) {
+            self.dyno.killed_at = None;
+            self.tell_stuck();
+        }
+    }
+
     fn tell_stuck(&mut self) {
-        let pids = self.container.cgroup().procs().unwrap_or_default();
-        let told: Vec<String> = pids.iter().take(3).map(|pid| describe(*pid)).collect();
-        let reason = format!("killed, but not gone yet: {}", told.join(", "));
-        complain(&reason);
-        self.dyno.reason = Some(reason);
+        let left = self.container.cgroup().who_is_left();
+        let left = left.unwrap_or_else(|| "nobody is seen".to_owned());
+        let stuck = format!("killed, but not gone yet: {left}");
+        complain(&stuck);
+        self.dyno.stuck = Some(stuck);
         self.publish();
     }
 
@@ -192,7 +206,9 @@ impl Monitor {
         if let Err(error) = self.container.cgroup().remove(REMOVAL) {
             complain(&words(&error));
         }
+        failpoint("monitor_end.removed");
         self.publish();
+        failpoint("monitor_end.recorded");
         self.listener = None;
         let status = self.recorder.status().clone();
         let failure = self
@@ -228,15 +244,4 @@ pub(super) fn exit_status(exit: Exit, oom: bool) -> ExitStatus {
         memory_peak_bytes: None,
         at: Timestamp::now(),
     }
-}
-
-/// Pid, name and what it waits for in the kernel (proc_pid_wchan(5)).
-fn describe(pid: Pid) -> String {
-    let number = pid.as_raw_nonzero();
-    let tell = |name| std::fs::read_to_string(format!("/proc/{number}/{name}")).unwrap_or_default();
-    format!(
-        "process {number} ({}) waits in {}",
-        tell("comm").trim_end(),
-        tell("wchan")
-    )
 }

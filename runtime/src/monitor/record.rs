@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use dyno_failpoint::failpoint;
 use rustix::process::{Pid, getpid};
 
 use super::protocol::{ProcessId, State, Status, VERSION, file};
@@ -63,7 +64,9 @@ impl Recorder {
         let mut text = serde_json::to_vec(&self.state)?;
         text.push(b'\n');
         File::create(&self.next)?.write_all(&text)?;
+        failpoint("monitor_record.written");
         replace::put_in_place(&self.next, &self.path)
+            .inspect(|()| failpoint("monitor_record.named"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dyno_failpoint::failpoint;
 use oci_spec::runtime as oci;
 use rustix::process::Signal;
 
@@ -119,6 +120,7 @@ impl Monitor {
     fn start(&mut self) -> Result<Answer, Failure> {
         self.start_failure = None;
         self.event(Event::Start).map_err(conflict)?;
+        failpoint("monitor_start.told");
         match &self.start_failure {
             Some(failure) => Err(failure.clone()),
             None => Ok(Answer::Now),
@@ -253,6 +255,7 @@ impl Monitor {
             .container
             .exec(init, pidfd, process, stdio)
             .map_err(|error| Failure::from(&error))?;
+        failpoint("monitor_exec.executed");
         if let Some(master) = executed.terminal.take() {
             streams = Streams::terminal(master).map_err(internal)?;
         }

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::{complain, run};
 use crate::sys;
 
@@ -13,7 +15,8 @@ use crate::sys;
 const MAX_LINE: u64 = libc::PATH_MAX as u64 + 1;
 
 /// Waits for the line on standard input that names the run folder, and serves it
-/// as if it had been started with it; ends where there is none.
+/// as if it had been started with it; ends where there is none, or nobody left who
+/// would hear of it.
 pub fn wait() -> u8 {
     match begin() {
         Ok(Some(dir)) => run(&dir),
@@ -44,7 +47,18 @@ fn begin() -> io::Result<Option<PathBuf>> {
         dir.as_os_str(),
     ];
     sys::process::show_arguments(&arguments)?;
-    Ok(Some(dir))
+    // By these, a later hostd finds who has begun. Who begins after its own has ended
+    // may be in the way of another that was given this folder meanwhile.
+    Ok(is_heard()?.then_some(dir))
+}
+
+/// Whether somebody waits for what standard output will say.
+fn is_heard() -> rustix::io::Result<bool> {
+    let stdout = rustix::stdio::stdout();
+    let mut pipe = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut pipe, Some(&Timespec::default()))?;
+    let [pipe] = pipe;
+    Ok(!pipe.revents().contains(PollFlags::ERR))
 }
 
 fn complaints(dir: &Path) -> io::Result<File> {

@@ -35,7 +35,12 @@ impl Monitor {
             notified: self.notify.as_ref().map(Notify::said),
             exit: self.dyno.exit,
             next_start: self.dyno.next_start.map(|(_, wall)| wall),
-            reason: self.dyno.reason.clone(),
+            reason: self
+                .dyno
+                .stuck
+                .as_ref()
+                .or(self.dyno.reason.as_ref())
+                .cloned(),
             by_system: self.dyno.by_system,
         }
     }

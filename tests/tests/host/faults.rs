@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dyno_tests::host::Host;
 use dyno_tests::until;
+use nix::sys::ptrace;
+use nix::sys::wait::waitpid;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
@@ -360,6 +363,49 @@ fn a_monitor_that_waits_for_its_dyno_may_be_killed_and_ends_with_hostd() {
     until("it has ended", || test_kill_process(left).is_err());
     host.spawn_again();
     host.until_it_answers();
+}
+
+/// hostd dies after it has named the folder, before the monitor hears of it: the next
+/// hostd finds nothing that has begun, and has another one serve that folder.
+#[test]
+fn a_monitor_that_hears_of_its_dyno_from_a_dead_hostd_leaves_it_to_the_next() {
+    let mut host = Host::with_busybox();
+    host.ok(&["run", "-d", "--name", "first", "busybox", "sleep", "1000"]);
+    until("one waits", || spare(host.pid()).is_some());
+    let spare = spare(host.pid()).unwrap();
+    // A stop by a signal would end with its parent.
+    let held = nix::unistd::Pid::from_raw(spare.as_raw_nonzero().get());
+    ptrace::seize(held, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(held).unwrap();
+    waitpid(held, None).unwrap();
+    let subject = ["run", "-d", "--name", "subject", "--notify"];
+    let subject = [&subject[..], &["busybox", "sleep", "1000"]].concat();
+    let mut client = host.dyno(&subject).stderr(Stdio::null()).spawn().unwrap();
+    let input = format!("/proc/{}/fd/0", spare.as_raw_nonzero());
+    until("it is told", || {
+        let input = std::fs::File::open(&input).unwrap();
+        rustix::io::ioctl_fionread(input).unwrap() > 0
+    });
+    host.kill();
+    assert!(!client.wait().unwrap().success());
+    host.spawn_again();
+    host.until_it_answers();
+    host.ok(&["start", "subject"]);
+    let run = host.path().join("run/dynos");
+    let run = run.join(host.inspect("subject")["id"].as_str().unwrap());
+    let socket = || {
+        let there = std::fs::metadata(run.join("notify.sock")).unwrap();
+        (there.ctime(), there.ctime_nsec())
+    };
+    let before = socket();
+    ptrace::detach(held, None).unwrap();
+    until("it ends", || test_kill_process(spare).is_err());
+    assert_eq!(
+        socket(),
+        before,
+        "where the dyno's own monitor listens to it"
+    );
+    host.ok(&["exec", "subject", "true"]);
 }
 
 /// The monitor that waits, a child of this hostd.

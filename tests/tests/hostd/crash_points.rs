@@ -7,6 +7,7 @@
 //! with its others, and an operation that has no case here fails.
 
 mod cases;
+mod monitor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,7 +24,7 @@ use cases::{CASES, Case};
 fn points() -> BTreeMap<String, BTreeSet<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeMap::<String, BTreeSet<String>>::new();
-    for folder in ["hostd/src", "images/src"] {
+    for folder in ["hostd/src", "images/src", "runtime/src"] {
         read(&root.join(folder), &mut |text| {
             for part in text.split("failpoint(\"").skip(1) {
                 let point = part.split('"').next().unwrap();
@@ -49,7 +50,12 @@ fn read(folder: &Path, each: &mut impl FnMut(&str)) {
 #[test]
 fn each_operation_that_has_crash_points_is_tried() {
     let there: BTreeSet<String> = points().into_keys().collect();
-    let tried: BTreeSet<String> = CASES.iter().map(|case| case.name.to_owned()).collect();
+    let of_hostd = CASES.iter().map(|case| &case.name);
+    let of_monitors = monitor::CASES.iter().flat_map(|(_, passes)| *passes);
+    let tried: BTreeSet<String> = of_hostd
+        .chain(of_monitors)
+        .map(|name| (*name).to_owned())
+        .collect();
     assert_eq!(there, tried);
 }
 
@@ -162,6 +168,10 @@ impl Stage {
         assert!(output.status.success(), "{}: {output:?}", case.name);
         (case.after)(&self.host, true);
         (case.clean)(&self.host);
+        self.until_at_rest();
+    }
+
+    fn until_at_rest(&self) {
         until("it is gone", || self.host.ids().len() == 1);
         until("the trash is empty", || !self.look().contains("trash/"));
     }
@@ -188,6 +198,12 @@ impl Stage {
         let done = asked.is_some_and(|output| output.status.success());
         eprintln!("{point}: acknowledged {done} {said}");
         (case.after)(&self.host, done);
+        self.assert_all_as_before(case, point, bare);
+        eprintln!("{point}: {:?}", begin.elapsed());
+    }
+
+    /// Whatever became of it, and nothing once it is removed.
+    fn assert_all_as_before(&self, case: &Case, point: &str, bare: &Machine) {
         self.assert_sound(point);
         (case.clean)(&self.host);
         let mut left = Vec::new();
@@ -198,7 +214,6 @@ impl Stage {
             }
             left.is_empty()
         });
-        eprintln!("{point}: {:?}", begin.elapsed());
     }
 
     /// What holds whatever happens.

@@ -11,6 +11,8 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use dyno_failpoint::failpoint;
+
 use super::folder::{self, Part};
 use crate::monitor::complain;
 use crate::monitor::protocol::LogConfig;
@@ -126,9 +128,12 @@ impl LogFile {
         let number = self.number + 1;
         let path = folder::plain(&self.config.path, Part::Numbered(number));
         self.file = options().create_new(true).open(path)?;
+        failpoint("monitor_log.made");
         (self.number, self.size, self.begun) = (number, 0, None);
         self.point();
+        failpoint("monitor_log.named");
         self.forget_old(now)
+            .inspect(|()| failpoint("monitor_log.rotated"))
     }
 
     /// Removes what is more, or older, than is kept.
