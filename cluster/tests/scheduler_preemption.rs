@@ -53,6 +53,9 @@ proptest! {
         let best = sets
             .filter(|set| freed(set) >= asked && highest(set) < Some(priority))
             .min_by_key(|set| (highest(set), set.len()));
+        // Victims of a higher priority take the place of others in their turn.
+        let lowest = running.iter().map(|(priority, _)| *priority).min();
+        prop_assume!(best.as_ref().is_none_or(|best| highest(best) == lowest));
         match best {
             Some(best) => {
                 prop_assert_eq!(highest(&victims), highest(&best));
