@@ -60,6 +60,10 @@ type Routes = Vec<(&'static str, MethodRouter<Arc<Host>>)>;
 
 /// Every route. The OpenAPI document names the same, which a test compares.
 fn routes() -> Routes {
+    [of_the_host(), of_dynos(), of_what_they_use()].concat()
+}
+
+fn of_the_host() -> Routes {
     vec![
         ("/v1/version", get(host::version)),
         ("/v1/info", get(host::info)),
@@ -71,6 +75,11 @@ fn routes() -> Routes {
         ("/metrics", get(observe::metrics)),
         ("/healthz", get(observe::healthz)),
         ("/readyz", get(observe::readyz)),
+    ]
+}
+
+fn of_dynos() -> Routes {
+    vec![
         ("/v1/dynos", get(dynos::list).post(dynos::create)),
         (
             "/v1/dynos/{dyno}",
@@ -103,6 +112,11 @@ fn routes() -> Routes {
             get(files::pack).put(files::place),
         ),
         ("/v1/dynos/{dyno}/changes", get(files::changes)),
+    ]
+}
+
+fn of_what_they_use() -> Routes {
+    vec![
         ("/v1/drains", get(drains::list).post(drains::add)),
         ("/v1/drains/{drain}", delete(drains::remove)),
         ("/v1/images", get(images::list)),
