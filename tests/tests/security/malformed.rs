@@ -39,7 +39,9 @@ fn malformed_requests_are_refused_and_leave_hostd_as_it_was() {
     let spec = || {
         let mut spec = host.inspect(DYNO)["spec"].clone();
         // Which may be changed, and are.
-        spec["limits"].take();
+        for changed in ["limits", "ulimits"] {
+            spec[changed].take();
+        }
         spec
     };
     let before = spec();
