@@ -204,7 +204,8 @@ fn who_answers_checks_with_a_flood_or_not_at_all_holds_nobody_up() {
         (
             "mute",
             "timeout=200ms http://:80",
-            serve("sleep 1000"),
+            // It accepts everybody, not the first alone.
+            "nc -ll -p 80 -e sleep 1000".to_owned(),
             "no answer within 200ms",
         ),
         (
