@@ -7,7 +7,7 @@ use dyno_api::dyno::{CRASH_LOOP, Phase};
 use dyno_api::event::What;
 use dyno_runtime::monitor::policy::{History, Run, Verdict};
 use dyno_runtime::monitor::protocol;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::Supervisor;
 use crate::{chance, launch};
@@ -26,8 +26,8 @@ impl Supervisor {
         tracing::warn!(dyno = %self.record.id, "the monitor is gone without a last word");
         let policy = launch::restart_policy(self.record.spec.restart);
         let started = self.view.borrow().status.started;
-        let lasted = started.map(|at| Timestamp::now().duration_since(at));
-        let run = failure(lasted.map_or(Duration::ZERO, SignedDuration::unsigned_abs));
+        let lasted = started.map(|at| lasted(at, Timestamp::now()));
+        let run = failure(lasted.unwrap_or_default());
         let verdict = self.history.decide(policy, run, chance::number());
         let mut reason = "its monitor vanished; the dyno was killed with it".to_owned();
         match verdict {
@@ -84,5 +84,23 @@ fn failure(lasted: Duration) -> Run {
     Run {
         success: false,
         lasted,
+    }
+}
+
+/// How long a run has lasted. A clock that was set back meanwhile does not know: then it
+/// counts as short, lest a dyno that crashes at once look like one that has worked.
+fn lasted(started: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(started)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_run_long() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(lasted(at(100), at(160)), Duration::from_secs(60));
+        assert_eq!(lasted(at(86_400), at(100)), Duration::ZERO);
     }
 }
