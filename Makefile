@@ -15,7 +15,7 @@ demo: release
 # A machine that is too slow for all kernel-facing tests in virtual machines says
 # how many it left out.
 test: toolchain
-	@DYNO_VM_MINUTES=25 cargo xtask test
+	@DYNO_VM_MINUTES=20 cargo xtask test
 
 bench: toolchain
 	@cargo xtask setup bench
