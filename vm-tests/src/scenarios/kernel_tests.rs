@@ -24,6 +24,14 @@ use crate::vm::{Options, Request, Silent, Vm};
 /// `package::target test`. Whatever is not named here is run.
 const HOST_ONLY: &[(&str, &str)] = &[
     (
+        "dyno-cluster::",
+        "asks for other programs and nothing of the kernel",
+    ),
+    (
+        "dyno-hostd::threads ",
+        "threads in every order, whatever the kernel",
+    ),
+    (
         "dyno-tests::cli ",
         "words and exit codes of the command line",
     ),
